@@ -1,0 +1,50 @@
+# The whole habit of the house: make setup | matrix | report | test | check | lint | typecheck | format | lock
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: setup matrix report test check lint typecheck format lock clean help
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^\([a-z]*\):.*##\(.*\)/make \1\t\2/p' Makefile | expand -t 18
+
+setup: $(STAMP) ## make .venv and install the pinned dependencies (does nothing the second time)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "TuneMatrix needs Python >= 3.10; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 setup")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -m compileall -q bench report strategies vqa_model run_matrix.py
+	@touch $@
+
+matrix: setup ## compare the default recipes on the embedded data set; CSVs and figures under results/local/
+	$(BIN)/python run_matrix.py $(ARGS)
+
+report: setup ## draw figures and the summary of a sweep again: make report SWEEP=results/embedded
+	$(BIN)/python -m report $(or $(SWEEP),results/embedded)
+
+test: setup ## the whole test suite
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: setup ## the quick part of the suite, lint and types
+	$(MAKE) lint typecheck
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
+
+lint: setup ## ruff, code and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+typecheck: setup ## mypy, strict
+	$(BIN)/mypy
+
+format: setup ## let ruff put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: setup ## write the installed versions to constraints.txt
+	@{ sed -n '1,2p' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | sort -f; } > constraints.new && mv constraints.new constraints.txt
+
+clean: ## remove the environment and caches, keep results
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

@@ -1,0 +1,99 @@
+"""The one channel from a run to its record: a log of JSON lines, folded into a row.
+
+The worker appends events while it runs; whoever started it folds them when the process has ended, however it
+ended. So what was measured before a crash, a kill or a timeout is kept by the same code that records success.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+EVENTS_FILE = "events.jsonl"
+
+
+class EventWriter:
+    """Appends events to a run's log; each line reaches the disk's cache at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: TextIO = path.open("a", encoding="utf-8", buffering=1)
+
+    def __call__(self, event: str, **values: Any) -> None:
+        self._file.write(json.dumps({"event": event, **values}, allow_nan=False) + "\n")
+
+
+class EventReader:
+    """Reads the events that were added since the last call; a half-written last line waits."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._position = path, 0
+
+    def __call__(self) -> Iterator[dict[str, Any]]:
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._position)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._position += len(line)
+                yield json.loads(line)
+
+
+@dataclass
+class Folded:
+    """What a run's events say: columns of its row, its tables, and how it ended."""
+
+    row: dict[str, Any] = field(default_factory=dict)
+    sections: dict[str, dict[str, Any]] = field(default_factory=dict)
+    history: list[list[Any]] = field(default_factory=list)
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    section: str = ""
+    status: str = ""
+    reason: str = ""
+
+    def add(self, event: Mapping[str, Any]) -> None:
+        """Take in one event; an unknown kind is an error, so that no event is dropped silently."""
+        values = {key: value for key, value in event.items() if key != "event"}
+        getattr(self, f"_on_{event['event']}")(**values)
+
+    def _on_section(self, name: str) -> None:
+        self.section = name
+
+    def _on_section_end(self, name: str, seconds: float, **peaks: int | None) -> None:
+        section = self.sections.setdefault(name, {"seconds": 0.0})
+        section["seconds"] += seconds
+        for key, value in peaks.items():
+            if value is not None:
+                section[key] = max(value, section.get(key, 0))
+
+    def _on_step(self, **_: Any) -> None:
+        """For the live display only."""
+
+    def _on_measured(self, **values: Any) -> None:
+        self.row.update(values)
+
+    def _on_history(self, step: int, train_seconds: float, split: str, metric: str, value: float) -> None:
+        self.history.append([step, train_seconds, split, metric, value])
+
+    def _on_metrics(self, split: str, values: dict[str, float]) -> None:
+        self.metrics.setdefault(split, {}).update(values)
+
+
+    def _on_environment(self, **values: Any) -> None:
+        self.environment.update(values)
+
+    def _on_end(self, status: str, reason: str = "") -> None:
+        self.status, self.reason = status, reason
+
+
+def fold(events: Iterable[Mapping[str, Any]]) -> Folded:
+    """Fold a run's events; the order is the order they were written in."""
+    folded = Folded()
+    for event in events:
+        folded.add(event)
+    return folded

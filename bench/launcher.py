@@ -1,0 +1,159 @@
+"""One run, one fresh process group, one record: started, watched, killed if it must be, and folded.
+
+The child's output goes to log.txt and is never parsed. Whatever ends the child, an exception, a signal, the
+kernel's out-of-memory killer or --timeout, its events up to then are folded into the record with the reason.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from bench.events import EVENTS_FILE, EventReader, Folded
+from bench.record import SCHEMA_VERSION, write_json
+from bench.spec import RunSpec
+
+POLL_SECONDS = 0.1
+GRACE_SECONDS = 5.0
+RECORD_FILE = "record.json"
+COMPILED = "compiled"  # every run compiles from cold: a warm cache would make the figure depend on history
+CGROUP_EVENTS = Path("/sys/fs/cgroup/memory.events")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What every run of a sweep shares: its name, extra columns, and the limits it runs under."""
+
+    sweep: str
+    columns: Mapping[str, Any]
+    timeout_seconds: float | None = None
+
+
+def launch(
+    spec: RunSpec,
+    folder: Path,
+    surroundings: Surroundings,
+    *,
+    environ: Mapping[str, str],
+    watch: Callable[[Mapping[str, Any]], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Run `spec` in `folder` (emptied first) and return its record, which is also written there.
+
+    watch: called with every event as it arrives. KeyboardInterrupt kills the run and leaves no record.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    write_json(folder / "spec.json", spec.to_json())
+    folded, kills_before = Folded(), out_of_memory_kills()
+    reader = EventReader(folder / EVENTS_FILE)
+
+    def drain() -> None:
+        for event in reader():
+            folded.add(event)
+            watch(event)
+
+    with (folder / "log.txt").open("wb") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "bench.worker", str(folder)],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            env={**os.environ, **environ, "PYTHONUNBUFFERED": "1", "TORCHINDUCTOR_CACHE_DIR": str(folder / COMPILED)},
+        )  # fmt: skip
+        try:
+            timed_out = wait(child, surroundings.timeout_seconds, drain)
+        finally:
+            kill_group(child)
+            shutil.rmtree(folder / COMPILED, ignore_errors=True)
+    drain()
+    if timed_out:
+        folded.status, folded.reason = "timeout", f"stopped after --timeout {surroundings.timeout_seconds:g} s"
+    elif not folded.status:
+        folded.status, folded.reason = cause_of_death(child.returncode, kills_before, folder)
+    return write_record(spec, folded, folder, surroundings)
+
+
+def wait(child: subprocess.Popen[bytes], timeout: float | None, tick: Callable[[], None]) -> bool:
+    """Wait until the child ends, calling `tick` all the while; True when its time ran out."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while True:
+        try:
+            child.wait(POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            tick()
+        else:
+            return False
+        if deadline is not None and time.monotonic() > deadline:
+            return True
+
+
+def kill_group(child: subprocess.Popen[bytes]) -> None:
+    """End the child and everything it started: asked first, then killed."""
+    for number, patience in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, None)):
+        try:
+            os.killpg(child.pid, number)
+        except (ProcessLookupError, PermissionError):
+            break
+        if child.poll() is None:
+            try:
+                child.wait(patience)
+            except subprocess.TimeoutExpired:
+                continue
+    child.wait()
+
+
+def out_of_memory_kills() -> int:
+    """How often the kernel has killed a process of this control group for memory; 0 where it does not say."""
+    if not CGROUP_EVENTS.exists():
+        return 0
+    counts = dict(line.split() for line in CGROUP_EVENTS.read_text().splitlines())
+    return int(counts.get("oom_kill", 0))
+
+
+def cause_of_death(code: int, kills_before: int, folder: Path) -> tuple[str, str]:
+    """Status and reason of a process that ended without saying why."""
+    if code < 0 and out_of_memory_kills() > kills_before:
+        return "oom", "killed by the kernel: the machine's memory ran out"
+    last = [line for line in (folder / "log.txt").read_text(errors="replace").splitlines() if line.strip()]
+    ending = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
+    return "failed", f"process {ending}" + (f"; last line of its log: {last[-1].strip()[:200]}" if last else "")
+
+
+def write_record(spec: RunSpec, folded: Folded, folder: Path, surroundings: Surroundings) -> dict[str, Any]:
+    """Fold everything known about a run into its record and write it atomically."""
+    row: dict[str, Any] = {
+        "run_id": spec.run_id, "sweep": surroundings.sweep, "kind": spec.kind, "strategy": spec.strategy,
+        "plan": spec.plan, "task": spec.task, "model": spec.model_name, "dataset": spec.dataset, "seed": spec.seed,
+        "status": folded.status, "reason": folded.reason, "section": folded.section, "device": spec.device,
+        "batch_size": spec.batch_size, "lr": spec.lr, "head_lr": spec.head_lr,
+        "created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }  # fmt: skip
+    row |= {f"{name}_seconds": folded.sections[name]["seconds"] for name in ("load",) if name in folded.sections}
+    row |= _training_peaks(folded) | folded.row | surroundings.columns
+    row |= {key: folded.environment.get(key) for key in ("gpu_name", "environment_hash")}
+    memory = {k.removesuffix("_bytes"): row[k] for k in row if k in _MEMORY_COLUMNS}
+    record = {
+        "schema": SCHEMA_VERSION, "run_id": spec.run_id, "spec": spec.to_json(),
+        "row": {key: value for key, value in row.items() if value not in (None, "")},
+        "sections": folded.sections, "history": folded.history, "metrics": folded.metrics, "memory": memory,
+        "environment": folded.environment,
+    }  # fmt: skip
+    write_json(folder / RECORD_FILE, record)
+    return record
+
+
+_MEMORY_COLUMNS = frozenset({"weights_bytes", "gradients_bytes", "optimizer_bytes", "activations_bytes"})
+
+
+def _training_peaks(folded: Folded) -> dict[str, int]:
+    """Peaks of the training sections; the allocator's are there on CUDA only."""
+    names = ("peak_allocated_bytes", "peak_reserved_bytes", "peak_rss_bytes")
+    found = {name: [folded.sections[s][name] for s in ("warmup", "train") if name in folded.sections.get(s, {})] for name in names}
+    return {name: max(values) for name, values in found.items() if values}

@@ -1,0 +1,172 @@
+"""The results schema: every file a sweep writes, every column, its unit and its meaning.
+
+Standard library only, because `report` reads results without torch. A value that was not measured is an
+empty cell, never a sentinel. Raising SCHEMA_VERSION changes every `run_id`, so columns are only ever added.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Final, Literal
+
+SCHEMA_VERSION: Final = 1
+
+Status = Literal["ok", "oom", "diverged", "timeout", "failed", "refused", "unavailable"]
+STATUSES: Final[dict[str, str]] = {
+    "ok": "finished; every figure was measured",
+    "oom": "ran out of memory, on the device or on the host",
+    "diverged": "the loss became NaN or infinite (found up to 20 steps late)",
+    "timeout": "stopped by --timeout",
+    "failed": "died for another reason: an exception, a signal",
+    "refused": "the combination is not allowed; nothing was run",
+    "unavailable": "this device or installation cannot run it; nothing was run",
+}
+FINAL: Final = frozenset({"ok", "oom", "diverged"})  # not run again when a sweep goes on
+
+KINDS: Final = ("run", "baseline", "control")
+SECTIONS: Final = ("load", "setup", "warmup", "train", "eval", "save")
+MEMORY_KINDS: Final = ("weights", "gradients", "optimizer", "activations")
+
+RUN_COLUMNS: Final[dict[str, str]] = {
+    "run_id": "12 hex digits over everything that decides the result (not over paths, versions or timeouts)",
+    "sweep": "name of the results folder",
+    "kind": "run, baseline (full fine-tuning, what ratios are taken against) or control (a sanity row)",
+    "strategy": "the recipe as typed on the command line, or the control's name",
+    "plan": "the recipe with aliases expanded, in canonical order, defaults left out",
+    "task": "import path of the task class",
+    "model": "name of the model the task builds",
+    "dataset": "name of the data set",
+    "seed": "seed of initialisation and data order",
+    "status": "ok | oom | diverged | timeout | failed | refused | unavailable",
+    "reason": "why the status is not ok",
+    "section": "the section in which the run ended",
+    "device": "device type: cpu, cuda, …",
+    "gpu_name": "the GPU's name, empty on CPU",
+    "precision": "compute precision: fp32, bf16 or fp16",
+    "batch_size": "examples per optimizer update",
+    "grad_accumulation": "micro-batches per optimizer update",
+    "num_threads": "torch intra-op threads",
+    "train_samples": "examples in the training set",
+    "epochs": "passes over the training set (may be a fraction)",
+    "steps": "optimizer updates done",
+    "lr": "peak learning rate of adapters and pretrained weights; empty when none of them trains",
+    "head_lr": "peak learning rate of the new parts: fusion and head",
+    "ttt_seconds": "time to train: first training batch asked for to last update, device synchronised, data "
+    "wait and compiling included, plus the recipe's own set-up (quantising, …); loading, evaluating, saving "
+    "excluded",
+    "train_seconds": "the steady part of training, after the warm-up steps",
+    "load_seconds": "reading data and building the model",
+    "cache_seconds": "decoding the pictures into the cache shared by all runs of the data",
+    "setup_seconds": "turning the model into the recipe's: adapters, quantising, optimizer",
+    "warmup_seconds": "the first steps, compiling included",
+    "compile_seconds": "time spent in the compiler before the last update; empty when nothing was compiled",
+    "data_wait_seconds": "training time spent waiting for batches",
+    "eval_seconds": "final evaluation over the whole evaluation set",
+    "samples_per_second": "training examples per second of the steady part",
+    "eval_samples_per_second": "evaluation examples per second",
+    "peak_allocated_bytes": "allocator peak of a training step: on CUDA of the training sections, on CPU from "
+    "the profiler's allocator events over a few extra steps after the run",
+    "peak_reserved_bytes": "most memory the CUDA caching allocator held while training",
+    "peak_rss_bytes": "most resident memory of the process while training",
+    "weights_bytes": "parameters and buffers, quantisation state included",
+    "gradients_bytes": "gradients alive at the peak",
+    "optimizer_bytes": "optimizer state",
+    "activations_bytes": "the rest of the peak: saved activations and temporaries",
+    "predicted_peak_bytes": "peak predicted before the run",
+    "trainable_parameters": "parameters that get a gradient",
+    "total_parameters": "all parameters, 4-bit ones counted unpacked",
+    "saved_bytes": "size on disk of what the recipe has to keep: adapters and trained parts, or all weights",
+    "energy_joules": "energy used by the GPU while training",
+    "mfu": "model FLOPs utilisation, 0 to 1",
+    "vqa_accuracy": "official VQA accuracy, 0 to 1",
+    "accuracy": "share of predictions equal to the single target label, 0 to 1",
+    "precision_macro": "precision, unweighted mean over classes, over the whole set",
+    "recall_macro": "recall, unweighted mean over classes, over the whole set",
+    "f1_macro": "F1, unweighted mean over classes, over the whole set",
+    "precision_weighted": "precision, mean over classes weighted by support",
+    "recall_weighted": "recall, mean over classes weighted by support",
+    "f1_weighted": "F1, mean over classes weighted by support",
+    "time_to_target_seconds": "training time until the target quality was reached",
+    "created_at": "when the record was written, UTC, ISO 8601",
+    "git_commit": "commit of the suite that ran",
+    "git_dirty": "whether the suite's tree had uncommitted changes",
+    "environment_hash": "12 hex digits over package versions, Python, processor and GPU",
+}
+HISTORY_COLUMNS: Final[dict[str, str]] = {
+    "run_id": "see runs.csv",
+    "step": "optimizer updates done",
+    "train_seconds": "training time so far, warm-up included, evaluation excluded",
+    "split": "train or tune",
+    "metric": "loss, accuracy, …",
+    "value": "its value",
+}
+METRIC_COLUMNS: Final[dict[str, str]] = {
+    "run_id": "see runs.csv",
+    "split": "the set it was measured on",
+    "metric": "name of the metric; a part after / is a subset",
+    "value": "its value, 0 to 1",
+}
+SECTION_COLUMNS: Final[dict[str, str]] = {
+    "run_id": "see runs.csv",
+    "section": " | ".join(SECTIONS),
+    "seconds": "wall clock, device synchronised at both ends",
+    "peak_allocated_bytes": "allocator peak inside the section (CUDA)",
+    "peak_reserved_bytes": "caching allocator's peak inside the section (CUDA)",
+    "peak_rss_bytes": "the process's resident peak inside the section",
+}
+MEMORY_COLUMNS: Final[dict[str, str]] = {
+    "run_id": "see runs.csv",
+    "kind": " | ".join(MEMORY_KINDS),
+    "bytes": "bytes of that kind alive at the peak of a training step",
+}
+FILES: Final[dict[str, dict[str, str]]] = {
+    "runs.csv": RUN_COLUMNS,
+    "history.csv": HISTORY_COLUMNS,
+    "metrics.csv": METRIC_COLUMNS,
+    "sections.csv": SECTION_COLUMNS,
+    "memory.csv": MEMORY_COLUMNS,
+}
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` so that a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(value, file, indent=1, sort_keys=True, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON file; ValueError with the file and place when it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not readable as JSON ({error}); delete it to have it made again") from error
+
+
+def schema_markdown() -> str:
+    """The page docs/results-schema.md, generated so that it cannot differ from the code."""
+    lines = ["# Results schema", "", f"Version {SCHEMA_VERSION}. Generated from `bench/record.py`: `python -m bench.record`.", ""]
+    for name, columns in FILES.items():
+        lines += [f"## {name}", "", "| column | meaning |", "|---|---|"]
+        lines += [f"| `{column}` | {meaning.replace('|', chr(92) + '|')} |" for column, meaning in columns.items()]
+        lines.append("")
+    lines += ["## Status", "", "| status | meaning |", "|---|---|"]
+    lines += [f"| `{status}` | {meaning} |" for status, meaning in STATUSES.items()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(schema_markdown(), end="")

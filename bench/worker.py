@@ -1,0 +1,147 @@
+"""One run in a fresh process: `python -m bench.worker RUN_FOLDER`, the specification read from spec.json there.
+
+Everything it measures goes to events.jsonl; results that are files (weights, predictions) lie beside it.
+It never decides its own record: the process that started it folds the events, whatever happened here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.environment import describe_environment
+from bench.events import EVENTS_FILE, EventWriter
+from bench.loop import DivergedError, Training, predict, seed_everything
+from bench.memory import probe
+from bench.record import read_json
+from bench.scores import classification_scores
+from bench.sections import Clock
+from bench.spec import RunSpec
+from bench.task import Prediction, Task, load_task
+from strategies import Tuned, compose
+
+
+def run(spec: RunSpec, folder: Path, emit: EventWriter) -> None:
+    """The whole run: load, set up, train, evaluate, save, probe memory."""
+    device = torch.device(spec.device)
+    torch.set_flush_denormal(True)  # a saturated loss makes denormal gradients, 15 × slower on CPU
+    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    emit("environment", **describe_environment(device))
+    clock = Clock(emit, device)
+    with clock.section("load"):
+        task = load_task(spec.task_text)
+        train_items, tune_items, eval_items = task.train_set(), task.tune_set(), task.eval_set()
+        seed_everything(spec.seed)
+        model = task.build_model()
+    steps = total_steps(spec, len(train_items))
+    with clock.section("setup"):
+        tuned = compose(spec.plan).apply(
+            model, device=device, seed=spec.seed, total_steps=steps, lr=spec.lr, head_lr=spec.head_lr
+        )
+    seed_everything(spec.seed)
+    emit(
+        "measured", train_samples=len(train_items), num_threads=torch.get_num_threads(),
+        **tuned.plan.facts(device), **{k: tuned.counts()[k] for k in ("trainable_parameters", "total_parameters")},
+    )  # fmt: skip
+    order = torch.Generator().manual_seed(spec.seed)
+    loader = tuned.loader(train_items, batch_size=spec.batch_size, collate=task.collate, generator=order)
+    training = Training(tuned, task, clock, emit, spec.batch_size, steps)
+    try:
+        training.run(loader, tune_items)
+    finally:
+        emit("measured", **training_figures(training, len(train_items), tuned.setup_seconds))
+    with clock.section("eval"):
+        started = clock.elapsed("eval")
+        predictions = predict(tuned, task, eval_items, spec.batch_size)
+        seconds = clock.elapsed("eval") - started
+    emit("measured", eval_seconds=seconds, eval_samples_per_second=len(eval_items) / seconds)
+    report_scores(task, predictions, folder, emit)
+    with clock.section("save"):
+        saved = tuned.save(folder / "weights")
+    emit("measured", saved_bytes=saved)
+    measured = probe(tuned.model, tuned.optimizer, lambda: tuned.step(task.loss, training.largest_batch), device)
+    emit("measured", **measured)
+
+
+def total_steps(spec: RunSpec, num_items: int) -> int:
+    """Optimizer updates of the run: epochs' worth, or --max-steps where that is less."""
+    per_epoch = num_items // spec.batch_size
+    if per_epoch == 0:
+        raise ValueError(f"--batch-size {spec.batch_size} is larger than the training set ({num_items} items)")
+    wanted = [spec.max_steps] if spec.max_steps else []
+    if spec.epochs is not None:
+        wanted.append(max(1, round(spec.epochs * per_epoch)))
+    return min(wanted)
+
+
+def training_figures(training: Training, num_items: int, setup_seconds: float) -> dict[str, Any]:
+    """Columns of runs.csv that come from the training sections."""
+    warmup, steady = training.clock.elapsed("warmup"), training.clock.elapsed("train")
+    warmup_steps = min(training.step, training.warmup_steps)
+    figures: dict[str, Any] = {
+        "steps": training.step,
+        "epochs": training.step * training.batch_size / num_items,
+        "setup_seconds": setup_seconds,
+        "warmup_seconds": warmup,
+        "train_seconds": steady,
+        "ttt_seconds": warmup + steady + setup_seconds,
+        "data_wait_seconds": training.data_wait_seconds,
+        "compile_seconds": training.compile_seconds,
+    }
+    if training.step > warmup_steps:
+        figures["samples_per_second"] = (training.step - warmup_steps) * training.batch_size / steady
+    return figures
+
+
+def report_scores(task: Task, predictions: Sequence[Prediction], folder: Path, emit: EventWriter) -> None:
+    """Score the predictions, classic metrics and the task's own, and keep each one."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    metrics, per_example = task.evaluate(predictions)
+    scores = classification_scores(predictions) | metrics
+    emit("metrics", split="eval", values=scores)
+    emit("measured", **{name: value for name, value in scores.items() if "/" not in name})
+    columns: Mapping[str, list[Any]] = {
+        "id": [p["id"] for p in predictions],
+        "prediction": [str(p["prediction"]) for p in predictions],
+        "probability": [float(p["probability"]) for p in predictions],
+        "score": [float(per_example[p["id"]]) for p in predictions],
+    }
+    pq.write_table(pa.table(columns), folder / "predictions.parquet", compression="zstd")
+
+
+def failure(error: BaseException) -> tuple[str, str]:
+    """Status and one-line reason of an exception."""
+    text = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}".rstrip(": ")
+    out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in text or "not enough memory" in text)
+    )
+    if out_of_memory:
+        return "oom", text
+    return ("diverged", str(error)) if isinstance(error, DivergedError) else ("failed", text)
+
+
+def main(folder: Path) -> int:
+    """Run the specification in `folder`; exit status 0 exactly when the run ended ok."""
+    spec = RunSpec.from_json(read_json(folder / "spec.json"))
+    emit = EventWriter(folder / EVENTS_FILE)
+    try:
+        run(spec, folder, emit)
+    except Exception as error:  # noqa: BLE001  (any failure is a row: it is recorded, logged and exits non-zero)
+        traceback.print_exc()
+        status, reason = failure(error)
+        emit("end", status=status, reason=reason)
+        return 1
+    emit("end", status="ok")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
