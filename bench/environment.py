@@ -13,7 +13,16 @@ from bench.spec import digest
 if TYPE_CHECKING:
     import torch
 
-PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "deepspeed", "numpy", "scikit-learn")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "accelerate",
+    "deepspeed",
+    "numpy",
+    "scikit-learn",
+)
 
 
 def package_versions() -> dict[str, str]:
@@ -55,7 +64,11 @@ def git_state(folder: Path) -> dict[str, Any]:
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
         status = subprocess.run(
-            ["git", "status", "--porcelain", "--", ":!results"], cwd=folder, capture_output=True, text=True, check=True
+            ["git", "status", "--porcelain", "--", ":!results"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return {}

@@ -22,6 +22,7 @@ class EventWriter:
         self._file: TextIO = path.open("a", encoding="utf-8", buffering=1)
 
     def __call__(self, event: str, **values: Any) -> None:
+        """Append one event."""
         self._file.write(json.dumps({"event": event, **values}, allow_nan=False) + "\n")
 
 
@@ -32,6 +33,7 @@ class EventReader:
         self._path, self._position = path, 0
 
     def __call__(self) -> Iterator[dict[str, Any]]:
+        """Events since the last call."""
         if not self._path.exists():
             return
         with self._path.open("rb") as file:
@@ -82,7 +84,6 @@ class Folded:
 
     def _on_metrics(self, split: str, values: dict[str, float]) -> None:
         self.metrics.setdefault(split, {}).update(values)
-
 
     def _on_environment(self, **values: Any) -> None:
         self.environment.update(values)

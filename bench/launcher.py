@@ -74,7 +74,10 @@ def launch(
             shutil.rmtree(folder / COMPILED, ignore_errors=True)
     drain()
     if timed_out:
-        folded.status, folded.reason = "timeout", f"stopped after --timeout {surroundings.timeout_seconds:g} s"
+        folded.status, folded.reason = (
+            "timeout",
+            f"stopped after --timeout {surroundings.timeout_seconds:g} s",
+        )
     elif not folded.status:
         folded.status, folded.reason = cause_of_death(child.returncode, kills_before, folder)
     return write_record(spec, folded, folder, surroundings)
@@ -155,5 +158,8 @@ _MEMORY_COLUMNS = frozenset({"weights_bytes", "gradients_bytes", "optimizer_byte
 def _training_peaks(folded: Folded) -> dict[str, int]:
     """Peaks of the training sections; the allocator's are there on CUDA only."""
     names = ("peak_allocated_bytes", "peak_reserved_bytes", "peak_rss_bytes")
-    found = {name: [folded.sections[s][name] for s in ("warmup", "train") if name in folded.sections.get(s, {})] for name in names}
+    found = {
+        name: [folded.sections[s][name] for s in ("warmup", "train") if name in folded.sections.get(s, {})]
+        for name in names
+    }
     return {name: max(values) for name, values in found.items() if values}

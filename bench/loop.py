@@ -37,7 +37,7 @@ def endless(loader: Any) -> Iterator[Mapping[str, Tensor]]:
     """Batches of one pass after another; a loader without a whole batch is an error."""
     while True:
         batch = None
-        for batch in loader:  # noqa: UP028  (the loader is asked again for every pass)
+        for batch in loader:
             yield batch
         if batch is None:
             raise ValueError("the training set is smaller than one batch; lower --batch-size")
@@ -111,9 +111,7 @@ class Training:
 
     def _history(self, split: str, metric: str, value: float, step: int | None = None) -> None:
         seconds = self.clock.elapsed("warmup", "train")
-        self.emit(
-            "history", step=step or self.step, train_seconds=seconds, split=split, metric=metric, value=value
-        )
+        self.emit("history", step=step or self.step, train_seconds=seconds, split=split, metric=metric, value=value)
 
 
 def compiler_seconds() -> float:

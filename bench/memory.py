@@ -31,7 +31,7 @@ def tensors_in(value: Any, depth: int = WALK_DEPTH, seen: set[int] | None = None
     finds them without knowing any library.
     """
     seen = set() if seen is None else seen
-    if id(value) in seen or depth < 0 or callable(value) and not isinstance(value, Tensor):
+    if id(value) in seen or depth < 0 or (callable(value) and not isinstance(value, Tensor)):
         return
     seen.add(id(value))
     if isinstance(value, Tensor):
@@ -143,5 +143,7 @@ def probe(model: nn.Module, optimizer: object, step: Callable[[], object], devic
             handle.remove()
     split = dict(tracker.peak_by_kind)
     if device.type == "cpu":
-        split["activations"] = measured["peak_allocated_bytes"] - sum(split[k] for k in MEMORY_KINDS if k != "activations")
+        split["activations"] = measured["peak_allocated_bytes"] - sum(
+            split[k] for k in MEMORY_KINDS if k != "activations"
+        )
     return measured | {f"{kind}_bytes": size for kind, size in split.items()}

@@ -158,7 +158,12 @@ def read_json(path: Path) -> Any:
 
 def schema_markdown() -> str:
     """The page docs/results-schema.md, generated so that it cannot differ from the code."""
-    lines = ["# Results schema", "", f"Version {SCHEMA_VERSION}. Generated from `bench/record.py`: `python -m bench.record`.", ""]
+    lines = [
+        "# Results schema",
+        "",
+        f"Version {SCHEMA_VERSION}. Generated from `bench/record.py`: `python -m bench.record`.",
+        "",
+    ]
     for name, columns in FILES.items():
         lines += [f"## {name}", "", "| column | meaning |", "|---|---|"]
         lines += [f"| `{column}` | {meaning.replace('|', chr(92) + '|')} |" for column, meaning in columns.items()]

@@ -19,5 +19,9 @@ def classification_scores(predictions: Sequence[Mapping[str, Any]]) -> dict[str,
     scores = {"accuracy": sum(map(str.__eq__, targets, answers)) / len(targets)}
     for average in ("macro", "weighted"):
         precision, recall, f1, _ = precision_recall_fscore_support(targets, answers, average=average, zero_division=0)
-        scores |= {f"precision_{average}": float(precision), f"recall_{average}": float(recall), f"f1_{average}": float(f1)}
+        scores |= {
+            f"precision_{average}": float(precision),
+            f"recall_{average}": float(recall),
+            f"f1_{average}": float(f1),
+        }
     return scores

@@ -33,29 +33,41 @@ class Task(Protocol):
     @property
     def dataset_name(self) -> str:
         """Short name for tables."""
+
     @property
     def model_name(self) -> str:
         """Short name for tables."""
+
     def prepare(self) -> None:
         """Check, generate and decode data, once per sweep. ValueError: one line saying what, where, what else."""
+
     def data_fingerprint(self) -> str:
         """Hash of the data's contents."""
+
     def model_fingerprint(self) -> str:
         """Hash of the model's configuration and starting weights."""
+
     def build_model(self) -> nn.Module:
         """The model, fp32, on CPU; new parts are drawn from the global random state."""
+
     def train_set(self) -> Sequence[Mapping[str, Any]]:
         """Items to train on; each has `id` and may have `keys`, what it shares with others per scope."""
+
     def tune_set(self) -> Sequence[Mapping[str, Any]]:
         """The only items that may choose anything: rates, early choices, defaults."""
+
     def eval_set(self) -> Sequence[Mapping[str, Any]]:
         """Items the results are reported on."""
+
     def collate(self, items: Sequence[Mapping[str, Any]]) -> Mapping[str, Tensor]:
         """Items to one batch of tensors."""
+
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """Mean loss of a batch, 0-dim."""
+
     def predict(self, model: nn.Module, batch: Mapping[str, Tensor]) -> list[Prediction]:
         """Per item: `id`, `prediction`, `target` (both labels, as text) and `probability`."""
+
     def evaluate(self, predictions: Sequence[Prediction]) -> tuple[dict[str, float], dict[Any, float]]:
         """The task's own metrics (0 to 1) and each example's score by id."""
 
@@ -83,10 +95,16 @@ def _task_class(module_name: str, call: Call) -> Callable[..., Any] | Any:
     except ModuleNotFoundError as error:
         if error.name and not module_name.startswith(error.name):
             raise  # the task's own import is missing: say which
-        raise ValueError(f"--task: no module {module_name!r} on the Python path (run from the folder that has it)") from error
+        raise ValueError(
+            f"--task: no module {module_name!r} on the Python path (run from the folder that has it)"
+        ) from error
     task_class = getattr(module, call.name, None)
     if not dataclasses.is_dataclass(task_class):
-        found = [name for name, value in vars(module).items() if dataclasses.is_dataclass(value) and hasattr(value, "build_model")]
+        found = [
+            name
+            for name, value in vars(module).items()
+            if dataclasses.is_dataclass(value) and hasattr(value, "build_model")
+        ]
         raise ValueError(f"--task: {module_name} has no task class {call.name!r}; it has: {', '.join(found) or 'none'}")
     return task_class
 

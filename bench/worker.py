@@ -24,7 +24,7 @@ from bench.scores import classification_scores
 from bench.sections import Clock
 from bench.spec import RunSpec
 from bench.task import Prediction, Task, load_task
-from strategies import Tuned, compose
+from strategies import compose
 
 
 def run(spec: RunSpec, folder: Path, emit: EventWriter) -> None:

@@ -1,0 +1,76 @@
+"""From what was asked for to the list of runs: every plan × seed, the baseline first, the task's controls last."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.spec import Kind, RunSpec
+from strategies import NamedPlan, compose
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """How runs are trained, as given on the command line; None means the task's or the plan's default."""
+
+    seeds: Sequence[int]
+    batch_size: int | None = None
+    epochs: float | None = None
+    max_steps: int | None = None
+    lr: float | None = None
+    lr_for_all: bool = False
+
+
+def with_baseline(plans: Sequence[NamedPlan], *, wanted: bool) -> list[NamedPlan]:
+    """The plans with full fine-tuning in front, unless it is there already or not wanted."""
+    baseline = compose("")
+    rest = [named for named in plans if named.plan != baseline]
+    if len(rest) == len(plans) and not wanted:
+        return list(plans)
+    return [NamedPlan(str(baseline), baseline), *rest]
+
+
+def build_matrix(plans: Sequence[NamedPlan], prepared: Mapping[str, Any], rules: Rules) -> list[RunSpec]:
+    """Every run of the sweep, in the order it will be run."""
+    baseline = compose("")
+    specs = []
+    for seed in rules.seeds:
+        for named in plans:
+            kind: Kind = "baseline" if named.plan == baseline else "run"
+            lr = rules.lr if rules.lr_for_all or kind == "run" else None
+            spec = run_spec(
+                named, prepared["device"], prepared["main"], dataclasses.replace(rules, seeds=[seed], lr=lr)
+            )
+            specs.append(dataclasses.replace(spec, kind=kind, refusal=refusal(prepared["problems"][str(named.plan)])))
+        for name, control in prepared["controls"].items():
+            rules_here = dataclasses.replace(rules, seeds=[seed], lr=None)
+            spec = run_spec(NamedPlan(str(baseline), baseline), prepared["device"], control, rules_here)
+            specs.append(dataclasses.replace(spec, kind="control", strategy=name))
+    return specs
+
+
+def run_spec(named: NamedPlan, device: str, task: Mapping[str, Any], rules: Rules) -> RunSpec:
+    """One run's specification: the first seed, and the plan's own rates unless the rules name one."""
+    rates = named.plan.rates()
+    lr = rates.lr if rules.lr is None or rates.lr is None else rules.lr
+    epochs = rules.epochs if rules.epochs is not None or rules.max_steps else float(task["epochs"])
+    return RunSpec(
+        members=named.plan.canonical(), task=task["task"], task_options=task["task_options"], data=task["data"],
+        model=task["model"], seed=rules.seeds[0], batch_size=rules.batch_size or task["batch_size"], epochs=epochs,
+        max_steps=rules.max_steps, lr=lr, head_lr=rates.head_lr,
+        device=device, strategy=named.text, plan=str(named.plan), task_text=task["task_text"],
+        dataset=task["dataset"], model_name=task["model_name"],
+    )  # fmt: skip
+
+
+def refusal(problems: Sequence[Mapping[str, str]]) -> dict[str, str] | None:
+    """Status and reason of a plan that cannot run; None when nothing stands in its way."""
+    if not problems:
+        return None
+    only_missing = all(problem["kind"] == "unavailable" for problem in problems)
+    return {
+        "status": "unavailable" if only_missing else "refused",
+        "reason": "; ".join(problem["reason"] for problem in problems),
+    }

@@ -1,0 +1,104 @@
+"""What must be known before anything runs, found in a child process so that the sweep itself never loads torch.
+
+`python -m bench.prepare REQUEST ANSWER` loads the task, lets it check and decode its data, fingerprints data and
+model, and asks every plan what stands in its way on this device and this model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.record import read_json, write_json
+from bench.task import Task, identity_options, load_task, task_path, task_text
+from strategies import compose
+
+
+def choose_device(wanted: str) -> str:
+    """The device type to run on: as asked, else CUDA where there is one."""
+    if not wanted:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(wanted)
+    except RuntimeError as error:
+        raise ValueError(f"--device {wanted}: not a device torch knows; use cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {wanted}: torch {torch.__version__} finds no CUDA GPU here; use --device cpu")
+    if device.type not in {"cpu", "cuda"}:
+        raise ValueError(f"--device {wanted}: runs are measured on cpu and cuda only")
+    return wanted
+
+
+def describe_task(task: Task) -> dict[str, Any]:
+    """What a run's specification needs of its task."""
+    return {
+        "task": task_path(task), "task_text": task_text(task), "task_options": identity_options(task),
+        "data": task.data_fingerprint(), "model": task.model_fingerprint(),
+        "dataset": task.dataset_name, "model_name": task.model_name,
+        "epochs": task.default_epochs, "batch_size": task.default_batch_size,
+    }  # fmt: skip
+
+
+def answer(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Prepare the task and look at every plan; ValueError when data, model or device cannot be used."""
+    device = choose_device(request["device"])
+    task = load_task(request["task"], request["overrides"])
+    started = time.perf_counter()
+    task.prepare()
+    cache_seconds = time.perf_counter() - started
+    model = task.build_model()
+    problems = {
+        plan: [dataclasses.asdict(problem) for problem in compose(plan).problems(device, model)]
+        for plan in request["plans"]
+    }
+    controls = getattr(task, "controls", dict)()
+    return {
+        "device": device, "cache_seconds": cache_seconds, "problems": problems, "main": describe_task(task),
+        "train_samples": len(task.train_set()),
+        "controls": {name: describe_task(control) for name, control in controls.items()},
+    }  # fmt: skip
+
+
+def write_side_files(request: Mapping[str, Any], folder: Path) -> None:
+    """Files the report reads besides the CSVs: the model, a few examples, the chosen images."""
+    task = load_task(request["task"], request["overrides"])
+    if describe := getattr(task, "describe", None):
+        write_json(folder / "model.json", describe())
+    if chosen := getattr(task, "chosen_images", None):
+        write_json(folder / "chosen_images.json", chosen())
+    if examples := getattr(task, "examples", None):
+        listed = []
+        (folder / "examples").mkdir(exist_ok=True)
+        for example in examples(6):
+            name = f"{example['id']}.png"
+            example["image"].save(folder / "examples" / name)
+            listed.append({**{key: value for key, value in example.items() if key != "image"}, "image": name})
+        write_json(folder / "examples" / "examples.json", listed)
+
+
+def main(request_file: Path, answer_file: Path) -> int:
+    """Answer a request file; a problem with the user's input is answered in one line, status 2."""
+    request = read_json(request_file)
+    try:
+        found = answer(request)
+        if request["side_files"]:
+            write_side_files(request, Path(request["side_files"]))
+    except (ValueError, OSError) as error:
+        write_json(answer_file, {"error": str(error)})
+        return 2
+    write_json(answer_file, found)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
+    except json.JSONDecodeError as error:
+        sys.exit(f"request is not JSON: {error}")

@@ -1,0 +1,101 @@
+"""The comparison table printed at the end of a sweep, and the planned matrix of --dry-run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Row = Mapping[str, Any]
+MILLION = 1e6
+SCORES = {
+    "VQA acc.": "vqa_accuracy",
+    "accuracy": "accuracy",
+    "F1": "f1_macro",
+    "precision": "precision_macro",
+    "recall": "recall_macro",
+}
+
+
+def percent(value: float | None) -> str:
+    """A share as percent with one place."""
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def count(value: float | None) -> str:
+    """Parameters, in thousands or millions."""
+    if value is None:
+        return ""
+    return f"{value / MILLION:.2f} M" if value >= MILLION else f"{value / 1e3:.1f} k"
+
+
+def with_ratio(text: str, value: float | None, reference: float | None) -> str:
+    """A figure followed by its ratio to the baseline's."""
+    if value is None:
+        return ""
+    return text if not reference else f"{text} ({value / reference:.2f}×)"
+
+
+def reference_of(row: Row, rows: Sequence[Row]) -> Row:
+    """The full fine-tune that a row is compared with: same task, model, data, seed, batch and device."""
+    same = ("task", "model", "dataset", "seed", "batch_size", "device")
+    found = [r for r in rows if r.get("kind") == "baseline" and all(r.get(k) == row.get(k) for k in same)]
+    return found[-1] if found else {}
+
+
+def result_cells(row: Row, rows: Sequence[Row]) -> list[str]:
+    """One row of the comparison table."""
+    reference = reference_of(row, rows)
+    ttt, peak = row.get("ttt_seconds"), row.get("peak_allocated_bytes")
+    status = row["status"] if row["status"] == "ok" else f"{row['status']}: {row.get('reason', '')}"
+    return [
+        row["strategy"],
+        *(percent(row.get(column)) for column in SCORES.values()),
+        with_ratio(f"{ttt or 0:.1f} s", ttt, reference.get("ttt_seconds")),
+        with_ratio(f"{(peak or 0) / 2**20:.1f} MiB", peak, reference.get("peak_allocated_bytes")),
+        count(row.get("trainable_parameters")),
+        str(row["seed"]),
+        status,
+    ]
+
+
+def print_results(rows: Sequence[Row]) -> None:
+    """Print the comparison; on a terminal in colour, elsewhere as plain text of full width."""
+    columns = ["strategy", *SCORES, "TTT (× full)", "peak memory (× full)", "trainable", "seed", "status"]
+    cells = [result_cells(row, rows) for row in rows]
+    if len({row["seed"] for row in rows}) == 1:
+        columns.pop(-2)
+        cells = [[*line[:-2], line[-1]] for line in cells]
+    print_table(columns, cells, right=range(1, len(columns) - 1))
+    print("Scores in percent; F1, precision and recall are macro means over the whole evaluation set.")
+    print("TTT: first batch to last update, with compiling and the recipe's own set-up. Peak: allocator, training.")
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
+    """Print a table; off a terminal nothing is cut or wrapped."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(escaped, row))
+    console().print(table, highlight=False)
+
+
+def escaped(text: str) -> str:
+    """Text in which rich sees no markup."""
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def console() -> Console:
+    """Standard output, wide enough off a terminal that logs keep whole lines."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=240)

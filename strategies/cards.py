@@ -1,0 +1,35 @@
+"""Method cards: what the module docstring of a strategy says, for `list` and for reports.
+
+The card is written once, where the method is written, so that text and code cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from strategies.protocol import Strategy
+
+PAPER = re.compile(r"https?://\S+[\w/]|arXiv:\d{4}\.\d{4,5}")
+
+
+def options_text(strategy: type[Strategy]) -> str:
+    """Give the options with their defaults as they would be typed: `r=8, alpha=16`."""
+    return ", ".join(f"{option.name}={option.default!r}" for option in dataclasses.fields(strategy))
+
+
+def card(strategy: type[Strategy]) -> dict[str, Any]:
+    """Give a JSON-able card: name, kind, options, the whole text, its first sentence and the papers it names."""
+    text = inspect.cleandoc(sys.modules[strategy.__module__].__doc__ or "")
+    return {
+        "name": strategy.name,
+        "kind": strategy.kind,
+        "options": options_text(strategy),
+        "summary": text.split("\n\n")[0].replace("\n", " "),
+        "text": text,
+        "papers": PAPER.findall(text),
+    }
