@@ -1,0 +1,35 @@
+"""Fine-tuning strategies that compose, for any `nn.Module`.
+
+    tuned = compose("lora(r=8)+amp").apply(model, device="cuda")
+    loss = tuned.step(loss_fn, batch)      # loss_fn(model, batch) -> mean loss; one call = one update
+
+This package is a leaf: it imports torch, peft and bitsandbytes, each only when it is used, and nothing of the
+suite around it. `import strategies` does not import torch.
+"""
+
+from __future__ import annotations
+
+from strategies.catalogue import catalogue
+from strategies.errors import PlanError, SelfCheckError
+from strategies.plan import NamedPlan, Plan, compose, load, parse_plans
+from strategies.problems import Problem
+from strategies.protocol import Context, State, Strategy
+from strategies.recipes import recipes
+from strategies.tuned import Tuned
+
+__all__ = [
+    "Context",
+    "NamedPlan",
+    "Plan",
+    "PlanError",
+    "Problem",
+    "SelfCheckError",
+    "State",
+    "Strategy",
+    "Tuned",
+    "catalogue",
+    "compose",
+    "load",
+    "parse_plans",
+    "recipes",
+]

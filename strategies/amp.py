@@ -1,0 +1,80 @@
+"""amp — compute in 16 bits where that is safe, keep the weights in 32.
+
+What: autocast in training and evaluation: bf16 where the hardware does it natively, else fp16 with a loss scaler.
+Why it helps: matrix products run 2–8× faster on tensor cores and most activations take half the memory.
+What it costs: 8 (bf16) or 11 (fp16) bits of precision, and casts, which small models feel; weights, gradients
+and optimizer state stay as large as before. When not to use it: CPUs without bf16 instructions, GPUs without
+tensor cores. A device's *emulated* bf16 (T4) does not count as native.
+Paper: Micikevicius et al., Mixed Precision Training, 2017, https://arxiv.org/abs/1710.03740
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, final
+
+from strategies.engine import torch_dtype
+from strategies.errors import PlanError
+from strategies.protocol import Context, Kind, Strategy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+    from torch import nn
+
+NATIVE_ON_CPU = {"avx512_bf16", "amx_bf16", "bf16"}
+
+
+@cache
+def native_bf16(device: str) -> bool:
+    """Say whether a device type multiplies bf16 in hardware. CPUs: from the kernel's list of instructions."""
+    if device == "cpu":
+        listing = Path("/proc/cpuinfo")
+        return listing.is_file() and bool(NATIVE_ON_CPU & set(listing.read_text(encoding="utf-8").split()))
+    import torch
+
+    return device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Amp(Strategy):
+    """Mixed precision; `dtype` is "bf16" or "fp16", by default what the device does best."""
+
+    name: ClassVar[str] = "amp"
+    kind: ClassVar[Kind] = "numerics"
+    stage: ClassVar[int] = 30
+    slots: ClassVar[frozenset[str]] = frozenset({"precision"})
+
+    dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.dtype in {None, "bf16", "fp16"}, f"dtype={self.dtype!r} should be 'bf16' or 'fp16'")
+
+    def facts(self, device: torch.device | str) -> dict[str, str | int]:
+        """Give the precision that this device will compute in."""
+        return {"precision": self.dtype or ("bf16" if native_bf16(str(device).partition(":")[0]) else "fp16")}
+
+    def place(self, model: nn.Module, context: Context) -> None:
+        """Check what the loss scaler needs: weights that train are kept in 32 bits."""
+        import torch
+
+        halves = [name for name, p in model.named_parameters() if p.requires_grad and p.dtype == torch.float16]
+        if halves and context.facts["precision"] == "fp16":
+            raise PlanError(f"amp: {halves[0]!r} trains in float16; load the model in float32 (model.float())")
+
+    def wrap_forward(self, forward: Callable[..., Any], context: Context) -> Callable[..., Any]:
+        """Run `forward` under autocast."""
+        import torch
+
+        dtype = torch_dtype(str(context.facts["precision"]))
+
+        def autocast_forward(*arguments: Any, **options: Any) -> Any:
+            with torch.autocast(context.device.type, dtype=dtype):
+                return forward(*arguments, **options)
+
+        return autocast_forward

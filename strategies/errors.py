@@ -1,0 +1,27 @@
+"""What users of this package can do wrong, as exceptions whose text names the alternatives.
+
+`PlanError` is a `ValueError`: it is about the words or values somebody typed. `SelfCheckError` says that
+training would have gone wrong silently (a parameter without gradient, a frozen tower that carries a graph).
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class PlanError(ValueError):
+    """A plan, an option or a scope that cannot be; the message says what can."""
+
+
+class SelfCheckError(RuntimeError):
+    """The first step showed that something asked for does not train, or that something frozen does."""
+
+
+def closest_first(word: str, known: Iterable[str]) -> str:
+    """All `known` words, those most like `word` in front: `amp, compile, …`."""
+    ranked = sorted(known, key=lambda other: (-difflib.SequenceMatcher(None, word, other).ratio(), other))
+    return ", ".join(ranked) or "(none)"

@@ -1,0 +1,183 @@
+"""What a strategy is: a frozen, keyword-only dataclass of hyper-parameters with a few hooks, all optional.
+
+Model-level hooks (`environ`, `transform`, `place`, `wrap_forward`) work in any training loop; loop-level hooks
+are called by `Tuned`. Every default does nothing, so a strategy implements only what it needs. Strategies share
+code by functions, never by inheriting from each other: subclasses of `Strategy` are final.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import math
+import types
+import typing
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from strategies.errors import PlanError, closest_first
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import torch
+    from torch import Tensor, nn
+
+    from strategies.layout import Layout
+
+Kind = Literal["weights", "numerics", "memory", "speed", "update", "data"]
+
+EVERYTHING = "*"  # the whole model, head and fusion included
+WEIGHTS = "weights"  # the slot of what decides which weights train, and with which rate
+FROZEN_BASE = "a frozen base"  # capability: no original weight of the scope trains
+FROZEN = "nothing trains"  # capability: no weight of the scope trains, original or added
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a model-level hook may know: where things are, where they will run, the plan's facts, the seed."""
+
+    layout: Layout
+    device: torch.device
+    facts: Mapping[str, str | int] = field(default_factory=dict)
+    seed: int = 0
+
+
+@dataclass
+class State:
+    """What a loop-level hook may know and change."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+    total_steps: int | None
+    step: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strategy:
+    """One technique with its hyper-parameters as fields; see the module's docstring for the rules."""
+
+    name: ClassVar[str]
+    kind: ClassVar[Kind]
+    stage: ClassVar[int]  # 10 storage of the base, 20 weights, 30 numerics, 40 memory, 50 speed, 60 update, 70 data
+    slots: ClassVar[frozenset[str]] = frozenset()
+    provides: ClassVar[frozenset[str]] = frozenset()
+    requires: ClassVar[frozenset[str]] = frozenset()  # each must be provided for the whole scope
+    inert_on: ClassVar[frozenset[str]] = frozenset()  # refused where one of these covers the whole scope
+    packages: ClassVar[tuple[str, ...]] = ()  # imported before the set-up clock starts
+    works_on_move: ClassVar[bool] = False  # its work happens while the model moves to the device
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for option in dataclasses.fields(self):
+            value = _conform(self, option.name, getattr(self, option.name), hints[option.name])
+            object.__setattr__(self, option.name, value)
+
+    def require(self, condition: bool, message: str) -> None:
+        """Refuse a hyper-parameter with a `PlanError` that names the strategy."""
+        if not condition:
+            raise PlanError(f"{self.name}: {message}")
+
+    # facts -------------------------------------------------------------------------------------------------
+    def where(self) -> str | None:
+        """Name the scope it acts on: a scope, prefix or glob; `None` = all but head and fusion; `"*"` = all."""
+        return EVERYTHING
+
+    def capabilities(self) -> frozenset[str]:
+        """Say what it provides for its scope with these options (by default: `provides`)."""
+        return self.provides
+
+    def unavailable(self, device: torch.device | str) -> str | None:
+        """Say why it cannot run on this machine, or `None`. `device` is `"cpu"`, `"cuda:0"` or a torch.device."""
+        del device
+        missing = [package for package in self.packages if importlib.util.find_spec(package) is None]
+        return f"needs the package {missing[0]!r}: pip install {missing[0]}" if missing else None
+
+    def facts(self, device: torch.device | str) -> dict[str, str | int]:
+        """Give facts for the record that follow from the options and the device, such as the precision."""
+        del device
+        return {}
+
+    # model level: any loop ---------------------------------------------------------------------------------
+    def environ(self) -> dict[str, str]:
+        """Give environment variables that must be set before torch starts."""
+        return {}
+
+    def transform(self, model: nn.Module, context: Context) -> None:
+        """Change the structure, on CPU or meta; never reads weight values of a parameter on `meta`."""
+
+    def place(self, model: nn.Module, context: Context) -> None:
+        """Finish the change after the model has moved to its device."""
+
+    def wrap_forward(self, forward: Callable[..., Any], context: Context) -> Callable[..., Any]:
+        """Wrap what computes outputs or the loss, in training and in evaluation."""
+        del context
+        return forward
+
+    # loop level --------------------------------------------------------------------------------------------
+    def param_groups(self, groups: list[dict[str, Any]], model: nn.Module) -> list[dict[str, Any]]:
+        """Change the optimizer's parameter groups (`params, lr, weight_decay, name`)."""
+        del model
+        return groups
+
+    def optimizer(self, make: Callable[..., torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+        """Replace or wrap the factory `groups -> optimizer`."""
+        return make
+
+    def loader(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Change the keyword arguments of the training `DataLoader`."""
+        return options
+
+    def prepare_batch(self, batch: Any, state: State) -> Any:
+        """Change a batch that is already on the device."""
+        del state
+        return batch
+
+    def before_step(self, state: State) -> None:
+        """Run before the forward pass of an update."""
+
+    def extra_loss(self, model: nn.Module) -> Tensor | None:
+        """Give a term to add to the loss, or `None`."""
+        del model
+        return None
+
+    def after_update(self, state: State) -> None:
+        """Run after the optimizer's step, before gradients are cleared."""
+
+    def evaluating(self, state: State) -> AbstractContextManager[None]:
+        """Surround evaluation and saving (averaged weights, say)."""
+        del state
+        return nullcontext()
+
+
+def _conform(owner: Strategy, option: str, value: object, hint: Any) -> object:
+    """Check `value` against a field's type; ints become floats and lists tuples where those are meant."""
+    choices = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    for choice in choices:
+        if choice is float and isinstance(value, int | float) and not isinstance(value, bool):
+            owner.require(math.isfinite(value), f"{option}={value!r} is not a finite number")
+            return float(value)
+        if typing.get_origin(choice) is tuple and isinstance(value, list | tuple):
+            if all(isinstance(element, str) for element in value):
+                return tuple(sorted(set(value)))
+        elif isinstance(choice, type) and isinstance(value, choice):
+            if choice is int and isinstance(value, bool):
+                continue
+            return value
+    wanted = " or ".join(getattr(choice, "__name__", str(choice)).replace("NoneType", "None") for choice in choices)
+    raise PlanError(f"{owner.name}: {option}={value!r} should be {wanted}")
+
+
+def build(strategy: type[Strategy], arguments: Mapping[str, Any]) -> Strategy:
+    """Make a strategy from typed words; unknown options name the known ones, closest first."""
+    known = [option.name for option in dataclasses.fields(strategy)]
+    problems = [
+        f"{strategy.name} has no option {word!r}; it has: {closest_first(word, known)}"
+        for word in arguments
+        if word not in known
+    ]
+    if problems:
+        raise PlanError("; ".join(problems))
+    return strategy(**arguments)

@@ -1,0 +1,78 @@
+"""Which layer plays which role: query, key, value, output, up, down — the one table of name patterns.
+
+Names differ (ViT `q_proj`, `fc1`; BERT `query`, `intermediate.dense`; GPT-2 `c_attn` as `Conv1D`) and change
+between releases (ViT's `attention.attention.query` became `attention.q_proj`), so adapters are asked for by
+role. Without a match by role the fallback is every linear layer in repeated blocks, then every linear layer.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from strategies.blocks import read_directly, repeated_blocks
+from strategies.errors import PlanError, closest_first
+from strategies.layout import inside
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# The first role whose pattern matches the end of a layer's name decides; a fused projection has three roles.
+ROLES: tuple[tuple[str, str], ...] = (
+    ("query", r"q_proj|query|q_lin|to_q|wq|q"),
+    ("key", r"k_proj|key|k_lin|to_k|wk|k"),
+    ("value", r"v_proj|value|v_lin|to_v|wv|v"),
+    ("query key value", r"c_attn|qkv|qkv_proj|query_key_value|Wqkv"),
+    ("output", r"o_proj|out_proj|out_lin|to_out\.0|wo|attention\.output\.dense|attn\.c_proj|attn\.proj"),
+    ("up", r"fc1|up_proj|gate_proj|lin1|linear1|c_fc|wi|intermediate\.dense"),
+    ("down", r"fc2|down_proj|lin2|linear2|mlp\.c_proj|output\.dense"),
+)
+NAMES = ("query", "key", "value", "output", "up", "down")
+_PATTERNS = tuple((roles.split(), re.compile(rf"(?:.*\.)?(?:{pattern})")) for roles, pattern in ROLES)
+
+
+def roles_of(name: str) -> list[str]:
+    """Give the roles of a layer by its full name; empty when the table does not know it."""
+    return next((roles for roles, pattern in _PATTERNS if pattern.fullmatch(name)), [])
+
+
+def linear_layers(model: nn.Module, roots: tuple[str, ...]) -> dict[str, nn.Module]:
+    """Give name → linear layer (also GPT-2's transposed `Conv1D`) below `roots`."""
+    from torch import nn
+
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if inside(name, roots) and (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
+    }
+
+
+def targets(
+    model: nn.Module, label: str, roots: tuple[str, ...], roles: tuple[str, ...] | None, names: tuple[str, ...] | None
+) -> list[str]:
+    """Choose the layers of one tower to adapt: by `names` (endings), else by `roles`, else the fallback.
+
+    `roles=None` means query and value with the fallback; roles asked for explicitly must match.
+    """
+    layers = linear_layers(model, roots)
+    hidden = read_directly(model)
+    if names is not None:
+        chosen = [name for name in layers if any(name == end or name.endswith("." + end) for end in names)]
+    else:
+        wanted = set(roles or ("query", "value"))
+        chosen = [name for name in layers if wanted & set(roles_of(name)) and name not in hidden]
+        if not chosen and roles is None:
+            stacked = tuple(repeated_blocks(model, roots))
+            in_blocks = [name for name in layers if stacked and inside(name, stacked) and name not in hidden]
+            chosen = in_blocks or [name for name in layers if name not in hidden]
+    lost = [name for name in chosen if name in hidden]
+    if lost:
+        raise PlanError(
+            f"{lost[0]!r} lies in nn.MultiheadAttention, which reads its weights without calling it: an "
+            "adapter there would be lost. Choose layers outside it, or split the attention into linears"
+        )
+    if not chosen:
+        asked = f"target_modules={list(names)}" if names is not None else f"roles={list(roles or ())}"
+        there = closest_first((names or roles or ("query",))[0], {name.rpartition(".")[2] for name in layers})
+        raise PlanError(f"no layer to adapt in {label!r}: {asked} matches none of its linear layers; it has: {there}")
+    return chosen

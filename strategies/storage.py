@@ -1,0 +1,61 @@
+"""Saving what was tuned: one safetensors file with everything that trained, and the plan as JSON.
+
+The pretrained weights are not saved; `strategies.load` takes a freshly built base model, applies the plan to it
+and puts the saved tensors back. That works for every strategy, since a plan rebuilds the same structure.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from strategies.errors import PlanError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+WEIGHTS_FILE = "tuned.safetensors"
+PLAN_FILE = "plan.json"
+FORMAT = 1
+
+
+def write(folder: Path, state: dict[str, Tensor], **facts: Any) -> int:
+    """Write tensors and facts; give the bytes written."""
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, folder / WEIGHTS_FILE)
+    (folder / PLAN_FILE).write_text(json.dumps({"format": FORMAT, **facts}, indent=2) + "\n", encoding="utf-8")
+    return sum((folder / name).stat().st_size for name in (WEIGHTS_FILE, PLAN_FILE))
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Read the plan's file; `PlanError` when the folder is not one of ours."""
+    path = Path(folder) / PLAN_FILE
+    if not path.is_file():
+        raise PlanError(f"{folder} holds no {PLAN_FILE}: it was not written by Tuned.save")
+    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if facts.get("format") != FORMAT:
+        raise PlanError(f"{path} has format {facts.get('format')!r}, this version reads {FORMAT}")
+    return facts
+
+
+def put_back(folder: Path, model: nn.Module, expected: dict[str, Tensor]) -> None:
+    """Copy the saved tensors into `model`, whose plan has been applied; any difference is an error."""
+    import torch
+    from safetensors.torch import load_file
+
+    saved = load_file(Path(folder) / WEIGHTS_FILE)
+    differing = sorted(set(saved) ^ set(expected))
+    if differing:
+        raise PlanError(f"{folder} was saved from another model: {len(differing)} tensors differ, {differing[0]} first")
+    with torch.no_grad():
+        for name, tensor in saved.items():
+            if expected[name].shape != tensor.shape:
+                raise PlanError(
+                    f"{folder}: {name} has shape {tuple(tensor.shape)}, "
+                    f"{type(model).__name__} has {tuple(expected[name].shape)}"
+                )
+            expected[name].copy_(tensor)

@@ -1,0 +1,206 @@
+"""What `Plan.apply` gives back: a model made ready, and one call per optimizer update.
+
+`step` is the whole training loop's body; it never reads a value back from the device after the first update.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from strategies.optimization import MAX_NORM, multiplier, weights_members
+from strategies.protocol import FROZEN, Context, State
+from strategies.selfcheck import GraphWatch, check_gradients, check_loss, check_scopes
+from strategies.storage import write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import torch
+    from torch import Tensor, nn
+    from torch.utils.data import DataLoader
+
+    from strategies.engine import Engine
+    from strategies.plan import Plan
+
+    LossFunction = Callable[[nn.Module, Any], Tensor]
+
+
+class Tuned:
+    """A model under a plan, with its optimizer; made by `Plan.apply`."""
+
+    def __init__(self, plan: Plan, engine: Engine, context: Context, state: State, setup_seconds: float) -> None:
+        self.plan, self.engine, self.context, self.state = plan, engine, context, state
+        self.setup_seconds = setup_seconds
+        self._peaks = [group["lr"] for group in state.optimizer.param_groups]
+        self._checked = False
+        self._own_forward = state.model.forward
+        self._eval_forward = self._wrapped(state.model.forward)
+
+    @property
+    def model(self) -> nn.Module:
+        """The model to call; the same object that was given to `apply`."""
+        return self.state.model
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer over everything that trains."""
+        return self.state.optimizer
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.state.device
+
+    def step(self, loss_fn: LossFunction, batch: Any) -> Tensor:
+        """Do one optimizer update on `batch` and give the detached loss, still on the device."""
+        state, members = self.state, self.plan.members
+        batch = to_device(batch, self.device)
+        for member in members:
+            batch = member.prepare_batch(batch, state)
+        for member in members:
+            member.before_step(state)
+        watch = None if self._checked else GraphWatch(state.model, self.context.layout)
+        try:
+            loss = self._loss(loss_fn, batch)
+        finally:
+            if watch is not None:
+                watch.close()
+        self.engine.backward(loss)
+        if not self._checked:
+            self._check()
+        self.engine.clip(MAX_NORM)
+        share = multiplier(state.step, state.total_steps)
+        for group, peak in zip(state.optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * share
+        self.engine.update()
+        for member in members:
+            member.after_update(state)
+        state.optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        return loss.detach()
+
+    def loader(
+        self,
+        dataset: Any,
+        *,
+        batch_size: int,
+        collate: Callable[..., Any],
+        generator: torch.Generator,
+        drop_last: bool = True,
+    ) -> DataLoader[Any]:
+        """Give a shuffled loader over `dataset`; its order comes from `generator` alone."""
+        from torch.utils.data import DataLoader
+
+        options: dict[str, Any] = {
+            "dataset": dataset, "batch_size": batch_size, "collate_fn": collate, "generator": generator,
+            "drop_last": drop_last, "shuffle": True, "num_workers": 0,
+            "pin_memory": self.device.type == "cuda",
+        }  # fmt: skip
+        for member in self.plan.members:
+            options = member.loader(options)
+        return DataLoader(**options)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluate inside: eval mode, no gradients, the plan's forward (mixed precision and the like)."""
+        import torch
+
+        model = self.state.model
+        was_training = model.training
+        with ExitStack() as stack:
+            for member in self.plan.members:
+                stack.enter_context(member.evaluating(self.state))
+            stack.enter_context(torch.no_grad())
+            model.eval()
+            model.forward = self._eval_forward  # type: ignore[method-assign]
+            try:
+                yield
+            finally:
+                model.forward = self._own_forward  # type: ignore[method-assign]
+                model.train(was_training)
+
+    def save(self, folder: Path) -> int:
+        """Write everything that trained and the plan; give the bytes written. `strategies.load` reads it."""
+        with ExitStack() as stack:
+            for member in self.plan.members:
+                stack.enter_context(member.evaluating(self.state))
+            head = self.context.layout.scopes["head"][0]
+            return write(folder, self.engine.full_state(), plan=str(self.plan), head=head, seed=self.context.seed)
+
+    def counts(self) -> dict[str, int]:
+        """Count parameters, 4-bit ones unpacked: trainable, total, and both for each scope."""
+        layout, model = self.context.layout, self.state.model
+        counts = {"trainable_parameters": 0, "total_parameters": 0}
+        for scope in layout.scopes:
+            owned = layout.owned(model, scope)
+            sizes = [(size, trains) for name, size, trains in _sizes(model) if name in owned]
+            counts[f"{scope}_parameters"] = sum(size for size, _ in sizes)
+            counts[f"{scope}_trainable_parameters"] = sum(size for size, trains in sizes if trains)
+        for _, size, trains in _sizes(model):
+            counts["total_parameters"] += size
+            counts["trainable_parameters"] += size * trains
+        return counts
+
+    def describe(self) -> str:
+        """Give a table: what trains in each scope, and how the head was found."""
+        counts, layout = self.counts(), self.context.layout
+        lines = [f"plan {self.plan} on {self.device}; head: {layout.scopes['head'][0]} ({layout.origin})"]
+        for scope in layout.scopes:
+            total, trained = counts[f"{scope}_parameters"], counts[f"{scope}_trainable_parameters"]
+            lines.append(
+                f"  {scope:<10} {trained:>13,} of {total:>13,} parameters train ({trained / max(total, 1):.2%})"
+            )
+        rates = sorted(
+            {(group["name"], peak) for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True)}
+        )
+        return "\n".join([*lines, "  rates      " + ", ".join(f"{name} {peak:g}" for name, peak in rates)])
+
+    def _wrapped(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        for member in self.plan.members:
+            forward = member.wrap_forward(forward, self.context)
+        return forward
+
+    def _loss(self, loss_fn: LossFunction, batch: Any) -> Tensor:
+        """Compute the loss under the plan's wrappers, and add what members add."""
+        loss: Tensor = self._wrapped(loss_fn)(self.state.model, batch)
+        if not self._checked:
+            check_loss(loss)
+        for member in self.plan.members:
+            term = member.extra_loss(self.state.model)
+            loss = loss if term is None else loss + term
+        return loss
+
+    def _check(self) -> None:
+        """Check once, after the first backward pass."""
+        weights = weights_members(self.plan.members)
+        asked = [member.where() for member in weights if FROZEN not in member.capabilities()]
+        check_scopes(self.state.model, self.context.layout, asked)
+        check_gradients(self.engine.named_gradients(), finite=not self.engine.scaler.is_enabled())
+        self._checked = True
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Move every tensor of a batch: tensors, mappings, dataclasses, lists and tuples of them."""
+    import torch
+
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, Mapping):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        names = [part.name for part in dataclasses.fields(batch)]
+        return dataclasses.replace(batch, **{name: to_device(getattr(batch, name), device) for name in names})
+    if type(batch) in (list, tuple):
+        return type(batch)(to_device(part, device) for part in batch)
+    return batch
+
+
+def _sizes(model: nn.Module) -> Iterator[tuple[str, int, bool]]:
+    """Give name, logical number of values, and whether it trains, for each parameter."""
+    for name, parameter in model.named_parameters():
+        packed = vars(parameter).get("quant_state")
+        yield name, packed.shape.numel() if packed is not None else parameter.numel(), parameter.requires_grad
