@@ -1,0 +1,90 @@
+"""Questions as tensors made once, pictures as rows of the memory map: items and batches are gathers.
+
+A training step on a small model takes a few milliseconds, so a data loader that tokenises or
+decodes would be what one measures. `QuestionSet` holds everything as a few tensors; an item is a
+row number with its keys, and `collate` indexes. Pictures shared in a batch are sent once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from vqa_model.answers import NO_LABEL, targets
+from vqa_model.vqa_files import ANSWERS_PER_QUESTION
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from tokenizers import Tokenizer
+    from torch import Tensor
+
+    from vqa_model.vqa_files import Question
+
+Item = dict[str, Any]
+BLANK = "blank"
+
+
+@dataclass(frozen=True, eq=False)
+class QuestionSet(Dataset[Item]):
+    """Questions in file order; `rows[i]` is the picture row of question i, -1 a blank picture."""
+
+    questions: tuple[Question, ...]
+    pixels: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    columns: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    def __getitem__(self, place: int) -> Item:
+        key = self.questions[place].image_id if self.rows[place] >= 0 else BLANK
+        return {"id": self.questions[place].id, "keys": {"vision": key}, "place": place, "set": self}
+
+
+def encode_questions(
+    questions: Sequence[Question], tokenizer: Tokenizer, *, max_length: int, pad_id: int, index: Mapping[str, int]
+) -> dict[str, Tensor]:
+    """Tokenise questions and look up their targets: one tensor per batch entry, questions first."""
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length)
+    pieces = tokenizer.encode_batch([question.text for question in questions])
+    count = len(questions)
+    input_ids = torch.full((count, max_length), pad_id, dtype=torch.long)
+    mask = torch.zeros(count, max_length, dtype=torch.long)
+    label = torch.full((count,), NO_LABEL, dtype=torch.long)
+    answer_index = torch.zeros(count, ANSWERS_PER_QUESTION, dtype=torch.long)
+    answer_score = torch.zeros(count, ANSWERS_PER_QUESTION)
+    for place, (question, encoding) in enumerate(zip(questions, pieces, strict=True)):
+        input_ids[place, : len(encoding.ids)] = torch.tensor(encoding.ids)
+        mask[place, : len(encoding.ids)] = 1
+        label[place], known, scores = targets(question, dict(index))
+        answer_index[place, : len(known)] = torch.tensor(known, dtype=torch.long)
+        answer_score[place, : len(known)] = torch.tensor(scores)
+    return {
+        "question_id": torch.tensor([question.id for question in questions]),
+        "input_ids": input_ids,
+        "attention_mask": mask,
+        "label": label,
+        "answer_index": answer_index,
+        "answer_score": answer_score,
+    }
+
+
+def collate_questions(items: Sequence[Item]) -> dict[str, Tensor]:
+    """Gather a batch: per-question tensors, each picture once (uint8), and `picture_index` to it."""
+    source: QuestionSet = items[0]["set"]
+    places = np.fromiter((item["place"] for item in items), dtype=np.int64, count=len(items))
+    rows, picture_index = np.unique(source.rows[places], return_inverse=True)
+    if rows[0] < 0:
+        pixels = np.full((1, *source.pixels.shape[1:]), 127, dtype=np.uint8)
+    else:
+        pixels = source.pixels[rows]
+    chosen = torch.from_numpy(places)
+    batch = {name: column[chosen] for name, column in source.columns.items()}
+    return batch | {"pixel_values": torch.from_numpy(pixels), "picture_index": torch.from_numpy(picture_index)}

@@ -1,0 +1,92 @@
+"""Two ways to let a question look at a picture, both of plain `nn.Linear` layers.
+
+`ConcatFusion` joins two pooled vectors: the student baseline, cheap and weak.
+`CrossAttentionFusion` lets every word query the image tokens. Projections carry the field's names
+(`q_proj`, `k_proj`, `v_proj`, `o_proj`, `fc1`, `fc2`), so that adapters and quantisers find them,
+and attention is SDPA: autocast, compile and the GPU's fast kernels all apply.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn.functional import gelu, scaled_dot_product_attention
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class ConcatFusion(nn.Module):
+    """Join the first text token and the mean image token through one hidden layer."""
+
+    def __init__(self, text_dim: int, image_dim: int, dim: int) -> None:
+        super().__init__()
+        self.text_norm = nn.LayerNorm(text_dim)
+        self.image_norm = nn.LayerNorm(image_dim)
+        self.fc1 = nn.Linear(text_dim + image_dim, dim)
+
+    def forward(self, text: Tensor, mask: Tensor, image: Tensor) -> Tensor:  # noqa: ARG002 -- fusions share one call
+        """Fuse text (questions, words, text_dim) and image (questions, tokens, image_dim) to (questions, dim)."""
+        pooled = (self.text_norm(text[:, 0]), self.image_norm(image.mean(1)))
+        return gelu(self.fc1(torch.cat(pooled, dim=-1)))
+
+
+class CrossAttentionLayer(nn.Module):
+    """One pre-norm block: words attend to image tokens, then a feed-forward layer."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm = nn.LayerNorm(dim)
+        self.q_proj = nn.Linear(dim, dim)
+        self.k_proj = nn.Linear(dim, dim)
+        self.v_proj = nn.Linear(dim, dim)
+        self.o_proj = nn.Linear(dim, dim)
+        self.mlp_norm = nn.LayerNorm(dim)
+        self.fc1 = nn.Linear(dim, 4 * dim)
+        self.fc2 = nn.Linear(4 * dim, dim)
+
+    def forward(self, words: Tensor, image: Tensor) -> Tensor:
+        """Update words (questions, words, dim) by image (questions, tokens, dim)."""
+        query = self.q_proj(self.attention_norm(words))
+        split = [x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, self.k_proj(image), self.v_proj(image))]
+        seen = scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
+        words = words + self.o_proj(seen)
+        return words + self.fc2(gelu(self.fc1(self.mlp_norm(words))))
+
+
+class CrossAttentionFusion(nn.Module):
+    """Words query image tokens for a layer or two; the answer is read off the first word and the mean."""
+
+    def __init__(self, text_dim: int, image_dim: int, dim: int, *, layers: int, heads: int) -> None:
+        super().__init__()
+        self.text_proj = nn.Linear(text_dim, dim)
+        self.image_proj = nn.Linear(image_dim, dim)
+        self.image_norm = nn.LayerNorm(dim)
+        self.layers = nn.ModuleList(CrossAttentionLayer(dim, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, text: Tensor, mask: Tensor, image: Tensor) -> Tensor:
+        """Fuse text (questions, words, text_dim) and image (questions, tokens, image_dim) to (questions, dim)."""
+        words, tokens = self.text_proj(text), self.image_norm(self.image_proj(image))
+        for layer in self.layers:
+            words = layer(words, tokens)
+        words = self.norm(words)
+        weight = mask.to(words.dtype).unsqueeze(-1)
+        return words[:, 0] + (words * weight).sum(1) / weight.sum(1)
+
+
+class AnswerHead(nn.Module):
+    """Score every answer of the vocabulary from the fused vector."""
+
+    def __init__(self, dim: int, num_answers: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, dim)
+        self.fc2 = nn.Linear(dim, num_answers)
+
+    def forward(self, fused: Tensor) -> Tensor:
+        """Map fused (questions, dim) to logits (questions, answers)."""
+        logits: Tensor = self.fc2(gelu(self.fc1(fused)))
+        return logits

@@ -1,0 +1,138 @@
+"""The shared model: a ViT-family tower, a BERT-family tower, a fusion, a head over answers.
+
+A plain Hugging Face pair of configuration and model, so that `save_pretrained`, `from_pretrained`,
+`push_to_hub` and the Auto classes work. Pictures come as bytes (or already normalised floats),
+each once per batch, with an index from question to picture: questions on one picture share its
+encoding, and the bus to the GPU carries a quarter of the data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils.generic import ModelOutput
+
+from vqa_model.families import pooler_option
+from vqa_model.fusion import AnswerHead, ConcatFusion, CrossAttentionFusion
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+FUSIONS = ("concat", "cross_attention")
+
+
+class VQAConfig(PreTrainedConfig):
+    """Configuration of both towers, the fusion and the answers (`id2label`)."""
+
+    model_type = "tunematrix-vqa"
+    sub_configs: ClassVar[dict[str, Any]] = {"vision_config": AutoConfig, "text_config": AutoConfig}
+
+    def __init__(
+        self,
+        vision_config: PreTrainedConfig | dict[str, Any] | None = None,
+        text_config: PreTrainedConfig | dict[str, Any] | None = None,
+        *,
+        fusion: str = "cross_attention",
+        fusion_dim: int = 128,
+        fusion_layers: int = 2,
+        fusion_heads: int = 4,
+        image_mean: Sequence[float] = (0.5, 0.5, 0.5),
+        image_std: Sequence[float] = (0.5, 0.5, 0.5),
+        **kwargs: Any,
+    ) -> None:
+        if fusion not in FUSIONS:
+            raise ValueError(f"fusion {fusion!r} is not known; choose from {', '.join(FUSIONS)}")
+        self.vision_config = _sub_config(vision_config, "vit")
+        self.text_config = _sub_config(text_config, "bert")
+        self.fusion = fusion
+        self.fusion_dim = fusion_dim
+        self.fusion_layers = fusion_layers
+        self.fusion_heads = fusion_heads
+        self.image_mean = list(image_mean)
+        self.image_std = list(image_std)
+        super().__init__(**kwargs)
+
+
+def _sub_config(config: PreTrainedConfig | dict[str, Any] | None, default: str) -> PreTrainedConfig:
+    if isinstance(config, PreTrainedConfig):
+        return config
+    fields = dict(config or {})
+    return AutoConfig.for_model(fields.pop("model_type", default), **fields)
+
+
+@dataclass
+class VQAOutput(ModelOutput):
+    """Logits over the answer vocabulary: (questions, answers)."""
+
+    logits: Tensor | None = None
+
+
+class VQAModel(PreTrainedModel):
+    """Answer a question about a picture by scoring a fixed vocabulary of answers."""
+
+    config_class = VQAConfig
+    base_model_prefix = ""
+    main_input_name = "pixel_values"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+
+    def __init__(self, config: VQAConfig, vision: nn.Module | None = None, text: nn.Module | None = None) -> None:
+        super().__init__(config)
+        self.vision = vision or _tower(config.vision_config)
+        self.text = text or _tower(config.text_config)
+        dims = (config.text_config.hidden_size, config.vision_config.hidden_size, config.fusion_dim)
+        self.fusion: nn.Module = (
+            ConcatFusion(*dims)
+            if config.fusion == "concat"
+            else CrossAttentionFusion(*dims, layers=config.fusion_layers, heads=config.fusion_heads)
+        )
+        self.head = AnswerHead(config.fusion_dim, config.num_labels)
+        self.register_buffer("pixel_mean", 255 * torch.tensor(config.image_mean).view(1, -1, 1, 1))
+        self.register_buffer("pixel_std", 255 * torch.tensor(config.image_std).view(1, -1, 1, 1))
+        self.post_init()
+
+    @property
+    def scopes(self) -> dict[str, nn.Module]:
+        """Parts that a fine-tuning strategy may name."""
+        return {"vision": self.vision, "text": self.text, "fusion": self.fusion, "head": self.head}
+
+    def encode_pictures(self, pixel_values: Tensor) -> Tensor:
+        """Turn pictures (pictures, 3, height, width), uint8 or normalised, into tokens (pictures, tokens, dim)."""
+        if pixel_values.dtype == torch.uint8:
+            pixel_values = (pixel_values - self.pixel_mean) / self.pixel_std
+        tokens: Tensor = self.vision(pixel_values=pixel_values).last_hidden_state
+        return tokens
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        picture_index: Tensor | None = None,
+    ) -> VQAOutput:
+        """Score answers; `picture_index` (questions,) names each question's row of `pixel_values`."""
+        image = self.encode_pictures(pixel_values)
+        if picture_index is not None:
+            image = image.index_select(0, picture_index)
+        text = self.text(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return VQAOutput(logits=self.head(self.fusion(text, attention_mask, image)))
+
+
+def _tower(config: PreTrainedConfig) -> nn.Module:
+    tower: nn.Module = AutoModel.from_config(config, **pooler_option(config.model_type))
+    return tower
+
+
+AutoConfig.register(VQAConfig.model_type, VQAConfig)
+AutoModel.register(VQAConfig, VQAModel)
+VQAConfig.register_for_auto_class()
+VQAModel.register_for_auto_class("AutoModel")

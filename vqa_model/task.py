@@ -1,0 +1,232 @@
+"""The visual-question-answering task: data, model, loss and score behind the bench's Task protocol.
+
+A frozen dataclass whose fields are its options. What it derives from them lives in `VQAData`
+(parts, splits, vocabulary, decoded pictures) and is computed once, on first use. Nothing but
+`tune_set`, a tenth of the chosen training pictures, may choose anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+from vqa_model.answers import NO_LABEL
+from vqa_model.controls import MajorityAnswer
+from vqa_model.data import DataOptions, VQAData
+from vqa_model.dataset import QuestionSet, collate_questions
+from vqa_model.model import FUSIONS, VQAConfig, VQAModel
+from vqa_model.pictures import load_picture
+from vqa_model.towers import PRESETS, Tower, find_tower, image_settings, load_tokenizer
+from vqa_model.vqa_score import accuracy, normalise
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor, nn
+
+    from vqa_model.vqa_files import Question
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "model": tuple(PRESETS),
+    "towers": ("pretrained", "random"),
+    "fusion": FUSIONS,
+    "objective": ("cross_entropy", "soft_bce"),
+    "evaluate_on": ("eval", "tune"),
+    "control": ("", "question-only", "majority-answer"),
+}
+Batch = dict[str, "Tensor"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQATask:
+    """Answer questions about pictures; every field is an option of the task."""
+
+    data: str = ""  # folder in the official VQA v2 layout; "" is the embedded picture world
+    model: str = "tiny"
+    vision: str = ""  # checkpoint folder or hub id; "" is the preset's own tower
+    text: str = ""
+    towers: str = "pretrained"
+    fusion: str = "cross_attention"
+    objective: str = "cross_entropy"
+    fraction: float = 1.0  # of the training pictures
+    split_seed: int = 0
+    min_count: int = 3  # an answer joins the vocabulary when it is the majority this often in training
+    max_answers: int = 3129
+    max_length: int = 0  # word pieces per question; 0 fits the training questions
+    skip_bad_images: bool = False
+    evaluate_on: str = "eval"
+    control: str = ""
+
+    path_fields: ClassVar[tuple[str, ...]] = ("data", "vision", "text")
+    default_batch_size: ClassVar[int] = 64
+
+    def __post_init__(self) -> None:
+        for field, choices in _CHOICES.items():
+            value = getattr(self, field)
+            if value not in choices:
+                raise ValueError(f"{field} {value!r} is not known; choose from {', '.join(map(repr, choices))}")
+        if not 0 < self.fraction <= 1:
+            raise ValueError(f"fraction {self.fraction} is not in (0, 1]; 0.25 takes a quarter of the training pictures")
+        for field in ("min_count", "max_answers"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} {getattr(self, field)} is below 1")
+
+    @property
+    def default_epochs(self) -> int:
+        """Passes over the training set that suit the data."""
+        return 3 if self.data else 4
+
+    @property
+    def dataset_name(self) -> str:
+        """Name of the data for tables, never a path."""
+        return self._data.name
+
+    @cached_property
+    def _towers(self) -> dict[str, Tower]:
+        random = self.towers == "random"
+        return {kind: find_tower(kind, self.model, getattr(self, kind), random=random) for kind in ("vision", "text")}
+
+    @cached_property
+    def _data(self) -> VQAData:
+        names = ("data", "fraction", "split_seed", "min_count", "max_answers", "max_length", "skip_bad_images")
+        return VQAData(
+            options=DataOptions(**{name: getattr(self, name) for name in names}),
+            image=image_settings(self._towers["vision"]),
+            tokenizer=load_tokenizer(self._towers["text"]),
+            pad_id=self._towers["text"].config.pad_token_id or 0,
+            blank=self.control == "question-only",
+        )
+
+    def prepare(self) -> None:
+        """Check towers, read and check data, decode every picture once; one clear ValueError if bad."""
+        self._data.prepare()
+
+    def chosen_images(self) -> list[int]:
+        """Ids of the training pictures that `fraction` chose, tune pictures included, sorted."""
+        return sorted(self._data.chosen)
+
+    def data_fingerprint(self) -> str:
+        """Hash questions, answers and pictures of all three sets, not where they lie."""
+        return self._data.fingerprint[:12]
+
+    def model_fingerprint(self) -> str:
+        """Hash configuration and tower weights, not where they lie."""
+        config = self._config.to_dict()
+        fusion = {name: config[name] for name in ("fusion", "fusion_dim", "fusion_layers", "fusion_heads")}
+        parts = [fusion, self.control, *(tower.fingerprint() for tower in self._towers.values())]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+    @cached_property
+    def _config(self) -> VQAConfig:
+        width, _, heads, *_ = PRESETS[self.model]
+        image = self._data.image
+        return VQAConfig(
+            vision_config=self._towers["vision"].config,
+            text_config=self._towers["text"].config,
+            fusion=self.fusion,
+            fusion_dim=width,
+            fusion_heads=heads,
+            image_mean=image.mean,
+            image_std=image.std,
+            id2label=dict(enumerate(self._data.vocabulary)),
+            label2id={answer: place for place, answer in enumerate(self._data.vocabulary)},
+        )
+
+    def build_model(self) -> nn.Module:
+        """Build the model in fp32 on the CPU; new parts draw from the global random generator."""
+        if self.control == "majority-answer":
+            labels = self._data.train.columns["label"]
+            known = labels[labels != NO_LABEL]
+            return MajorityAnswer(known.bincount(minlength=len(self._data.vocabulary)).tolist())
+        return VQAModel(self._config, **{kind: tower.load() for kind, tower in self._towers.items()})
+
+    def train_set(self) -> QuestionSet:
+        """Questions to learn from."""
+        return self._data.train
+
+    def tune_set(self) -> QuestionSet:
+        """Questions on the tenth of the training pictures that may choose rates and defaults."""
+        return self._data.tune
+
+    def eval_set(self) -> QuestionSet:
+        """Questions of the val part, or the tune set where `evaluate_on` says so."""
+        return self._data.tune if self.evaluate_on == "tune" else self._data.eval
+
+    def collate(self, items: Sequence[Mapping[str, Any]]) -> Batch:
+        """Gather a batch; pictures once, as bytes, with `picture_index` from question to picture."""
+        return collate_questions(items)
+
+    def _logits(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        if self.control == "majority-answer":
+            scores: Tensor = model(batch["input_ids"])
+            return scores.float()
+        names = ("pixel_values", "input_ids", "attention_mask", "picture_index")
+        logits: Tensor = model(**{name: batch[name] for name in names}).logits
+        return logits.float()
+
+    def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """Mean loss over the batch's questions; one whose answer is not in the vocabulary counts as zero."""
+        logits = self._logits(model, batch)
+        if self.objective == "soft_bce":
+            goal = torch.zeros_like(logits).scatter_add(1, batch["answer_index"], batch["answer_score"])
+            return binary_cross_entropy_with_logits(logits, goal, reduction="sum") / len(logits)
+        return cross_entropy(logits, batch["label"], ignore_index=NO_LABEL, reduction="sum") / len(logits)
+
+    def predict(self, model: nn.Module, batch: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+        """Best answer, its probability and the (normalised) majority answer of each question."""
+        logits = self._logits(model, batch)
+        spread = logits.sigmoid() if self.objective == "soft_bce" else logits.softmax(-1)
+        probability, best = spread.max(-1)
+        rows = zip(batch["question_id"].tolist(), best.tolist(), probability.tolist(), strict=True)
+        return [
+            {
+                "id": question,
+                "prediction": self._data.vocabulary[answer],
+                "target": normalise(self._data.by_id[question].majority),
+                "probability": sure,
+            }
+            for question, answer, sure in rows
+        ]
+
+    def evaluate(self, predictions: Sequence[Mapping[str, Any]]) -> tuple[dict[str, float], dict[int, float]]:
+        """Official VQA accuracy in 0..1: overall and per answer type; and the score of each question."""
+        scores = {row["id"]: accuracy(row["prediction"], self._data.by_id[row["id"]].answers) for row in predictions}
+        if not scores:
+            raise ValueError("no predictions to evaluate")
+        groups: dict[str, list[float]] = {"vqa_accuracy": list(scores.values())}
+        for question, score in scores.items():
+            groups.setdefault(f"vqa_accuracy/{self._data.by_id[question].answer_type}", []).append(score)
+        return {name: fmean(values) for name, values in groups.items()}, scores
+
+    def controls(self) -> dict[str, VQATask]:
+        """Sanity rows: the same task knowing nothing, and knowing the question but not the picture."""
+        return {name: replace(self, control=name) for name in ("majority-answer", "question-only")}
+
+    def describe(self) -> dict[str, Any]:
+        """Configuration and parameter counts of every module, for people and the report."""
+        with torch.device("meta"):
+            model = VQAModel(self._config)
+        counts = {name or "all": sum(p.numel() for p in module.parameters()) for name, module in model.named_modules()}
+        return {"configuration": self._config.to_diff_dict(), "parameters": {k: v for k, v in counts.items() if v}}
+
+    def examples(self, n: int) -> list[dict[str, Any]]:
+        """Describe the first `n` evaluation questions on different pictures: image, question, answers."""
+        first: dict[int, Question] = {}
+        for question in self.eval_set().questions:
+            first.setdefault(question.image_id, question)
+        return [
+            {
+                "id": question.id,
+                "image": load_picture(self._data.picture_path(question)),
+                "question": question.text,
+                "answers": list(question.answers),
+            }
+            for question in list(first.values())[:n]
+        ]

@@ -1,0 +1,139 @@
+"""Questions over the picture world, balanced as in VQA v2, with ten answers each.
+
+A question is a small tuple `(kind, *words)`; `answer` looks it up in a scene, or says None where
+it makes no sense (two stars, and "the star"). `ask_pair` keeps only questions that make sense on
+*both* pictures of a similar pair and have *different* answers there: knowing the question alone
+then never tells which. Annotators disagree on some questions, as people do.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from itertools import permutations, product
+from typing import TYPE_CHECKING, Any
+
+from vqa_model.picture_world import COLORS, GRID, SHAPES, SIZES, Scene, Settings, Thing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Question = tuple[str, ...]
+_SIDES = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
+_COLUMNS = ("left", "middle", "right")
+_NUMBERS = tuple(str(number) for number in range(7))
+# kind: (wording, question type, answer type, share, what a mistaken annotator may say)
+KINDS: dict[str, tuple[str, str, str, float, tuple[str, ...]]] = {
+    "color": ("What color is the {0}?", "what color is the", "other", 6.0, tuple(COLORS)),
+    "shape": ("What shape is the {0} object?", "what", "other", 6.0, SHAPES),
+    "size": ("What size is the {0}?", "what", "other", 3.0, tuple(SIZES)),
+    "side": ("Where is the {0}?", "where is the", "other", 3.0, _COLUMNS),
+    "beside": ("What is {0} the {1}?", "what is", "other", 4.0, SHAPES),
+    "exists": ("Is there a {0} {1}?", "is there a", "yes/no", 1.5, ("yes", "no")),
+    "is_color": ("Is the {0} {1}?", "is the", "yes/no", 1.5, ("yes", "no")),
+    "relation": ("Is the {0} {1} the {2}?", "is the", "yes/no", 2.0, ("yes", "no")),
+    "count_shape": ("How many {0}s are there?", "how many", "number", 0.7, _NUMBERS),
+    "count_color": ("How many {0} objects are there?", "how many", "number", 0.7, _NUMBERS),
+    "count": ("How many objects are there?", "how many objects are", "number", 0.4, _NUMBERS),
+}
+
+
+def candidates() -> Iterator[Question]:
+    """Every question that can be asked in this world."""
+    for shape in SHAPES:
+        yield from ((kind, shape) for kind in ("color", "size", "side", "count_shape"))
+    for color in COLORS:
+        yield from ((kind, color) for kind in ("shape", "count_color"))
+    yield from (("exists", color, shape) for color, shape in product(COLORS, SHAPES))
+    yield from (("is_color", shape, color) for shape, color in product(SHAPES, COLORS))
+    yield from (("beside", side, shape) for side, shape in product(_SIDES, SHAPES))
+    yield from (("relation", a, side, b) for (a, b), side in product(permutations(SHAPES, 2), _SIDES))
+    yield ("count",)
+
+
+def _only(things: list[Thing]) -> Thing | None:
+    return things[0] if len(things) == 1 else None
+
+
+def _about_one(kind: str, words: tuple[str, ...], scene: Scene) -> str | None:
+    """Answer a question on the one thing it names; None when there is not exactly one."""
+    feature = "color" if kind == "shape" else "shape"
+    name = words[1] if kind == "beside" else words[0]
+    thing = _only([thing for thing in scene if getattr(thing, feature) == name])
+    if thing is None:
+        return None
+    if kind == "is_color":
+        return "yes" if thing.color == words[1] else "no"
+    if kind == "side":
+        return _COLUMNS[thing.column]
+    if kind != "beside":
+        return str(getattr(thing, kind))
+    x, y = (start + step for start, step in zip((thing.column, thing.row), _SIDES[words[0]], strict=True))
+    neighbour = _only([other for other in scene if (other.column, other.row) == (x, y)])
+    return neighbour.shape if neighbour else None
+
+
+def _relation(words: tuple[str, ...], scene: Scene) -> str | None:
+    first, second = (_only([thing for thing in scene if thing.shape == words[place]]) for place in (0, 2))
+    if first is None or second is None:
+        return None
+    x, y = _SIDES[words[1]]
+    return "yes" if x * (first.column - second.column) + y * (first.row - second.row) > 0 else "no"
+
+
+def answer(question: Question, scene: Scene) -> str | None:
+    """Tell the true answer, or None where the question makes no sense on this scene."""
+    kind, *rest = question
+    words = tuple(rest)
+    if kind == "exists":
+        return "yes" if any((thing.color, thing.shape) == words for thing in scene) else "no"
+    if kind == "relation":
+        return _relation(words, scene)
+    if kind == "count":
+        return str(len(scene))
+    if kind.startswith("count_"):
+        return str(sum(getattr(thing, kind[6:]) == words[0] for thing in scene))
+    return _about_one(kind, words, scene)
+
+
+def ask_pair(rng: random.Random, settings: Settings, first: Scene, second: Scene) -> list[Question]:
+    """Choose questions with different answers on the two scenes, kinds drawn by their share."""
+    by_kind: dict[str, list[Question]] = {}
+    for question in _CANDIDATES:
+        answers = (answer(question, first), answer(question, second))
+        if None not in answers and answers[0] != answers[1]:
+            by_kind.setdefault(question[0], []).append(question)
+    chosen: list[Question] = []
+    for _ in range(rng.randint(*settings.questions)):
+        kinds = [kind for kind in by_kind if by_kind[kind]]
+        if not kinds:
+            break
+        kind = rng.choices(kinds, [KINDS[kind][3] for kind in kinds])[0]
+        chosen.append(by_kind[kind].pop(rng.randrange(len(by_kind[kind]))))
+        if sum(question[0] == kind for question in chosen) == _MOST_OF_A_KIND:
+            del by_kind[kind]
+    return chosen
+
+
+def wording(question: Question) -> str:
+    """Put a question into English."""
+    return KINDS[question[0]][0].format(*question[1:])
+
+
+def annotate(rng: random.Random, settings: Settings, question: Question, truth: str) -> dict[str, Any]:
+    """Make the answer fields of an official annotation; the truth is always the majority."""
+    _, question_type, answer_type, _, plausible = KINDS[question[0]]
+    doubters = rng.randint(1, 4) if rng.random() < settings.disagreement else 0
+    words = [rng.choice(plausible) for _ in range(doubters)] + [truth] * (10 - doubters)
+    rng.shuffle(words)
+    assert Counter(words).most_common(1)[0][0] == truth
+    answers = [
+        {"answer": word, "answer_confidence": rng.choice(("yes", "yes", "yes", "maybe")), "answer_id": number}
+        for number, word in enumerate(words, 1)
+    ]
+    return {"question_type": question_type, "multiple_choice_answer": truth, "answers": answers, "answer_type": answer_type}
+
+
+_MOST_OF_A_KIND = 2
+_CANDIDATES = tuple(candidates())
+assert GRID == len(_COLUMNS)
