@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup matrix report test check lint typecheck format lock clean help
+.PHONY: setup matrix report test check lint typecheck format docs lock clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -26,11 +26,11 @@ report: setup ## draw figures and the summary of a sweep again: make report SWEE
 	$(BIN)/python -m report $(or $(SWEEP),results/embedded)
 
 test: setup ## the whole test suite
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: setup ## the quick part of the suite, lint and types
 	$(MAKE) lint typecheck
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
 lint: setup ## ruff, code and format
 	$(BIN)/ruff check .
@@ -42,6 +42,10 @@ typecheck: setup ## mypy, strict
 format: setup ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: setup ## write the generated pages under docs/
+	@{ echo '# Command line'; echo; echo 'Written by `make docs`; a test holds it to the code.'; echo; echo '```text'; $(BIN)/python run_matrix.py --help; echo '```'; } > docs/command-line.md
+	@$(BIN)/python -m bench.record > docs/results-schema.md
 
 lock: setup ## write the installed versions to constraints.txt
 	@{ sed -n '1,2p' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | sort -f; } > constraints.new && mv constraints.new constraints.txt

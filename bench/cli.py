@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.folder import InputError
 from bench.matrix import Rules
-from bench.sweep import InputError, Request, run_sweep, show
+from bench.sweep import Request, run_sweep, show
 from bench.table import print_table
 from bench.task import DEFAULT_TASK
 from strategies import NamedPlan, catalogue, parse_plans, recipes
@@ -201,8 +202,9 @@ def make_request(options: argparse.Namespace, command: Sequence[str]) -> Request
     if options.task != DEFAULT_TASK:
         place = options.task.partition(":")[2].partition("(")[0] or place
     return Request(
-        plans=plans, rules=rules, task=options.task, overrides=overrides, device=options.device, baseline=not options.no_baseline, force=options.force, dry_run=options.dry_run,
-        timeout_seconds=options.timeout, command=command, out=options.out or Path("results/local") / place,
+        plans=plans, rules=rules, task=options.task, overrides=overrides, device=options.device,
+        baseline=not options.no_baseline, force=options.force, dry_run=options.dry_run, command=command,
+        timeout_seconds=options.timeout, out=options.out or Path("results/local") / place,
     )  # fmt: skip
 
 

@@ -25,6 +25,10 @@ class EventWriter:
         """Append one event."""
         self._file.write(json.dumps({"event": event, **values}, allow_nan=False) + "\n")
 
+    def close(self) -> None:
+        """Close the log."""
+        self._file.close()
+
 
 class EventReader:
     """Reads the events that were added since the last call; a half-written last line waits."""

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.events import EVENTS_FILE, EventReader, Folded
+from bench.folder import RECORD_FILE
 from bench.record import SCHEMA_VERSION, write_json
 from bench.spec import RunSpec
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 5.0
-RECORD_FILE = "record.json"
 COMPILED = "compiled"  # every run compiles from cold: a warm cache would make the figure depend on history
 CGROUP_EVENTS = Path("/sys/fs/cgroup/memory.events")
 
@@ -34,7 +34,7 @@ class Surroundings:
     """What every run of a sweep shares: its name, extra columns, and the limits it runs under."""
 
     sweep: str
-    columns: Mapping[str, Any]
+    columns: dict[str, Any]
     timeout_seconds: float | None = None
 
 

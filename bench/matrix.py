@@ -25,7 +25,7 @@ class Rules:
 
 def with_baseline(plans: Sequence[NamedPlan], *, wanted: bool) -> list[NamedPlan]:
     """The plans with full fine-tuning in front, unless it is there already or not wanted."""
-    baseline = compose("")
+    baseline = compose("full")
     rest = [named for named in plans if named.plan != baseline]
     if len(rest) == len(plans) and not wanted:
         return list(plans)
@@ -34,7 +34,7 @@ def with_baseline(plans: Sequence[NamedPlan], *, wanted: bool) -> list[NamedPlan
 
 def build_matrix(plans: Sequence[NamedPlan], prepared: Mapping[str, Any], rules: Rules) -> list[RunSpec]:
     """Every run of the sweep, in the order it will be run."""
-    baseline = compose("")
+    baseline = compose("full")
     specs = []
     for seed in rules.seeds:
         for named in plans:

@@ -9,6 +9,7 @@ split of a compiled run is that of its eager twin, and the peak is the allocator
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -21,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from bench.record import MEMORY_KINDS
 
-WALK_DEPTH = 4
+WALK_DEPTH = 6
 
 
 def tensors_in(value: Any, depth: int = WALK_DEPTH, seen: set[int] | None = None) -> Iterator[Tensor]:
@@ -64,7 +65,7 @@ class StorageTracker(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.by_kind: dict[str, int] = dict.fromkeys(MEMORY_KINDS, 0)
         self.peak_by_kind = dict(self.by_kind)
         self.peak_bytes = 0
@@ -83,10 +84,10 @@ class StorageTracker(TorchDispatchMode):
             if key in self._live:
                 self._drop(key)
             size = storage.nbytes()
-            self._live[key] = (size, kind, weakref.ref(storage, lambda _, key=key: self._drop(key)))
+            self._live[key] = (size, kind, weakref.ref(storage, functools.partial(self._drop, key)))
             self.by_kind[kind] += size
 
-    def _drop(self, key: int) -> None:
+    def _drop(self, key: int, _: object = None) -> None:
         size, kind, _ = self._live.pop(key)
         self.by_kind[kind] -= size
 

@@ -58,7 +58,7 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
         plan: [dataclasses.asdict(problem) for problem in compose(plan).problems(device, model)]
         for plan in request["plans"]
     }
-    controls = getattr(task, "controls", dict)()
+    controls: dict[str, Task] = getattr(task, "controls", dict)()
     return {
         "device": device, "cache_seconds": cache_seconds, "problems": problems, "main": describe_task(task),
         "train_samples": len(task.train_set()),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from bench.progress import duration
+from bench.spec import RunSpec
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,6 +75,40 @@ def print_results(rows: Sequence[Row]) -> None:
     print_table(columns, cells, right=range(1, len(columns) - 1))
     print("Scores in percent; F1, precision and recall are macro means over the whole evaluation set.")
     print("TTT: first batch to last update, with compiling and the recipe's own set-up. Peak: allocator, training.")
+
+
+def print_matrix(specs: Sequence[RunSpec], done: Collection[str]) -> None:
+    """The planned runs, with what refuses them and what is finished already."""
+    rows = []
+    for spec in specs:
+        state = "finished" if spec.run_id in done else "to run"
+        if spec.refusal:
+            state = f"{spec.refusal['status']}: {spec.refusal['reason']}"
+        rate = "" if spec.lr is None else f"{spec.lr:g}"
+        length = f"{spec.max_steps} steps" if spec.max_steps else f"{spec.epochs:g} epochs"
+        rows.append(
+            [
+                spec.run_id,
+                spec.strategy,
+                spec.plan,
+                str(spec.seed),
+                rate,
+                f"{spec.head_lr:g}",
+                str(spec.batch_size),
+                length,
+                state,
+            ]
+        )
+    print_table(["run", "strategy", "plan", "seed", "lr", "head lr", "batch", "length", "state"], rows)
+
+
+def outcome(row: Mapping[str, Any]) -> str:
+    """One line about a run that ended."""
+    if row["status"] != "ok":
+        return f"{row['status']} in {row.get('section', 'planning')}: {row.get('reason', '')}"
+    scores = f"accuracy {100 * row['accuracy']:.1f} %  TTT {duration(row['ttt_seconds'])}"
+    peak = row.get("peak_allocated_bytes")
+    return scores + (f"  peak {peak / 2**20:.0f} MiB" if peak else "")
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:

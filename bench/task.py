@@ -89,7 +89,7 @@ def load_task(text: str, overrides: Mapping[str, Any] | None = None) -> Task:
     return cast("Task", task_class(**options))
 
 
-def _task_class(module_name: str, call: Call) -> Callable[..., Any] | Any:
+def _task_class(module_name: str, call: Call) -> Any:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

@@ -6,10 +6,10 @@ It never decides its own record: the process that started it folds the events, w
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,13 @@ from bench.spec import RunSpec
 from bench.task import Prediction, Task, load_task
 from strategies import compose
 
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")  # CUDA libraries, torch's CPU allocator
+
 
 def run(spec: RunSpec, folder: Path, emit: EventWriter) -> None:
     """The whole run: load, set up, train, evaluate, save, probe memory."""
     device = torch.device(spec.device)
     torch.set_flush_denormal(True)  # a saturated loss makes denormal gradients, 15 × slower on CPU
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     emit("environment", **describe_environment(device))
     clock = Clock(emit, device)
     with clock.section("load"):
@@ -121,7 +122,7 @@ def failure(error: BaseException) -> tuple[str, str]:
     """Status and one-line reason of an exception."""
     text = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}".rstrip(": ")
     out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and ("out of memory" in text or "not enough memory" in text)
+        isinstance(error, RuntimeError) and any(words in text for words in OUT_OF_MEMORY)
     )
     if out_of_memory:
         return "oom", text
@@ -131,16 +132,16 @@ def failure(error: BaseException) -> tuple[str, str]:
 def main(folder: Path) -> int:
     """Run the specification in `folder`; exit status 0 exactly when the run ended ok."""
     spec = RunSpec.from_json(read_json(folder / "spec.json"))
-    emit = EventWriter(folder / EVENTS_FILE)
-    try:
-        run(spec, folder, emit)
-    except Exception as error:  # noqa: BLE001  (any failure is a row: it is recorded, logged and exits non-zero)
-        traceback.print_exc()
-        status, reason = failure(error)
-        emit("end", status=status, reason=reason)
-        return 1
-    emit("end", status="ok")
-    return 0
+    with closing(EventWriter(folder / EVENTS_FILE)) as emit:
+        try:
+            run(spec, folder, emit)
+        except Exception as error:  # noqa: BLE001  (any failure is a row: it is recorded, logged and exits non-zero)
+            traceback.print_exc()
+            status, reason = failure(error)
+            emit("end", status=status, reason=reason)
+            return 1
+        emit("end", status="ok")
+        return 0
 
 
 if __name__ == "__main__":

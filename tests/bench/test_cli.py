@@ -1,0 +1,169 @@
+"""The command line as people meet it: frozen, quick, and one clear line for every mistake."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from bench.cli import make_parser, make_request
+
+FAULTY = "tests.bench.faulty_task:FaultyTask"
+
+
+def call(root, *arguments, cwd=None):
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, str(root / "run_matrix.py"), *map(str, arguments)],
+        capture_output=True, text=True, cwd=cwd or root, check=False, timeout=240,
+    )  # fmt: skip
+    return done, time.perf_counter() - started
+
+
+def test_the_command_line_is_frozen(root):
+    page = (root / "docs" / "command-line.md").read_text()
+    assert make_parser().format_help() in page, "the page and the parser differ: `make docs` writes the page"
+
+
+def fastest(root, *arguments):
+    return min(call(root, *arguments)[1] for _ in range(3))
+
+
+def test_help_answers_at_once(root):
+    assert fastest(root, "--help") < 0.6, "0.3 s on a quiet machine; torch alone would take 2 s"
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["--strategies", "lorra"]])
+def test_list_and_plan_errors_are_quick(root, arguments):
+    assert fastest(root, *arguments) < 2.5
+
+
+def test_list_teaches(root):
+    done, _ = call(root, "list")
+    assert done.returncode == 0
+    for word in ("lora", "r=8", "qlora", "nf4+lora", "default"):
+        assert word in done.stdout
+
+
+BAD = [
+    (["--strategies", "lorra"], ["unknown strategy 'lorra'", "lora"]),
+    (["--strategies", "lora(rank=4)"], ["no option 'rank'", "r, "]),
+    (["--strategies", "lora(r='x')"], ["r='x'", "int"]),
+    (["--strategies", "lora(r=0)"], ["lora", "r"]),
+    (["--strategies", "lora(r=__import__('os'))"], ["lora(r=__import__('os'))"]),
+    (["--strategies", " "], ["--strategies is empty"]),
+    (["--strategies", "lora,lora"], ["same plan"]),
+    (["--strategies", "qlora,lora+nf4"], ["same plan", "'qlora'", "'lora+nf4'"]),
+    (["--strategies", "nf4"], ["nothing to run", "frozen base", "nf4+lora"]),
+    (["--strategies", "lora", "--preset", "default"], ["--strategies and --preset"]),
+    (["--preset", "nope"], ["nope", "default"]),
+    (["--strategies", "lora,amp", "--lr", "1e-3"], ["--same-lr"]),
+    (["--strategies", "lora", "--lr", "-1"], ["--lr", "positive"]),
+    (["--seeds", "1,1"], ["--seeds"]),
+    (["--fraction", "2"], ["--fraction"]),
+    (["--tune", "3"], ["--tune: not yet"]),
+    (["--time-limit", "11.5h"], ["--time-limit: not yet"]),
+    (["--devices", "0,1"], ["--devices: not yet"]),
+    (["--executor", "slurm"], ["--executor: not yet"]),
+    (["plan"], ["plan: not yet"]),
+    (["compare", "a", "b"], ["compare: not yet"]),
+    (["merge", "a"], ["merge: not yet"]),
+    (["repro", "0123"], ["repro: not yet"]),
+    (["rum"], ["rum"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), BAD, ids=[" ".join(a) for a, _ in BAD])
+def test_a_mistake_gets_one_clear_line(root, tmp_path, arguments, words):
+    done, _ = call(root, *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_out_must_be_ours_and_writable(root, tmp_path):
+    foreign = tmp_path / "thesis"
+    foreign.mkdir()
+    (foreign / "chapter.tex").write_text("mine")
+    done, _ = call(root, "--strategies", "lora", "--out", foreign)
+    assert (done.returncode, "holds files that no sweep wrote" in done.stderr) == (2, True)
+    done, _ = call(root, "--strategies", "lora", "--out", foreign / "chapter.tex")
+    assert (done.returncode, "is a file" in done.stderr) == (2, True)
+    done, _ = call(root, "--strategies", "lora", "--out", "/proc/results")
+    assert (done.returncode, "not writable" in done.stderr) == (2, True)
+    assert [path.name for path in foreign.iterdir()] == ["chapter.tex"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ("nowhere.task:Task", ["no module 'nowhere.task'"]),
+        ("tests.bench.faulty_task", ["package.module:Class"]),
+        ("tests.bench.faulty_task:Faulty", ["no task class 'Faulty'", "FaultyTask"]),
+        (f"{FAULTY}(speed=3)", ["no option speed", "fault, at_step, items"]),
+        (f"{FAULTY}(fault='prepare')", ["lines.json: line 3: not a line; give another folder"]),
+    ],
+)
+def test_a_task_that_cannot_be_used(root, tmp_path, task, words):
+    done, _ = call(root, "--strategies", "lora", "--task", task, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_field_the_task_does_not_have(root, tmp_path):
+    done, _ = call(root, "--task", FAULTY, "--data", "x", "--out", tmp_path / "out")
+    assert (done.returncode, "no option data; it has: fault, at_step, items" in done.stderr) == (2, True)
+
+
+@pytest.mark.slow
+def test_a_dry_run_shows_refusals_and_writes_nothing(root, tmp_path):
+    done, _ = call(root, "--task", FAULTY, "--strategies", "amp,nf4", "--dry-run", "--out", tmp_path / "out")
+    assert done.returncode == 0
+    lines = {line.split()[1]: line for line in done.stdout.splitlines() if line[:1].isalnum()}
+    assert "to run" in lines["full"]
+    assert "refused" in lines["nf4"]
+    assert "frozen base" in lines["nf4"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_sweep_with_every_kind_of_ending(root, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["--task", f"{FAULTY}(fault='nan')", "--strategies", "freeze,nf4", "--out", out, "--no-baseline"]
+    done, _ = call(root, *arguments)
+    assert done.returncode == 0, done.stderr
+    rows = (out / "runs.csv").read_text().splitlines()[1:]
+    assert sorted(row.split(",")[9] for row in rows) == ["diverged", "refused"]
+    done, _ = call(root, *arguments, "--strict")
+    assert done.returncode == 1
+    assert "1 of 2 runs are finished already" in done.stdout
+    record = next(out.glob("runs/*/record.json"))
+    record.write_text(record.read_text()[:40])
+    done, _ = call(root, *arguments)
+    assert (done.returncode, str(record) in done.stderr) == (2, True)
+
+
+def test_options_reach_the_request(tmp_path):
+    line = [
+        "--strategies",
+        "lora,amp",
+        "--data",
+        str(tmp_path),
+        "--fraction",
+        "0.25",
+        "--seeds",
+        "0,2",
+        "--epochs",
+        "1.5",
+    ]
+    request = make_request(make_parser().parse_args(line), line)
+    assert request.overrides == {"data": str(tmp_path), "fraction": 0.25}
+    assert (request.rules.seeds, request.rules.epochs, request.rules.lr) == ([0, 2], 1.5, None)
+    assert [named.text for named in request.plans] == ["lora", "amp"]
+    assert request.out.parts == ("results", "local", tmp_path.name)
