@@ -1,0 +1,64 @@
+"""Turns a sweep folder into files: the only place of this package that decides what is written where."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from report import ReportError
+from report.compare import compare
+from report.figures import FIGURES
+from report.results import load
+from report.style import save
+from report.summary import heading, summary
+
+if TYPE_CHECKING:
+    from report.compare import Comparison
+
+MAX_DRAWN: Final = 4
+
+
+def write(folder: str | Path, command: str = "all") -> list[str]:
+    """Write figures, summary or both (`all`) into a sweep folder; return one line per thing written."""
+    folder = Path(folder)
+    comparisons = compare(load(folder))
+    lines = []
+    if command != "summary":
+        for comparison in comparisons[:MAX_DRAWN]:
+            for name, draw in FIGURES.items():
+                save(draw(comparison), folder / "figures", name + _suffix(comparison, comparisons))
+        drawn = min(len(comparisons), MAX_DRAWN) * len(FIGURES)
+        lines.append(f"{folder / 'figures'}: {drawn} figures, PNG and SVG")
+        if len(comparisons) > MAX_DRAWN:
+            lines.append(f"drawn: the {MAX_DRAWN} largest of {len(comparisons)} settings; all are in the summary")
+    if command != "figures":
+        lines.append(str(_write_summary(folder, comparisons)))
+    return lines
+
+
+def _suffix(comparison: Comparison, comparisons: list[Comparison]) -> str:
+    """Return the end of a file name that tells settings apart; empty when there is one setting."""
+    words = re.sub(r"[^A-Za-z0-9]+", "-", heading(comparison, comparisons)).strip("-").lower()
+    return f"-{comparisons.index(comparison) + 1}-{words}" if len(comparisons) > 1 else ""
+
+
+def _write_summary(folder: Path, comparisons: list[Comparison]) -> Path:
+    """Write summary.md whole or not at all, linking the figures that exist."""
+    figures = {}
+    for comparison in comparisons:
+        names = [name + _suffix(comparison, comparisons) for name in FIGURES]
+        found = [name for name in names if (folder / "figures" / f"{name}.png").is_file()]
+        figures[heading(comparison, comparisons)] = found
+    path = folder / "summary.md"
+    try:
+        handle, draft = tempfile.mkstemp(dir=folder, prefix=".summary.")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(summary(folder.resolve().name, comparisons, figures))
+        Path(draft).chmod(0o644)
+        Path(draft).replace(path)
+    except OSError as error:
+        raise ReportError(f"{path}: cannot be written ({error.strerror}); copy the sweep elsewhere") from error
+    return path

@@ -1,0 +1,99 @@
+"""`python -m report`: files, exit codes, one-line errors, quick help."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from report.__main__ import main
+from report.figures import FIGURES
+
+FILES = sorted(f"{name}.{ending}" for name in FIGURES for ending in ("png", "svg"))
+
+
+def drawn(folder):
+    return sorted(path.name for path in (folder / "figures").iterdir())
+
+
+def refused(capsys, *arguments):
+    assert main([str(argument) for argument in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("report: ")
+    assert err.count("\n") == 1
+    return err
+
+
+@pytest.mark.slow
+def test_default_draws_all_and_links_it(sweep, capsys):
+    folder = sweep()
+    assert main([str(folder)]) == 0
+    assert drawn(folder) == FILES
+    text = (folder / "summary.md").read_text()
+    assert all(f"figures/{name}.png" in text for name in FIGURES)
+    assert capsys.readouterr().out.count("\n") == 2
+
+
+def test_summary_alone_links_no_figures_that_are_not_there(sweep):
+    folder = sweep()
+    assert main(["summary", str(folder)]) == 0
+    assert not (folder / "figures").exists()
+    assert "figures/" not in (folder / "summary.md").read_text()
+
+
+def test_each_setting_gets_its_own_figures(sweep, row):
+    folder = sweep([row("full"), row("lora"), row("lora", run_id="x", batch_size=8)])
+    assert main(["figures", str(folder)]) == 0
+    assert len(drawn(folder)) == 2 * len(FILES)
+    assert "accuracy_vs_ttt-2-batch-size-8.svg" in drawn(folder)
+    assert not (folder / "summary.md").exists()
+
+
+@pytest.mark.parametrize("command", ["html", "paper", "bonus"])
+def test_not_yet(capsys, sweep, command):
+    assert "not yet" in refused(capsys, command, sweep())
+    assert "not yet" in refused(capsys, command)
+
+
+def test_bad_arguments(capsys, sweep, tmp_path):
+    assert "which FOLDER?" in refused(capsys)
+    assert "which FOLDER?" in refused(capsys, "figures")
+    assert "unknown command 'figure'" in refused(capsys, "figure", sweep())
+    assert "runs.csv" in refused(capsys, tmp_path)
+
+
+def test_unwritable_place(capsys, sweep):
+    folder = sweep()
+    (folder / "figures").write_text("a file, not a folder")
+    assert "cannot write figures" in refused(capsys, "figures", folder)
+
+
+def test_nothing_is_written_when_a_csv_is_damaged(capsys, sweep):
+    folder = sweep()
+    (folder / "sections.csv").write_text("run_id,section,seconds\na,b\n")
+    assert "sections.csv: line 2 has 2 cells, the header 3" in refused(capsys, folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["history.csv", "runs.csv", "sections.csv"]
+
+
+def test_help_is_quick_and_brings_nothing_heavy():
+    started = time.perf_counter()
+    heavy = "{'pandas', 'torch', 'numpy'} & set(sys.modules)"
+    code = f"import sys, report.__main__ as m; m.parser().format_help(); print({heavy})"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout == "set()\n"
+    assert time.perf_counter() - started < 3
+    shown = subprocess.run([sys.executable, "-m", "report", "--help"], capture_output=True, text=True, check=True)
+    assert "examples:" in shown.stdout
+    assert "Not yet" in shown.stdout
+
+
+@pytest.mark.slow
+def test_no_display_and_no_torch(sweep):
+    folder = sweep()
+    environment = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "MPLBACKEND")}
+    code = f"import sys; from report.write import write; write({str(folder)!r}); print('torch' in sys.modules)"
+    command = [sys.executable, "-W", "error", "-c", code]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert (answer.stdout, answer.stderr) == ("False\n", "")
