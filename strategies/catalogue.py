@@ -10,15 +10,19 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from strategies.amp import Amp
+from strategies.checkpointing import Checkpointing
+from strategies.compiling import Compile
 from strategies.errors import PlanError
 from strategies.freeze import Freeze
 from strategies.full import Full
+from strategies.int8 import Int8
 from strategies.lora import Lora
+from strategies.nf4 import Nf4
 from strategies.protocol import Strategy
 from strategies.recipes import RECIPES
 
 GROUP = "tunematrix.strategies"
-OWN: tuple[type[Strategy], ...] = (Full, Freeze, Lora, Amp)
+OWN: tuple[type[Strategy], ...] = (Full, Freeze, Lora, Amp, Int8, Nf4, Checkpointing, Compile)
 
 
 @cache

@@ -72,6 +72,7 @@ def inside(name: str, prefixes: tuple[str, ...]) -> bool:
 def lay_out(model: nn.Module, head: str | None = None) -> Layout:
     """Find towers, fusion and head: `head=`, else `model.scopes["head"]`, else the last child with parameters."""
     offered = _offered(model)
+    found: tuple[str, ...]
     if head is not None:
         names = {name for name, _ in model.named_modules()} - {""}
         if head not in names:

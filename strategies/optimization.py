@@ -84,7 +84,12 @@ def parameter_groups(
         own = next((rate for owned, rate in scoped if name in owned), plain)
         rate = head_rate if layout.is_new(name) else lr or own
         decay = WEIGHT_DECAY if parameter.ndim > 1 else 0.0
-        empty = {"params": [], "lr": rate, "weight_decay": decay, "name": "new" if layout.is_new(name) else "base"}
+        empty: dict[str, Any] = {
+            "params": [],
+            "lr": rate,
+            "weight_decay": decay,
+            "name": "new" if layout.is_new(name) else "base",
+        }
         groups.setdefault((rate, decay), empty)["params"].append(parameter)
     return list(groups.values())
 

@@ -116,11 +116,11 @@ class Tuned:
                 stack.enter_context(member.evaluating(self.state))
             stack.enter_context(torch.no_grad())
             model.eval()
-            model.forward = self._eval_forward  # type: ignore[method-assign]
+            model.forward = self._eval_forward
             try:
                 yield
             finally:
-                model.forward = self._own_forward  # type: ignore[method-assign]
+                model.forward = self._own_forward
                 model.train(was_training)
 
     def save(self, folder: Path) -> int:

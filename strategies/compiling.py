@@ -1,0 +1,77 @@
+"""compile — let torch compile the model into fused kernels.
+
+What: each repeated block is compiled in place; equal blocks share one compilation (`regional=False` compiles the
+whole model as one).
+Why it helps: fewer and fused kernels; 1.1–2× faster steps on GPUs, and less activation memory.
+What it costs: 20 s to minutes before the first step, again for evaluation and for each new input shape; count
+the epochs until that is won back. When not to use it: short runs, changing shapes, small models on CPU.
+Paper: Ansel et al., PyTorch 2, 2024, https://doi.org/10.1145/3620665.3640366
+
+Compiled in place (`module.compile()`): wrapping a model in `torch.compile` would rename all its parameters.
+Checkpointing is applied before, so that the compiler sees what is to be computed twice.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, final
+
+from strategies.blocks import blocks_or_roots
+from strategies.protocol import Context, Kind, Strategy
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+OLDEST_GPU = (7, 0)
+# Warnings about what Dynamo itself does while tracing; torch hides or ignores them, but not where warnings are errors.
+TRACING_NOISE = ("The .grad attribute of a Tensor", "<class 'torch.autograd.function.Function'> should not be inst")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Compile(Strategy):
+    """Compile repeated blocks (or, with `regional=False`, the model) with `mode` and `backend` of torch.compile."""
+
+    name: ClassVar[str] = "compile"
+    kind: ClassVar[Kind] = "speed"
+    stage: ClassVar[int] = 50
+    slots: ClassVar[frozenset[str]] = frozenset({"compiler"})
+
+    mode: str = "default"
+    regional: bool = True
+    backend: str = "inductor"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.mode in MODES, f"mode={self.mode!r} should be one of {', '.join(MODES)}")
+
+    def unavailable(self, device: torch.device | str) -> str | None:
+        """Need a C++ compiler on CPU and a GPU that Triton supports."""
+        if self.backend != "inductor":
+            return None
+        if str(device).partition(":")[0] != "cuda":
+            compiler = os.environ.get("CXX", "g++")
+            return (
+                None
+                if shutil.which(compiler)
+                else f"needs a C++ compiler, {compiler!r} was not found (apt install g++)"
+            )
+        import torch
+
+        capability = torch.cuda.get_device_capability(device)
+        return None if capability >= OLDEST_GPU else f"needs compute capability 7.0 or newer, this GPU has {capability}"
+
+    def place(self, model: nn.Module, context: Context) -> None:
+        """Mark the modules; the compiler runs at their first call."""
+        for message in TRACING_NOISE:
+            warnings.filterwarnings("ignore", message=message)
+        mode = None if self.mode == "default" else self.mode
+        groups = context.layout.groups(model, None).values()
+        blocks = [block for roots in groups for block in blocks_or_roots(model, roots).values()]
+        for block in blocks if self.regional else [model]:
+            block.compile(mode=mode, backend=self.backend)
