@@ -1,10 +1,10 @@
-# The whole habit of the house: make setup | matrix | report | test | check | lint | typecheck | format | lock
+# The whole habit of the house: make setup | matrix | report | test | check | lint | typecheck | format | docs
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup matrix report test check lint typecheck format docs lock clean help
+.PHONY: setup matrix report test check lint typecheck format docs clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -46,9 +46,6 @@ format: setup ## let ruff put the code in order
 docs: setup ## write the generated pages under docs/
 	@{ echo '# Command line'; echo; echo 'Written by `make docs`; a test holds it to the code.'; echo; echo '```text'; $(BIN)/python run_matrix.py --help; echo '```'; } > docs/command-line.md
 	@$(BIN)/python -m bench.record > docs/results-schema.md
-
-lock: setup ## write the installed versions to constraints.txt
-	@{ sed -n '1,2p' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | sort -f; } > constraints.new && mv constraints.new constraints.txt
 
 clean: ## remove the environment and caches, keep results
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

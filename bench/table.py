@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Row = Mapping[str, Any]
-MILLION = 1e6
 SCORES = {
     "VQA acc.": "vqa_accuracy",
     "accuracy": "accuracy",
@@ -29,10 +28,13 @@ def percent(value: float | None) -> str:
 
 
 def count(value: float | None) -> str:
-    """Parameters, in thousands or millions."""
+    """Parameters, in thousands or millions where there are as many."""
     if value is None:
         return ""
-    return f"{value / MILLION:.2f} M" if value >= MILLION else f"{value / 1e3:.1f} k"
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {letter}"
+    return f"{value:g}"
 
 
 def with_ratio(text: str, value: float | None, reference: float | None) -> str:

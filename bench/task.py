@@ -23,8 +23,9 @@ Prediction = Mapping[str, Any]
 class Task(Protocol):
     """A frozen dataclass whose fields are its options, with these methods.
 
-    A field declared with `metadata={"location": True}` says only where something lies: it never enters a
-    run's identity, because `data_fingerprint` and `model_fingerprint` hash what lies there.
+    Optional: `path_fields`, names of fields that only say where something lies; they never enter a run's identity,
+    because `data_fingerprint` and `model_fingerprint` hash what lies there. `controls()`, other tasks by name, run
+    as sanity rows. `describe()`, `chosen_images()` and `examples(n)`, written beside the CSVs for the report.
     """
 
     default_epochs: float
@@ -122,7 +123,8 @@ def task_path(task: Task) -> str:
 
 def identity_options(task: Task) -> dict[str, Any]:
     """The options that decide the result: all but those that only say where something lies."""
-    return _options(task, lambda f, _: not f.metadata.get("location", False))
+    places = getattr(task, "path_fields", ())
+    return _options(task, lambda f, _: f.name not in places)
 
 
 def _options(task: Task, keep: Callable[[dataclasses.Field[Any], Any], bool]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -73,7 +74,9 @@ class VQATask:
             if value not in choices:
                 raise ValueError(f"{field} {value!r} is not known; choose from {', '.join(map(repr, choices))}")
         if not 0 < self.fraction <= 1:
-            raise ValueError(f"fraction {self.fraction} is not in (0, 1]; 0.25 takes a quarter of the training pictures")
+            raise ValueError(
+                f"fraction {self.fraction} is not in (0, 1]; 0.25 takes a quarter of the training pictures"
+            )
         for field in ("min_count", "max_answers"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} {getattr(self, field)} is below 1")
@@ -87,6 +90,11 @@ class VQATask:
     def dataset_name(self) -> str:
         """Name of the data for tables, never a path."""
         return self._data.name
+
+    @property
+    def model_name(self) -> str:
+        """Name of the model for tables: the preset, and the towers that replace its own."""
+        return "+".join([self.model, *(Path(tower).name for tower in (self.vision, self.text) if tower)])
 
     @cached_property
     def _towers(self) -> dict[str, Tower]:

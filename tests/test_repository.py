@@ -1,0 +1,82 @@
+"""The repository's own promises: one place for versions, two files that agree, pages that are not stale."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from bench.record import schema_markdown
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def project(root):
+    return tomllib.loads((root / "pyproject.toml").read_text())["project"]
+
+
+def canonical(name):
+    return name.lower().replace("_", "-")
+
+
+def pins(root):
+    lines = (line.strip() for line in (root / "constraints.txt").read_text().splitlines())
+    found = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    here = [pin for pin in found if pin.marker is None or pin.marker.evaluate()]
+    assert len({canonical(pin.name) for pin in here}) == len(here), "pinned once"
+    return {pin.name: str(pin.specifier).removeprefix("==") for pin in here}
+
+
+def test_environment_yaml_and_pyproject_say_the_same(root):
+    environment = yaml.safe_load((root / "environment.yaml").read_text())
+    (listed,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    assert listed[0] == "--constraint constraints.txt"
+    assert sorted(listed[1:]) == sorted(project(root)["dependencies"])
+
+
+def test_every_requirement_is_pinned_once_and_within_its_range(root):
+    pinned = {canonical(name): version for name, version in pins(root).items()}
+    wanted = [*project(root)["dependencies"], *project(root)["optional-dependencies"]["dev"]]
+    for requirement in wanted:
+        name, _, lowest = requirement.partition(">=")
+        version = [int(part) for part in re.findall(r"\d+", pinned[canonical(name)])]
+        assert version >= [int(part) for part in lowest.split(".")], requirement
+    assert pinned["torch"] == "2.13.0"
+    assert "torchvision" not in pinned
+
+
+def test_what_is_installed_is_what_is_pinned(root):
+    from importlib.metadata import version
+
+    for name, pinned in pins(root).items():
+        assert version(name).partition("+")[0] == pinned
+
+
+def test_versions_stand_in_one_place(root):
+    for path in (root / "pyproject.toml", root / "environment.yaml", root / "Makefile"):
+        assert "torch==" not in path.read_text()
+
+
+def test_the_schema_page_is_generated(root):
+    assert (root / "docs" / "results-schema.md").read_text() == schema_markdown(), "run `make docs`"
+
+
+@pytest.mark.parametrize("target", ["setup", "matrix", "report", "test", "check", "lint", "typecheck", "format"])
+def test_the_habits_of_the_house_are_targets(root, target):
+    assert re.search(rf"^{target}:", (root / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_setup_does_nothing_the_second_time(root):
+    done = subprocess.run(["make", "-q", "setup", f"PYTHON={sys.executable}"], cwd=root, check=False)
+    assert done.returncode == 0
+
+
+def test_markdown_links_lead_somewhere(root):
+    for page in [*root.glob("*.md"), *(root / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
