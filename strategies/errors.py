@@ -21,7 +21,10 @@ class SelfCheckError(RuntimeError):
     """The first step showed that something asked for does not train, or that something frozen does."""
 
 
+SHOWN = 12
+
+
 def closest_first(word: str, known: Iterable[str]) -> str:
-    """All `known` words, those most like `word` in front: `amp, compile, …`."""
+    """The `known` words most like `word`, closest in front: `amp, compile, …`."""
     ranked = sorted(known, key=lambda other: (-difflib.SequenceMatcher(None, word, other).ratio(), other))
-    return ", ".join(ranked) or "(none)"
+    return ", ".join([*ranked[:SHOWN], *["…"][: len(ranked) > SHOWN]]) or "(none)"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,7 +51,9 @@ def _tree(text: str) -> tuple[str, ast.expr]:
     if len(source) > LONGEST or source.count("(") > TOO_DEEP:
         raise PlanError(f"a strategy list of {len(source)} characters is not one; write for example {EXAMPLE!r}")
     try:
-        return source, ast.parse(source, mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what looks like a slip in Python ("1or 2") is told by our own errors
+            return source, ast.parse(source, mode="eval").body
     except SyntaxError as problem:
         offset = max((problem.offset or 1) - 1, 0)
         raise PlanError(_pointed(source, offset, f"cannot be read ({problem.msg})")) from None
@@ -83,6 +86,8 @@ def _call(source: str, node: ast.expr) -> Call:
     for keyword in node.keywords:
         if keyword.arg is None:
             raise _error(source, keyword.value, "** is not part of this language")
+        if keyword.arg in arguments:
+            raise _error(source, keyword.value, f"{keyword.arg}= is repeated")
         try:
             arguments[keyword.arg] = ast.literal_eval(keyword.value)
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):

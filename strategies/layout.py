@@ -46,9 +46,12 @@ class Layout:
             return {EVERYTHING: ("",)}
         if where in self.scopes:
             return {where: self.scopes[where]}
-        matches = [name for name, _ in model.named_modules() if name and fnmatchcase(name, where)]
+        first, _, rest = where.partition(".")
+        patterns = [f"{root}.{rest}" for root in self.scopes.get(first, ())] + [where]
+        names = [name for name, _ in model.named_modules() if name]
+        matches = [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
         if not matches:
-            known = [*self.scopes, *(name for name, _ in model.named_modules() if name and name.count(".") <= 1)]
+            known = [*self.scopes, *(name for name in names if name.count(".") <= 1)]
             raise PlanError(
                 f"scope {where!r} matches nothing in {type(model).__name__}; there is: "
                 f"{closest_first(where, dict.fromkeys(known))}"

@@ -20,18 +20,14 @@ from strategies.protocol import FROZEN_BASE, Context, Kind, Strategy
 from strategies.quantised import swap_linears
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 
-def to_4bit(layer: nn.Linear, *, compute_dtype: torch.dtype, double_quant: bool) -> nn.Linear:
+def to_4bit(layer: nn.Linear, *, double_quant: bool) -> nn.Linear:
     """Make a 4-bit layer that holds `layer`'s float weight until it moves to a device."""
     import bitsandbytes as bnb
 
-    swapped = bnb.nn.Linear4bit(
-        layer.in_features, layer.out_features, bias=False, compute_dtype=compute_dtype,
-        compress_statistics=double_quant, quant_type="nf4", device="meta",
-    )  # fmt: skip
+    swapped = bnb.nn.Linear4bit(layer.in_features, layer.out_features, bias=False, device="meta")
     swapped.weight = bnb.nn.Params4bit(
         layer.weight.detach(), requires_grad=False, compress_statistics=double_quant, quant_type="nf4", module=swapped
     )
@@ -61,10 +57,18 @@ class Nf4(Strategy):
         return self.scope
 
     def transform(self, model: nn.Module, context: Context) -> None:
-        """Swap the layers; they compute in the plan's precision."""
-        dtype = torch_dtype(str(context.facts["precision"]))
+        """Swap the layers."""
 
         def make(layer: nn.Linear) -> nn.Linear:
-            return to_4bit(layer, compute_dtype=dtype, double_quant=self.double_quant)
+            return to_4bit(layer, double_quant=self.double_quant)
 
         swap_linears(model, context.layout, self.scope, make)
+
+    def place(self, model: nn.Module, context: Context) -> None:
+        """Let the layers compute in the plan's precision; earlier, PEFT would make its adapters in that type."""
+        import bitsandbytes as bnb
+
+        for module in model.modules():
+            if isinstance(module, bnb.nn.Linear4bit):
+                module.compute_dtype = torch_dtype(str(context.facts["precision"]))
+                module.compute_type_is_set = True

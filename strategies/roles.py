@@ -65,10 +65,10 @@ def targets(
             stacked = tuple(repeated_blocks(model, roots))
             in_blocks = [name for name in layers if stacked and inside(name, stacked) and name not in hidden]
             chosen = in_blocks or [name for name in layers if name not in hidden]
-    lost = [name for name in chosen if name in hidden]
+    lost = [name for name in chosen or layers if name in hidden]
     if lost:
         raise PlanError(
-            f"{lost[0]!r} lies in nn.MultiheadAttention, which reads its weights without calling it: an "
+            f"{lost[0]!r} in {label!r} lies in nn.MultiheadAttention, which reads its weights without calling it: an "
             "adapter there would be lost. Choose layers outside it, or split the attention into linears"
         )
     if not chosen:

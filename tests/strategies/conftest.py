@@ -1,0 +1,28 @@
+"""Foreign models for the strategies, one thread: the models are so small that two threads only wait."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def foreign():
+    import torch
+
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    path = Path(__file__).parent / "foreign.py"
+    spec = importlib.util.spec_from_file_location("foreign", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler():
+    import sys
+
+    yield
+    if "torch._dynamo" in sys.modules:
+        sys.modules["torch._dynamo"].reset()
