@@ -1,7 +1,7 @@
 """compile — let torch compile the model into fused kernels.
 
 What: each repeated block is compiled in place; equal blocks share one compilation (`regional=False` compiles the
-whole model as one).
+whole model as one, and so does a model without repeated blocks).
 Why it helps: fewer and fused kernels; 1.1–2× faster steps on GPUs, and less activation memory.
 What it costs: 20 s to minutes before the first step, again for evaluation and for each new input shape; count
 the epochs until that is won back. When not to use it: short runs, changing shapes, small models on CPU.
@@ -17,9 +17,10 @@ import os
 import shutil
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, final
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from strategies.blocks import blocks_or_roots
+from strategies.blocks import repeated_blocks
 from strategies.protocol import Context, Kind, Strategy
 
 if TYPE_CHECKING:
@@ -29,7 +30,28 @@ if TYPE_CHECKING:
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 OLDEST_GPU = (7, 0)
 # Warnings about what Dynamo itself does while tracing; torch hides or ignores them, but not where warnings are errors.
-TRACING_NOISE = ("The .grad attribute of a Tensor", "<class 'torch.autograd.function.Function'> should not be inst")
+TRACING_NOISE = (
+    "The .grad attribute of a Tensor",
+    "<class 'torch.autograd.function.Function'> should not be inst",
+    "`torch.jit.script_method` is deprecated",
+)
+
+
+def compile_in_place(module: nn.Module, *, mode: str | None, backend: str) -> None:
+    """Compile one module at its first call; names and parameters stay as they are.
+
+    Dynamo passes over code that lies in torch itself, such as `nn.TransformerEncoderLayer.forward`, without a word;
+    one frame of our own around it lets it look inside.
+    """
+    plain = module.forward
+
+    @wraps(plain)
+    def forward(*arguments: Any, **options: Any) -> Any:
+        return plain(*arguments, **options)
+
+    if type(module).__module__.startswith("torch."):
+        module.forward = forward
+    module.compile(mode=mode, backend=backend)
 
 
 @final
@@ -70,8 +92,7 @@ class Compile(Strategy):
         """Mark the modules; the compiler runs at their first call."""
         for message in TRACING_NOISE:
             warnings.filterwarnings("ignore", message=message)
-        mode = None if self.mode == "default" else self.mode
         groups = context.layout.groups(model, None).values()
-        blocks = [block for roots in groups for block in blocks_or_roots(model, roots).values()]
-        for block in blocks if self.regional else [model]:
-            block.compile(mode=mode, backend=self.backend)
+        blocks = [block for roots in groups for block in repeated_blocks(model, roots).values()]
+        for block in blocks if self.regional and blocks else [model]:
+            compile_in_place(block, mode=None if self.mode == "default" else self.mode, backend=self.backend)

@@ -44,7 +44,7 @@ class Engine:
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of `loss`; afterwards they are unscaled."""
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
 
     def named_gradients(self) -> Iterator[tuple[str, Tensor | None]]:

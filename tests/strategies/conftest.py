@@ -26,3 +26,4 @@ def _fresh_compiler():
     yield
     if "torch._dynamo" in sys.modules:
         sys.modules["torch._dynamo"].reset()
+        sys.modules["torch._dynamo"].utils.counters.clear()
