@@ -1,6 +1,6 @@
-"""Everything a VQA task derives from its data folder, computed once and in this order:
+"""Everything a VQA task derives from its data folder, computed once and in this order.
 
-read and check both parts → choose pictures → decode them → drop questions on bad ones →
+Read and check both parts → choose pictures → decode them → drop questions on bad ones →
 vocabulary from what is left of training → tensors. A run that finds the caches filled does all of
 it in well under a second; only `prepare` (in the parent of a sweep) pays for decoding.
 """
@@ -87,7 +87,9 @@ class VQAData:
         kept = {name: tuple(q for q in sets[name] if q.image_id in self._rows[_PART[name]]) for name in sets}
         for name, questions in kept.items():
             if not questions:
-                raise ValueError(f"{self._folder}: no question left for the {name} set; choose a larger fraction or folder")
+                raise ValueError(
+                    f"{self._folder}: no question left for the {name} set; choose a larger fraction or folder"
+                )
         return kept
 
     @cached_property
@@ -165,7 +167,7 @@ class VQAData:
 
     def prepare(self) -> None:
         """Do everything that can fail or takes long."""
-        assert len(self.train) and len(self.tune) and len(self.eval)
+        assert all(len(questions) for questions in (self.train, self.tune, self.eval))
 
     @cached_property
     def fingerprint(self) -> str:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Item = dict[str, Any]
 BLANK = "blank"
+_GREY = 127
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,15 +77,13 @@ def encode_questions(
     }
 
 
-def collate_questions(items: Sequence[Item]) -> dict[str, Tensor]:
+def collate_questions(items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
     """Gather a batch: per-question tensors, each picture once (uint8), and `picture_index` to it."""
     source: QuestionSet = items[0]["set"]
     places = np.fromiter((item["place"] for item in items), dtype=np.int64, count=len(items))
     rows, picture_index = np.unique(source.rows[places], return_inverse=True)
-    if rows[0] < 0:
-        pixels = np.full((1, *source.pixels.shape[1:]), 127, dtype=np.uint8)
-    else:
-        pixels = source.pixels[rows]
+    blank = rows[0] < 0
+    pixels = np.full((1, *source.pixels.shape[1:]), _GREY, dtype=np.uint8) if blank else source.pixels[rows]
     chosen = torch.from_numpy(places)
     batch = {name: column[chosen] for name, column in source.columns.items()}
     return batch | {"pixel_values": torch.from_numpy(pixels), "picture_index": torch.from_numpy(picture_index)}

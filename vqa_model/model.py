@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel
+from transformers import initialization as init
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import ModelOutput
@@ -99,6 +100,12 @@ class VQAModel(PreTrainedModel):
         self.register_buffer("pixel_mean", 255 * torch.tensor(config.image_mean).view(1, -1, 1, 1))
         self.register_buffer("pixel_std", 255 * torch.tensor(config.image_std).view(1, -1, 1, 1))
         self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Give fusion and head Glorot's scale: at BERT's 0.02, attention over a narrow model starts blind."""
+        super()._init_weights(module)
+        if isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
 
     @property
     def scopes(self) -> dict[str, nn.Module]:

@@ -25,19 +25,27 @@ COLORS = {
     "yellow": (228, 205, 50),
     "purple": (145, 60, 185),
     "orange": (240, 135, 30),
-    "black": (30, 30, 35),
-    "brown": (120, 75, 40),
 }
-SHAPES = ("circle", "square", "triangle", "diamond", "cross", "star")
+SHAPES = ("circle", "square", "triangle", "cross", "star")
 SIZES = {"small": 4.0, "large": 6.5}
 GRID = 3
 CELL_PIXELS = 16
 PICTURE_PIXELS = GRID * CELL_PIXELS
-_STAR = ((0, -1), (0.3, -0.3), (1, -0.3), (0.45, 0.2), (0.7, 1), (0, 0.5), (-0.7, 1), (-0.45, 0.2), (-1, -0.3), (-0.3, -0.3))
+_STAR = (
+    (0, -1),
+    (0.3, -0.3),
+    (1, -0.3),
+    (0.45, 0.2),
+    (0.7, 1),
+    (0, 0.5),
+    (-0.7, 1),
+    (-0.45, 0.2),
+    (-1, -0.3),
+    (-0.3, -0.3),
+)
 _CROSS = ((-0.35, -1), (0.35, -1), (0.35, -0.35), (1, -0.35), (1, 0.35), (0.35, 0.35))
 _OUTLINES = {
     "triangle": ((0, -1), (-1, 1), (1, 1)),
-    "diamond": ((0, -1), (1, 0), (0, 1), (-1, 0)),
     "cross": (*_CROSS, *((-x, -y) for x, y in _CROSS)),
     "star": _STAR,
 }
@@ -48,14 +56,15 @@ class Settings:
     """Everything that decides what is generated; frozen by a golden hash in the tests."""
 
     seed: int = 2026
-    train_pairs: int = 1000
+    train_pairs: int = 1800
     val_pairs: int = 200
-    questions: tuple[int, int] = (3, 6)  # per pair of pictures, both ends included
-    objects: tuple[int, int] = (2, 5)  # per picture, both ends included
+    draws: tuple[int, int] = (4, 8)  # questions drawn per pair; some draws find none to ask
+    objects: tuple[int, int] = (2, 4)  # per picture, both ends included
     edits: tuple[int, int] = (3, 5)  # between the pictures of a pair
     favourite_color: float = 0.25  # chance that a shape wears its favourite colour
     disagreement: float = 0.35  # share of questions on which annotators differ
-    color_jitter: int = 22
+    color_jitter: int = 22  # of 255, per channel
+    place_jitter: int = 2  # pixels
     jpeg_quality: int = 92
 
 
@@ -135,8 +144,8 @@ def draw(scene: Scene, settings: Settings, rng: random.Random) -> Image.Image:
         shade = round(base + tilt * (y - PICTURE_PIXELS / 2))
         brush.line((0, y, PICTURE_PIXELS, y), fill=(shade, shade, shade))
     for thing in scene:
-        x = (thing.column + 0.5) * CELL_PIXELS + rng.randint(-1, 1)
-        y = (thing.row + 0.5) * CELL_PIXELS + rng.randint(-1, 1)
+        x = thing.column * CELL_PIXELS + CELL_PIXELS // 2 + rng.randint(-settings.place_jitter, settings.place_jitter)
+        y = thing.row * CELL_PIXELS + CELL_PIXELS // 2 + rng.randint(-settings.place_jitter, settings.place_jitter)
         radius = SIZES[thing.size]
         jitter = settings.color_jitter
         fill = tuple(min(255, max(0, part + rng.randint(-jitter, jitter))) for part in COLORS[thing.color])

@@ -58,11 +58,12 @@ def load_picture(path: Path) -> Image.Image:
     """Open a picture as RGB, whatever its mode (grey, CMYK, palette); ValueError names a broken file."""
     try:
         with Image.open(path) as picture:
-            return picture.convert("RGB")
+            rgb: Image.Image = picture.convert("RGB")
     except FileNotFoundError as error:
         raise ValueError(f"{path}: picture is missing; put it there or use --skip-bad-images") from error
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: broken picture ({error}); replace it or use --skip-bad-images") from error
+    return rgb
 
 
 def fit_picture(picture: Image.Image, settings: ImageSettings) -> NDArray[np.uint8]:
@@ -75,7 +76,8 @@ def fit_picture(picture: Image.Image, settings: ImageSettings) -> NDArray[np.uin
         width, height = (max(1, round(scale * edge)) for edge in picture.size)
         left, top = (width - settings.size) // 2, (height - settings.size) // 2
         picture = picture.resize((width, height), resample).crop((left, top, left + settings.size, top + settings.size))
-    return np.asarray(picture).transpose(2, 0, 1)
+    pixels: NDArray[np.uint8] = np.asarray(picture).transpose(2, 0, 1)
+    return pixels
 
 
 @dataclass(frozen=True)

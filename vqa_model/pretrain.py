@@ -27,16 +27,19 @@ from vqa_model.wordpieces import SPECIAL, make_tokenizer
 from vqa_model.world_questions import candidates, wording
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 PRETRAINING_SEED = 77
+_ASKED_SHARE, _MASKED_SHARE = 0.3, 0.6  # the rest of the asked words stay: a state must keep its own word
 _NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 def labelled_pictures(num_pairs: int) -> tuple[Tensor, Tensor]:
     """Pictures (n, 3, 48, 48) as bytes and, per cell, colour and shape (n, 9, 2), 0 for nothing."""
     settings, rng = Settings(), random.Random(PRETRAINING_SEED)
-    pictures, labels = [], np.zeros((2 * num_pairs, GRID * GRID, 2), dtype=np.int64)
+    pictures: list[NDArray[np.uint8]] = []
+    labels = np.zeros((2 * num_pairs, GRID * GRID, 2), dtype=np.int64)
     for pair in scene_pairs(settings, PRETRAINING_SEED, num_pairs):
         for scene in pair:
             for thing in scene:
@@ -46,7 +49,9 @@ def labelled_pictures(num_pairs: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.stack(pictures)), torch.from_numpy(labels)
 
 
-def _optimizer(model: nn.Module, lr: float, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+def _optimizer(
+    model: nn.Module, lr: float, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, fused=True, weight_decay=0.01)
     return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
 
@@ -89,7 +94,9 @@ def pretrain_vision(steps: int, *, batch_size: int = 64, num_pairs: int = 6000) 
     return vit
 
 
-def pretrain_text(steps: int, *, batch_size: int = 64, length: int = 16) -> tuple[BertForMaskedLM, PreTrainedTokenizerFast]:
+def pretrain_text(
+    steps: int, *, batch_size: int = 64, length: int = 16
+) -> tuple[BertForMaskedLM, PreTrainedTokenizerFast]:
     """Teach a BERT to fill in masked words of questions, from text alone."""
     torch.manual_seed(PRETRAINING_SEED)
     texts = sorted({wording(question) for question in candidates()})
@@ -103,9 +110,9 @@ def pretrain_text(steps: int, *, batch_size: int = 64, length: int = 16) -> tupl
     progress = _Progress("text", steps)
     for _ in range(steps):
         clean = ids[torch.randint(len(ids), (batch_size,))]
-        hidden = (torch.rand(clean.shape) < 0.2) & (clean >= len(SPECIAL))  # noqa: PLR2004
-        masked = clean.masked_fill(hidden, SPECIAL.index("[MASK]"))
-        labels = clean.masked_fill(~hidden, -100)
+        asked = (torch.rand(clean.shape) < _ASKED_SHARE) & (clean >= len(SPECIAL))
+        masked = clean.masked_fill(asked & (torch.rand(clean.shape) < _MASKED_SHARE), SPECIAL.index("[MASK]"))
+        labels = clean.masked_fill(~asked, -100)
         loss = bert(input_ids=masked, attention_mask=(clean > 0).long(), labels=labels).loss
         loss.backward()
         optimizer.step()

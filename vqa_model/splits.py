@@ -31,5 +31,7 @@ def choose_images(questions: Iterable[Question], fraction: float, seed: int) -> 
     order.sort(key=lambda image: (types[image].total(), *(types[image][name] for name in _TYPES)))
     start = rng.random()
     return frozenset(
-        image for place, image in enumerate(order) if int((place + 1) * fraction + start) > int(place * fraction + start)
+        image
+        for place, image in enumerate(order)
+        if int((place + 1) * fraction + start) > int(place * fraction + start)
     )

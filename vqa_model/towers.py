@@ -26,11 +26,12 @@ SHIPPED = Path(__file__).parent / "towers"
 FAMILIES = {"vision": VISION_FAMILIES, "text": TEXT_FAMILIES}
 # width, layers, heads, image size, patch size, vocabulary rows (BERT's own, so that sizes compare)
 PRESETS: dict[str, tuple[int, int, int, int, int, int]] = {
-    "tiny": (128, 4, 4, 48, 8, 0),
+    "tiny": (96, 4, 4, 48, 16, 0),
     "small": (256, 6, 4, 96, 12, 30522),
     "base": (768, 12, 12, 224, 16, 30522),
     "large": (1024, 24, 16, 224, 16, 30522),
 }
+_BLOCK_BYTES = 1 << 22
 _FILES = ["config.json", "preprocessor_config.json", "*token*", "vocab*", "merges.txt"]
 
 
@@ -61,9 +62,12 @@ class Tower:
     def fingerprint(self) -> str:
         """Hash configuration and weights, not where they lie."""
         digest = hashlib.sha256(json.dumps(_shape(self.config), sort_keys=True, default=str).encode())
-        for file in sorted(self.folder.glob("*.safetensors")) or sorted(self.folder.glob("*.bin")) if self.folder else ():
+        for file in (
+            sorted(self.folder.glob("*.safetensors")) or sorted(self.folder.glob("*.bin")) if self.folder else ()
+        ):
             with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
+                while block := stream.read(_BLOCK_BYTES):
+                    digest.update(block)
         return digest.hexdigest()
 
 
@@ -104,7 +108,9 @@ def _download(source: str, kind: str) -> Path:
         if not list(folder.glob("*.safetensors")):
             folder = Path(snapshot_download(source, allow_patterns=[*_FILES, "pytorch_model*.bin*"]))
     except (OSError, ValueError) as error:
-        raise ValueError(f"--{kind} {source}: no such folder, and the hub did not give it: {_first_line(error)}") from error
+        raise ValueError(
+            f"--{kind} {source}: no such folder, and the hub did not give it: {_first_line(error)}"
+        ) from error
     return folder
 
 
@@ -126,7 +132,12 @@ def preset_config(kind: str, preset: str, **changes: Any) -> PreTrainedConfig:
     from transformers import BertConfig, ViTConfig
 
     width, layers, heads, image_size, patch_size, vocab_size = PRESETS[preset]
-    shape = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads, "intermediate_size": 4 * width}
+    shape = {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": 4 * width,
+    }
     if kind == "vision":
         return ViTConfig(**{**shape, "image_size": image_size, "patch_size": patch_size, **changes})
     return BertConfig(**{**shape, "vocab_size": vocab_size, **changes})
@@ -153,7 +164,11 @@ def load_tokenizer(tower: Tower) -> Tokenizer:
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
         except (OSError, ValueError, AttributeError) as error:
-            raise ValueError(f"{folder}: no tokenizer.json and no other fast tokenizer; save one with the text tower") from error
+            raise ValueError(
+                f"{folder}: no tokenizer.json and no other fast tokenizer; save one with the text tower"
+            ) from error
     if tokenizer.get_vocab_size() > tower.config.vocab_size:
-        raise ValueError(f"{folder}: the tokenizer has {tokenizer.get_vocab_size()} pieces, the tower only {tower.config.vocab_size}")
+        raise ValueError(
+            f"{folder}: the tokenizer has {tokenizer.get_vocab_size()} pieces, the tower only {tower.config.vocab_size}"
+        )
     return tokenizer

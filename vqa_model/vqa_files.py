@@ -63,7 +63,9 @@ def _records(file: Path, key: str, fields: dict[str, type]) -> list[dict[str, An
         raise ValueError(f"{file}: not a VQA v2 file: no list {key!r} in it; {_HINT}")
     for number, record in enumerate(records):
         for field, kind in fields.items():
-            if not isinstance(record, dict) or not isinstance(record.get(field), kind):
+            value = record.get(field) if isinstance(record, dict) else None
+            fits = isinstance(value, kind)
+            if not fits:
                 raise ValueError(f"{file}: not VQA v2: {key}[{number}] has no {kind.__name__} {field!r}; {_HINT}")
     return records
 

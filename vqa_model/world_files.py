@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from vqa_model.cache import cache_folder, new_folder
 from vqa_model.picture_world import Settings, draw, scene_pairs
-from vqa_model.world_questions import answer, ask_pair, annotate, wording
+from vqa_model.world_questions import annotate, answer, ask_pair, wording
 
 if TYPE_CHECKING:
     from pathlib import Path

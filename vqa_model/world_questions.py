@@ -22,28 +22,31 @@ Question = tuple[str, ...]
 _SIDES = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 _COLUMNS = ("left", "middle", "right")
 _NUMBERS = tuple(str(number) for number in range(7))
-# kind: (wording, question type, answer type, share, what a mistaken annotator may say)
+ANSWER_TYPES = {"yes/no": 0.38, "number": 0.14, "other": 0.48}  # shares of the questions drawn
+# kind: (wording, question type, answer type, share within it, what a mistaken annotator may say)
 KINDS: dict[str, tuple[str, str, str, float, tuple[str, ...]]] = {
-    "color": ("What color is the {0}?", "what color is the", "other", 6.0, tuple(COLORS)),
-    "shape": ("What shape is the {0} object?", "what", "other", 6.0, SHAPES),
-    "size": ("What size is the {0}?", "what", "other", 3.0, tuple(SIZES)),
-    "side": ("Where is the {0}?", "where is the", "other", 3.0, _COLUMNS),
-    "beside": ("What is {0} the {1}?", "what is", "other", 4.0, SHAPES),
-    "exists": ("Is there a {0} {1}?", "is there a", "yes/no", 1.5, ("yes", "no")),
+    "color": ("What color is the {0}?", "what color is the", "other", 4.0, tuple(COLORS)),
+    "shape": ("What shape is the {0} object?", "what", "other", 4.0, SHAPES),
+    "size": ("What size is the {0}?", "what", "other", 2.0, tuple(SIZES)),
+    "side": ("Where is the {0}?", "where is the", "other", 2.0, _COLUMNS),
+    "beside": ("What is {0} the {1}?", "what is", "other", 1.0, SHAPES),
+    "any_shape": ("Is there a {0}?", "is there a", "yes/no", 1.0, ("yes", "no")),
+    "any_color": ("Is there a {0} object?", "is there a", "yes/no", 1.0, ("yes", "no")),
+    "exists": ("Is there a {0} {1}?", "is there a", "yes/no", 0.7, ("yes", "no")),
     "is_color": ("Is the {0} {1}?", "is the", "yes/no", 1.5, ("yes", "no")),
-    "relation": ("Is the {0} {1} the {2}?", "is the", "yes/no", 2.0, ("yes", "no")),
-    "count_shape": ("How many {0}s are there?", "how many", "number", 0.7, _NUMBERS),
-    "count_color": ("How many {0} objects are there?", "how many", "number", 0.7, _NUMBERS),
-    "count": ("How many objects are there?", "how many objects are", "number", 0.4, _NUMBERS),
+    "relation": ("Is the {0} {1} the {2}?", "is the", "yes/no", 0.7, ("yes", "no")),
+    "count_shape": ("How many {0}s are there?", "how many", "number", 1.0, _NUMBERS),
+    "count_color": ("How many {0} objects are there?", "how many", "number", 1.0, _NUMBERS),
+    "count": ("How many objects are there?", "how many objects are", "number", 0.5, _NUMBERS),
 }
 
 
 def candidates() -> Iterator[Question]:
     """Every question that can be asked in this world."""
     for shape in SHAPES:
-        yield from ((kind, shape) for kind in ("color", "size", "side", "count_shape"))
+        yield from ((kind, shape) for kind in ("color", "size", "side", "count_shape", "any_shape"))
     for color in COLORS:
-        yield from ((kind, color) for kind in ("shape", "count_color"))
+        yield from ((kind, color) for kind in ("shape", "count_color", "any_color"))
     yield from (("exists", color, shape) for color, shape in product(COLORS, SHAPES))
     yield from (("is_color", shape, color) for shape, color in product(SHAPES, COLORS))
     yield from (("beside", side, shape) for side, shape in product(_SIDES, SHAPES))
@@ -87,6 +90,8 @@ def answer(question: Question, scene: Scene) -> str | None:
     words = tuple(rest)
     if kind == "exists":
         return "yes" if any((thing.color, thing.shape) == words for thing in scene) else "no"
+    if kind.startswith("any_"):
+        return "yes" if any(getattr(thing, kind[4:]) == words[0] for thing in scene) else "no"
     if kind == "relation":
         return _relation(words, scene)
     if kind == "count":
@@ -97,21 +102,18 @@ def answer(question: Question, scene: Scene) -> str | None:
 
 
 def ask_pair(rng: random.Random, settings: Settings, first: Scene, second: Scene) -> list[Question]:
-    """Choose questions with different answers on the two scenes, kinds drawn by their share."""
+    """Choose questions with different answers on the two scenes, answer types and kinds drawn by their shares."""
     by_kind: dict[str, list[Question]] = {}
     for question in _CANDIDATES:
         answers = (answer(question, first), answer(question, second))
         if None not in answers and answers[0] != answers[1]:
             by_kind.setdefault(question[0], []).append(question)
     chosen: list[Question] = []
-    for _ in range(rng.randint(*settings.questions)):
-        kinds = [kind for kind in by_kind if by_kind[kind]]
-        if not kinds:
-            break
-        kind = rng.choices(kinds, [KINDS[kind][3] for kind in kinds])[0]
-        chosen.append(by_kind[kind].pop(rng.randrange(len(by_kind[kind]))))
-        if sum(question[0] == kind for question in chosen) == _MOST_OF_A_KIND:
-            del by_kind[kind]
+    for answer_type in rng.choices(list(ANSWER_TYPES), list(ANSWER_TYPES.values()), k=rng.randint(*settings.draws)):
+        kinds = [kind for kind in by_kind if KINDS[kind][2] == answer_type and by_kind[kind]]
+        if kinds:
+            kind = rng.choices(kinds, [KINDS[kind][3] for kind in kinds])[0]
+            chosen.append(by_kind[kind].pop(rng.randrange(len(by_kind[kind]))))
     return chosen
 
 
@@ -131,9 +133,13 @@ def annotate(rng: random.Random, settings: Settings, question: Question, truth: 
         {"answer": word, "answer_confidence": rng.choice(("yes", "yes", "yes", "maybe")), "answer_id": number}
         for number, word in enumerate(words, 1)
     ]
-    return {"question_type": question_type, "multiple_choice_answer": truth, "answers": answers, "answer_type": answer_type}
+    return {
+        "question_type": question_type,
+        "multiple_choice_answer": truth,
+        "answers": answers,
+        "answer_type": answer_type,
+    }
 
 
-_MOST_OF_A_KIND = 2
 _CANDIDATES = tuple(candidates())
-assert GRID == len(_COLUMNS)
+assert len(_COLUMNS) == GRID
