@@ -60,17 +60,18 @@ def read_directly(module: nn.Module, prefix: str = "") -> frozenset[str]:
     return frozenset(names)
 
 
-def call_children(model: nn.Module) -> None:
+def call_children(model: nn.Module, *, everywhere: bool = False) -> None:
     """Turn off the evaluation fast path of torch's transformer encoder, which reads `linear1.weight` directly.
 
-    With it a replaced or adapted layer would train and then vanish silently in evaluation.
+    With it a replaced or adapted layer would train and then vanish silently in evaluation. Encoders with nothing
+    replaced keep it, unless `everywhere`.
     """
     from torch import nn
 
     for module in model.modules():
-        if isinstance(module, nn.TransformerEncoderLayer) and not _plain(module):
+        if isinstance(module, nn.TransformerEncoderLayer) and (everywhere or not _plain(module)):
             module.activation_relu_or_gelu = 0
-        elif isinstance(module, nn.TransformerEncoder) and not all(_plain(layer) for layer in module.layers):
+        elif isinstance(module, nn.TransformerEncoder) and (everywhere or not all(map(_plain, module.layers))):
             module.use_nested_tensor = False
 
 

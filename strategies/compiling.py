@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from strategies.blocks import repeated_blocks
+from strategies.blocks import call_children, repeated_blocks
 from strategies.protocol import Context, Kind, Strategy
 
 if TYPE_CHECKING:
@@ -41,8 +41,10 @@ def compile_in_place(module: nn.Module, *, mode: str | None, backend: str) -> No
     """Compile one module at its first call; names and parameters stay as they are.
 
     Dynamo passes over code that lies in torch itself, such as `nn.TransformerEncoderLayer.forward`, without a word;
-    one frame of our own around it lets it look inside.
+    one frame of our own around it lets it look inside. Inductor also gets the shape of that layer's evaluation
+    fast path wrong (strides of `aten._transformer_encoder_layer_fwd`), so it is off in what is compiled.
     """
+    call_children(module, everywhere=True)
     plain = module.forward
 
     @wraps(plain)
