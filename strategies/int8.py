@@ -1,7 +1,7 @@
 """int8 — store the frozen base in 8 bits (LLM.int8).
 
 What: each frozen linear weight becomes 8-bit integers with one scale per row; on GPUs the product runs in int8,
-with input columns above `threshold` computed apart in 16 bits.
+with inputs rounded to fp16 and input columns above `threshold` computed apart.
 Why it helps: the base takes a quarter of its 32-bit memory, with almost no error.
 What it costs: each layer keeps its input for the backward pass, which a frozen float layer does not, so peak
 memory may well *rise* (measured +30 % on a small ViT+BERT); steps get slower. On CPU weights are unpacked for
@@ -13,6 +13,7 @@ Layers are swapped before adapters are injected, so that PEFT picks its own 8-bi
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 OLDEST_GPU = (7, 5)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Leave out what bitsandbytes logs at every call of every layer: that inputs are cast to fp16."""
+    return "inputs will be cast" not in str(record.msg)
 
 
 def to_8bit(layer: nn.Linear, *, threshold: float) -> nn.Linear:
@@ -73,6 +79,7 @@ class Int8(Strategy):
 
     def transform(self, model: nn.Module, context: Context) -> None:
         """Swap the layers."""
+        logging.getLogger("bitsandbytes.autograd._functions").addFilter(_is_news)
 
         def make(layer: nn.Linear) -> nn.Linear:
             return to_8bit(layer, threshold=self.threshold)

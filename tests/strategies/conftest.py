@@ -11,7 +11,6 @@ def foreign():
     import torch
 
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
     path = Path(__file__).parent / "foreign.py"
     spec = importlib.util.spec_from_file_location("foreign", path)
     module = importlib.util.module_from_spec(spec)

@@ -130,7 +130,7 @@ import json, sys, torch
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import foreign
 from strategies import load
-torch.set_num_threads(1); torch.set_flush_denormal(True)
+torch.set_num_threads(1)
 found = {{}}
 for folder in {list(expected)!r}:
     kind = folder.rpartition("/")[2].split("-")[0]

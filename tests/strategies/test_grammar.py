@@ -18,8 +18,8 @@ LORA = st.fixed_dictionaries(
     optional={
         "r": st.integers(1, 64),
         "alpha": st.integers(1, 64),
-        "dropout": st.floats(0, 0.9),
-        "lr": st.floats(1e-6, 1.0),
+        "dropout": st.floats(0, 0.9, allow_subnormal=False),
+        "lr": st.floats(1e-6, 1.0, allow_subnormal=False),
         "scope": st.sampled_from(["vision", "text", "a'b", "ü*"]),
         "roles": st.lists(st.sampled_from(["query", "key", "up"]), min_size=1),
     },
