@@ -1,17 +1,13 @@
-"""`python -m report`: figures and summary of a sweep. Arguments are parsed before anything heavy is imported.
-
-`report.write` brings pandas and seaborn (2 s), so it is imported by name once there is work to do; all other
-imports of this package stand at the top of their files.
-"""
+"""`python -m report`: figures and summary of a sweep, from its CSVs alone."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from importlib import import_module
 from typing import Final
 
 from report import ReportError
+from report.write import write
 
 COMMANDS: Final = {
     "all": "figures and summary (what you get without a command)",
@@ -60,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         problem = "which FOLDER?" if folder is None else f"unknown command {command!r}:"
         return _refuse(f"{problem} use python -m report [{'|'.join(COMMANDS)}] FOLDER (try --help)")
     try:
-        print("\n".join(import_module("report.write").write(folder, command)))
+        print("\n".join(write(folder, command)))
     except ReportError as error:
         return _refuse(str(error))
     return 0
