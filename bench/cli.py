@@ -210,21 +210,14 @@ def make_request(options: argparse.Namespace, command: Sequence[str]) -> Request
 
 def print_list() -> int:
     """The `list` command: everything that can be named."""
-    print_table(
-        ["strategy", "options and their defaults", "what it does"],
-        [list(entry) for entry in listed_strategies()],
-    )
+    cards = [card(strategy) for _, strategy in sorted(catalogue().items())]
+    known = [[shown["name"], shown["options"], shown["summary"]] for shown in cards]
+    print_table(["strategy", "options and their defaults", "what it does"], known)
     print()
     print_table(["recipe", "stands for", "why"], [[name, *entry] for name, entry in sorted(recipes().items())])
     print()
     print_table(["preset", "recipes", "why"], [[name, *entry] for name, entry in sorted(PRESETS.items())])
     return 0
-
-
-def listed_strategies() -> list[tuple[str, str, str]]:
-    """Name, options and first sentence of the method card of every strategy."""
-    cards = [card(strategy) for _, strategy in sorted(catalogue().items())]
-    return [(shown["name"], shown["options"], shown["summary"]) for shown in cards]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

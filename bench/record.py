@@ -58,6 +58,7 @@ RUN_COLUMNS: Final[dict[str, str]] = {
     "wait and compiling included, plus the recipe's own set-up (quantising, …); loading, evaluating, saving "
     "excluded",
     "train_seconds": "the steady part of training, after the warm-up steps",
+    "startup_seconds": "fixed cost of a run: start of its process to its first training step",
     "load_seconds": "reading data and building the model",
     "cache_seconds": "decoding the pictures into the cache shared by all runs of the data",
     "setup_seconds": "turning the model into the recipe's: adapters, quantising, optimizer",

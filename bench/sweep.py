@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from bench.events import Folded
 from bench.folder import InputError, check_out, claim, finished, run_folder
 from bench.launcher import Surroundings, launch, write_record
 from bench.matrix import Rules, build_matrix, refusal, with_baseline
-from bench.progress import make_display
+from bench.progress import duration, make_display
 from bench.record import read_json, write_json
 from bench.spec import RunSpec
 from bench.table import outcome, print_matrix, print_results
@@ -134,7 +135,7 @@ def run_all(specs: Sequence[RunSpec], request: Request, prepared: Mapping[str, A
     if len(todo) < len(specs):
         done = f"{len(specs) - len(todo)} of {len(specs)} runs are finished already in {request.out}"
         print(f"{done} (--force runs them again)")
-    display = make_display(len(todo))
+    display, started = make_display(len(todo)), time.monotonic()
     try:
         for number, spec in enumerate(todo, 1):
             folder = run_folder(request.out, spec.run_id)
@@ -150,6 +151,8 @@ def run_all(specs: Sequence[RunSpec], request: Request, prepared: Mapping[str, A
             display.end(outcome(record["row"]))
     finally:
         display.close()
+    if todo:
+        print(f"{len(todo)} runs in {duration(time.monotonic() - started)}")
 
 
 def is_done(out: Path, spec: RunSpec) -> bool:

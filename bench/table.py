@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -76,6 +77,8 @@ def print_results(rows: Sequence[Row]) -> None:
         cells = [[*line[:-2], line[-1]] for line in cells]
     print_table(columns, cells, right=range(1, len(columns) - 1))
     print("Scores in percent; F1, precision and recall are macro means over the whole evaluation set.")
+    if startups := [row["startup_seconds"] for row in rows if "startup_seconds" in row]:
+        print(f"Fixed cost of a run, process start to first step: median {statistics.median(startups):.1f} s.")
     print("TTT: first batch to last update, with compiling and the recipe's own set-up. Peak: allocator, training.")
 
 
@@ -110,6 +113,8 @@ def outcome(row: Mapping[str, Any]) -> str:
         return f"{row['status']} in {row.get('section', 'planning')}: {row.get('reason', '')}"
     scores = f"accuracy {100 * row['accuracy']:.1f} %  TTT {duration(row['ttt_seconds'])}"
     peak = row.get("peak_allocated_bytes")
+    if "compile_seconds" in row:
+        scores += f" (compiling {row['compile_seconds']:.0f} s)"
     return scores + (f"  peak {peak / 2**20:.0f} MiB" if peak else "")
 
 

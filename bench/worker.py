@@ -7,12 +7,14 @@ It never decides its own record: the process that started it folds the events, w
 from __future__ import annotations
 
 import sys
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from bench.environment import describe_environment
@@ -52,6 +54,7 @@ def run(spec: RunSpec, folder: Path, emit: EventWriter) -> None:
     )  # fmt: skip
     order = torch.Generator().manual_seed(spec.seed)
     loader = tuned.loader(train_items, batch_size=spec.batch_size, collate=task.collate, generator=order)
+    emit("measured", startup_seconds=time.time() - psutil.Process().create_time())
     training = Training(tuned, task, clock, emit, spec.batch_size, steps)
     try:
         training.run(loader, tune_items)

@@ -29,7 +29,7 @@ def card(strategy: type[Strategy]) -> dict[str, Any]:
         "name": strategy.name,
         "kind": strategy.kind,
         "options": options_text(strategy),
-        "summary": text.split("\n\n")[0].replace("\n", " "),
+        "summary": text.split("\n\n")[0].replace("\n", " ").partition(" — ")[2],
         "text": text,
         "papers": PAPER.findall(text),
     }
