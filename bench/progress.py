@@ -129,4 +129,5 @@ class LiveDisplay:
 
     def close(self) -> None:
         self._progress.remove_task(self._run)
+        self._progress.update(self._sweep, info="")
         self._progress.stop()

@@ -71,11 +71,11 @@ def result_cells(row: Row, rows: Sequence[Row]) -> list[str]:
 def print_results(rows: Sequence[Row]) -> None:
     """Print the comparison; on a terminal in colour, elsewhere as plain text of full width."""
     columns = ["strategy", *SCORES, "TTT (× full)", "peak memory (× full)", "trainable", "seed", "status"]
-    cells = [result_cells(row, rows) for row in rows]
+    lines = [dict(zip(columns, result_cells(row, rows), strict=True)) for row in rows]
     if len({row["seed"] for row in rows}) == 1:
-        columns.pop(-2)
-        cells = [[*line[:-2], line[-1]] for line in cells]
-    print_table(columns, cells, right=range(1, len(columns) - 1))
+        columns.remove("seed")
+    columns = [column for column in columns if any(line[column] for line in lines)]
+    print_table(columns, [[line[column] for column in columns] for line in lines], right=range(1, len(columns) - 1))
     print("Scores in percent; F1, precision and recall are macro means over the whole evaluation set.")
     if startups := [row["startup_seconds"] for row in rows if "startup_seconds" in row]:
         print(f"Fixed cost of a run, process start to first step: median {statistics.median(startups):.1f} s.")
