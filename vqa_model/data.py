@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 TUNE_SHARE = 0.1
-_LENGTH_STEP, _LONGEST, _SHARE_THAT_FITS = 4, 32, 0.995
+_LENGTH_STEP, _LONGEST, _SHARE_THAT_FITS = 2, 32, 0.995
 
 
 @dataclass(frozen=True, kw_only=True)

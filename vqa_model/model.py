@@ -130,7 +130,10 @@ class VQAModel(PreTrainedModel):
         image = self.encode_pictures(pixel_values)
         if picture_index is not None:
             image = image.index_select(0, picture_index)
-        text = self.text(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        # SDPA takes the mask ready-made; left to the tower, it is inspected first, which waits for the GPU.
+        sdpa = self.config.text_config._attn_implementation == "sdpa"  # noqa: SLF001 -- transformers' own name
+        mask = attention_mask[:, None, None, :].bool() if sdpa else attention_mask
+        text = self.text(input_ids=input_ids, attention_mask=mask).last_hidden_state
         return VQAOutput(logits=self.head(self.fusion(text, attention_mask, image)))
 
 

@@ -61,6 +61,7 @@ class Settings:
     draws: tuple[int, int] = (4, 8)  # questions drawn per pair; some draws find none to ask
     objects: tuple[int, int] = (2, 4)  # per picture, both ends included
     edits: tuple[int, int] = (3, 5)  # between the pictures of a pair
+    repeated_shape: float = 0.4  # chance that a thing may wear a shape that is there already
     favourite_color: float = 0.25  # chance that a shape wears its favourite colour
     disagreement: float = 0.35  # share of questions on which annotators differ
     color_jitter: int = 22  # of 255, per channel
@@ -91,8 +92,9 @@ class Thing:
 Scene = tuple[Thing, ...]
 
 
-def _thing(rng: random.Random, settings: Settings, cell: int) -> Thing:
-    shape = rng.choice(SHAPES)
+def _thing(rng: random.Random, settings: Settings, cell: int, others: Scene) -> Thing:
+    taken = {thing.shape for thing in others} if rng.random() > settings.repeated_shape else set()
+    shape = rng.choice([shape for shape in SHAPES if shape not in taken])
     colors = list(COLORS)
     favourite = colors[SHAPES.index(shape)]
     color = favourite if rng.random() < settings.favourite_color else rng.choice(colors)
@@ -102,7 +104,10 @@ def _thing(rng: random.Random, settings: Settings, cell: int) -> Thing:
 def make_scene(rng: random.Random, settings: Settings) -> Scene:
     """Draw one scene: some objects in distinct cells."""
     cells = rng.sample(range(GRID * GRID), rng.randint(*settings.objects))
-    return tuple(_thing(rng, settings, cell) for cell in sorted(cells))
+    scene: Scene = ()
+    for cell in sorted(cells):
+        scene = (*scene, _thing(rng, settings, cell, scene))
+    return scene
 
 
 def edit_scene(rng: random.Random, settings: Settings, scene: Scene) -> Scene:
@@ -112,7 +117,7 @@ def edit_scene(rng: random.Random, settings: Settings, scene: Scene) -> Scene:
     free = [cell for cell in range(GRID * GRID) if cell not in {thing.cell for thing in scene}]
     edits = ["color"] * 4 + ["shape"] * 4 + ["size", "cell", "swap"]
     edits += ["add"] * (len(scene) < high) + ["remove"] * (len(scene) > low)
-    edit, new = rng.choice(edits), _thing(rng, settings, rng.choice(free))
+    edit, new = rng.choice(edits), _thing(rng, settings, rng.choice(free), scene)
     if edit == "add":
         things.append(new)
     elif edit == "remove":

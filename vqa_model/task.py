@@ -66,7 +66,7 @@ class VQATask:
     control: str = ""
 
     path_fields: ClassVar[tuple[str, ...]] = ("data", "vision", "text")
-    default_batch_size: ClassVar[int] = 64
+    default_batch_size: ClassVar[int] = 32
 
     def __post_init__(self) -> None:
         for field, choices in _CHOICES.items():
@@ -84,7 +84,7 @@ class VQATask:
     @property
     def default_epochs(self) -> int:
         """Passes over the training set that suit the data."""
-        return 3 if self.data else 4
+        return 5 if self.data else 2
 
     @property
     def dataset_name(self) -> str:
@@ -140,6 +140,7 @@ class VQATask:
             text_config=self._towers["text"].config,
             fusion=self.fusion,
             fusion_dim=width,
+            fusion_layers=1 if self.model == "tiny" else 2,
             fusion_heads=heads,
             image_mean=image.mean,
             image_std=image.std,

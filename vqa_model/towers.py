@@ -26,7 +26,7 @@ SHIPPED = Path(__file__).parent / "towers"
 FAMILIES = {"vision": VISION_FAMILIES, "text": TEXT_FAMILIES}
 # width, layers, heads, image size, patch size, vocabulary rows (BERT's own, so that sizes compare)
 PRESETS: dict[str, tuple[int, int, int, int, int, int]] = {
-    "tiny": (96, 4, 4, 48, 16, 0),
+    "tiny": (96, 2, 4, 48, 16, 0),
     "small": (256, 6, 4, 96, 12, 30522),
     "base": (768, 12, 12, 224, 16, 30522),
     "large": (1024, 24, 16, 224, 16, 30522),

@@ -1,7 +1,8 @@
 """Writes the picture world in the official VQA v2 file layout, once, into the cache folder.
 
 The reader then has one path for real and generated data, and users can open the files. The
-folder's name carries the settings' hash, so a changed generator never meets old files.
+folder's name carries a hash of the settings and of a sample of what they generate, so that a changed
+generator never meets old files.
 """
 
 from __future__ import annotations
@@ -64,15 +65,10 @@ def _write_part(folder: Path, settings: Settings, part: str, num_pairs: int) -> 
         picture.save(folder / part / f"COCO_{part}_{image_id:012d}.jpg", quality=settings.jpeg_quality)
 
 
-def settings_hash(settings: Settings) -> str:
-    """12 hex digits over every generator setting."""
-    return hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode()).hexdigest()[:12]
-
-
 def world_folder(settings: Settings | None = None) -> Path:
     """Folder of the generated world in the official layout; written when it is not there yet."""
     settings = settings or Settings()
-    target = cache_folder() / f"picture-world-{settings_hash(settings)}"
+    target = cache_folder() / f"picture-world-{world_hash(settings)[:12]}"
     if not target.is_dir():
         with new_folder(target) as draft:
             _write_part(draft, settings, "train2014", settings.train_pairs)
@@ -82,7 +78,7 @@ def world_folder(settings: Settings | None = None) -> Path:
 
 def world_hash(settings: Settings, num_pairs: int = 8) -> str:
     """Hash the settings and what they generate for a few pairs, pixels included."""
-    digest = hashlib.sha256(settings_hash(settings).encode())
+    digest = hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode())
     for part in _FIRST_ID:
         pictures, *texts = make_part(settings, part, num_pairs)
         digest.update(json.dumps(texts, sort_keys=True).encode())

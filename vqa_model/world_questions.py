@@ -10,78 +10,50 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from itertools import permutations, product
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from vqa_model.picture_world import COLORS, GRID, SHAPES, SIZES, Scene, Settings, Thing
+from vqa_model.picture_world import COLORS, SHAPES, SIZES, Scene, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Question = tuple[str, ...]
-_SIDES = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
-_COLUMNS = ("left", "middle", "right")
 _NUMBERS = tuple(str(number) for number in range(7))
 ANSWER_TYPES = {"yes/no": 0.38, "number": 0.14, "other": 0.48}  # shares of the questions drawn
 # kind: (wording, question type, answer type, share within it, what a mistaken annotator may say)
 KINDS: dict[str, tuple[str, str, str, float, tuple[str, ...]]] = {
     "color": ("What color is the {0}?", "what color is the", "other", 4.0, tuple(COLORS)),
-    "shape": ("What shape is the {0} object?", "what", "other", 4.0, SHAPES),
-    "size": ("What size is the {0}?", "what", "other", 2.0, tuple(SIZES)),
-    "side": ("Where is the {0}?", "where is the", "other", 2.0, _COLUMNS),
-    "beside": ("What is {0} the {1}?", "what is", "other", 1.0, SHAPES),
-    "any_shape": ("Is there a {0}?", "is there a", "yes/no", 1.0, ("yes", "no")),
+    "shape": ("What shape is the {0} object?", "what", "other", 3.0, SHAPES),
+    "size": ("What size is the {0}?", "what", "other", 1.0, tuple(SIZES)),
+    "any_shape": ("Is there a {0}?", "is there a", "yes/no", 0.7, ("yes", "no")),
     "any_color": ("Is there a {0} object?", "is there a", "yes/no", 1.0, ("yes", "no")),
-    "exists": ("Is there a {0} {1}?", "is there a", "yes/no", 0.7, ("yes", "no")),
-    "is_color": ("Is the {0} {1}?", "is the", "yes/no", 1.5, ("yes", "no")),
-    "relation": ("Is the {0} {1} the {2}?", "is the", "yes/no", 0.7, ("yes", "no")),
-    "count_shape": ("How many {0}s are there?", "how many", "number", 1.0, _NUMBERS),
+    "exists": ("Is there a {0} {1}?", "is there a", "yes/no", 1.0, ("yes", "no")),
+    "is_color": ("Is the {0} {1}?", "is the", "yes/no", 2.0, ("yes", "no")),
+    "count_shape": ("How many {0}s are there?", "how many", "number", 0.7, _NUMBERS),
     "count_color": ("How many {0} objects are there?", "how many", "number", 1.0, _NUMBERS),
-    "count": ("How many objects are there?", "how many objects are", "number", 0.5, _NUMBERS),
 }
 
 
 def candidates() -> Iterator[Question]:
     """Every question that can be asked in this world."""
     for shape in SHAPES:
-        yield from ((kind, shape) for kind in ("color", "size", "side", "count_shape", "any_shape"))
+        yield from ((kind, shape) for kind in ("color", "size", "count_shape", "any_shape"))
     for color in COLORS:
         yield from ((kind, color) for kind in ("shape", "count_color", "any_color"))
     yield from (("exists", color, shape) for color, shape in product(COLORS, SHAPES))
     yield from (("is_color", shape, color) for shape, color in product(SHAPES, COLORS))
-    yield from (("beside", side, shape) for side, shape in product(_SIDES, SHAPES))
-    yield from (("relation", a, side, b) for (a, b), side in product(permutations(SHAPES, 2), _SIDES))
-    yield ("count",)
-
-
-def _only(things: list[Thing]) -> Thing | None:
-    return things[0] if len(things) == 1 else None
 
 
 def _about_one(kind: str, words: tuple[str, ...], scene: Scene) -> str | None:
     """Answer a question on the one thing it names; None when there is not exactly one."""
     feature = "color" if kind == "shape" else "shape"
-    name = words[1] if kind == "beside" else words[0]
-    thing = _only([thing for thing in scene if getattr(thing, feature) == name])
-    if thing is None:
+    things = [thing for thing in scene if getattr(thing, feature) == words[0]]
+    if len(things) != 1:
         return None
     if kind == "is_color":
-        return "yes" if thing.color == words[1] else "no"
-    if kind == "side":
-        return _COLUMNS[thing.column]
-    if kind != "beside":
-        return str(getattr(thing, kind))
-    x, y = (start + step for start, step in zip((thing.column, thing.row), _SIDES[words[0]], strict=True))
-    neighbour = _only([other for other in scene if (other.column, other.row) == (x, y)])
-    return neighbour.shape if neighbour else None
-
-
-def _relation(words: tuple[str, ...], scene: Scene) -> str | None:
-    first, second = (_only([thing for thing in scene if thing.shape == words[place]]) for place in (0, 2))
-    if first is None or second is None:
-        return None
-    x, y = _SIDES[words[1]]
-    return "yes" if x * (first.column - second.column) + y * (first.row - second.row) > 0 else "no"
+        return "yes" if things[0].color == words[1] else "no"
+    return str(getattr(things[0], kind))
 
 
 def answer(question: Question, scene: Scene) -> str | None:
@@ -92,10 +64,6 @@ def answer(question: Question, scene: Scene) -> str | None:
         return "yes" if any((thing.color, thing.shape) == words for thing in scene) else "no"
     if kind.startswith("any_"):
         return "yes" if any(getattr(thing, kind[4:]) == words[0] for thing in scene) else "no"
-    if kind == "relation":
-        return _relation(words, scene)
-    if kind == "count":
-        return str(len(scene))
     if kind.startswith("count_"):
         return str(sum(getattr(thing, kind[6:]) == words[0] for thing in scene))
     return _about_one(kind, words, scene)
@@ -142,4 +110,3 @@ def annotate(rng: random.Random, settings: Settings, question: Question, truth: 
 
 
 _CANDIDATES = tuple(candidates())
-assert len(_COLUMNS) == GRID

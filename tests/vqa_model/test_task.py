@@ -1,0 +1,192 @@
+import time
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+
+from vqa_model.picture_world import Settings
+from vqa_model.task import VQATask
+
+
+@pytest.fixture(scope="module")
+def task(small_world):
+    task = VQATask(data=str(small_world))
+    task.prepare()
+    return task
+
+
+@pytest.fixture(scope="module")
+def model(task):
+    torch.manual_seed(0)
+    return task.build_model().eval()
+
+
+def batch_of(task, items, count=16):
+    return task.collate([items[place] for place in range(count)])
+
+
+def images(items):
+    return {item["keys"]["vision"] for item in items}
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+def test_the_three_sets_share_no_picture(task, fraction):
+    task = replace(task, fraction=fraction)
+    train, tune, evaluation = (images(part) for part in (task.train_set(), task.tune_set(), task.eval_set()))
+    assert train.isdisjoint(tune)
+    assert train.isdisjoint(evaluation)
+    assert tune.isdisjoint(evaluation)
+    assert sorted(train | tune) == task.chosen_images()
+    assert len(tune) == pytest.approx(0.1 * len(train | tune), abs=1)
+
+
+def test_the_real_slice_shares_no_picture(slice_dir):
+    task = VQATask(data=str(slice_dir))
+    task.prepare()
+    sets = [images(part) for part in (task.train_set(), task.tune_set(), task.eval_set())]
+    assert sum(map(len, sets)) == len(set.union(*sets)) > 2000
+    assert task.dataset_name == "vqa_v2_slice"
+    quarter = replace(task, fraction=0.25)
+    assert len(quarter.chosen_images()) == pytest.approx(0.25 * len(task.chosen_images()), abs=1)
+    model = task.build_model()
+    loss = task.loss(model, batch_of(task, task.train_set()))
+    assert loss.isfinite()
+
+
+def test_a_fraction_keeps_the_vocabulary_to_its_own_training_part(task):
+    small = replace(task, fraction=0.3)
+    assert small.data_fingerprint() != task.data_fingerprint()
+    assert len(small.train_set()) < len(task.train_set())
+
+
+def test_options_are_json_values_and_bad_ones_are_refused(task):
+    assert all(isinstance(value, (str, int, float, bool)) for value in asdict(task).values())
+    for change, message in (
+        ({"fusion": "sum"}, "choose from 'concat', 'cross_attention'"),
+        ({"fraction": 0.0}, r"not in \(0, 1\]"),
+        ({"objective": "mse"}, "choose from 'cross_entropy', 'soft_bce'"),
+        ({"min_count": 0}, "below 1"),
+        ({"evaluate_on": "train"}, "choose from 'eval', 'tune'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            replace(task, **change)
+
+
+def test_a_batch_sends_each_picture_once(task):
+    items = task.train_set()
+    batch = batch_of(task, items)
+    assert len(batch["pixel_values"]) == len({items[place]["keys"]["vision"] for place in range(16)}) < 16
+    assert batch["pixel_values"].dtype == torch.uint8
+    assert {len(tensor) for name, tensor in batch.items() if name != "pixel_values"} == {16}
+    shown = batch["pixel_values"][batch["picture_index"]]
+    one_by_one = torch.cat([task.collate([items[place]])["pixel_values"] for place in range(16)])
+    assert torch.equal(shown, one_by_one)
+
+
+@pytest.mark.parametrize("objective", ["cross_entropy", "soft_bce"])
+def test_loss_of_a_batch_is_the_mean_of_its_halves(task, model, objective):
+    task = replace(task, objective=objective)
+    items = task.train_set()
+    whole = task.loss(model, task.collate([items[place] for place in range(16)]))
+    halves = [task.loss(model, task.collate([items[place] for place in part])) for part in (range(8), range(8, 16))]
+    assert whole.item() == pytest.approx(sum(half.item() for half in halves) / 2, rel=1e-4)
+
+
+def test_perfect_predictions_score_high_and_wrong_ones_nothing(task):
+    items = task.eval_set()
+    right = [{"id": q.id, "prediction": q.majority} for q in items.questions]
+    metrics, scores = task.evaluate(right)
+    assert metrics["vqa_accuracy"] == 1.0
+    assert {name for name in metrics if "/" in name} == {
+        f"vqa_accuracy/{kind}" for kind in ("yes/no", "number", "other")
+    }
+    assert set(scores) == {q.id for q in items.questions}
+    assert task.evaluate([row | {"prediction": "giraffe"} for row in right])[0]["vqa_accuracy"] == 0.0
+    with pytest.raises(ValueError, match="no predictions"):
+        task.evaluate([])
+
+
+def test_predictions_have_all_fields(task, model):
+    rows = task.predict(model, batch_of(task, task.eval_set(), 8))
+    assert [row["id"] for row in rows] == [task.eval_set()[place]["id"] for place in range(8)]
+    for row in rows:
+        assert set(row) == {"id", "prediction", "target", "probability"}
+        assert 0 <= row["probability"] <= 1
+
+
+def test_question_only_sees_no_picture(task):
+    blind = task.controls()["question-only"]
+    batch = batch_of(blind, blind.train_set())
+    assert batch["pixel_values"].unique().numel() == 1
+    assert len(batch["pixel_values"]) == 1
+    assert not batch["picture_index"].any()
+    assert blind.loss(blind.build_model(), batch).isfinite()
+
+
+def test_majority_answer_is_one_answer(task):
+    control = task.controls()["majority-answer"]
+    model = control.build_model()
+    assert list(model.scopes) == ["head"]
+    batch = batch_of(control, control.train_set())
+    control.loss(model, batch).backward()
+    assert all(p.grad is not None for p in model.parameters())
+    answers = {row["prediction"] for row in control.predict(model, batch)}
+    assert len(answers) == 1
+    assert answers <= {"yes", "no"}
+
+
+def test_random_towers_differ_and_pretrained_ones_do_not(task):
+    def weights(task, seed):
+        torch.manual_seed(seed)
+        model = task.build_model()
+        return model.vision.embeddings.cls_token, model.head.fc2.weight
+
+    (vision, head), (again, other_head) = weights(task, 0), weights(task, 1)
+    assert torch.equal(vision, again)
+    assert not torch.equal(head, other_head)
+    assert torch.equal(head, weights(task, 0)[1])
+    random = replace(task, towers="random")
+    assert not torch.equal(weights(random, 0)[0], weights(random, 1)[0])
+    assert random.model_fingerprint() != task.model_fingerprint()
+
+
+def test_fingerprints_tell_contents_not_places(task, small_world, tmp_path):
+    moved = tmp_path / "moved"
+    moved.symlink_to(small_world)
+    twin = replace(task, data=str(moved))
+    assert twin.data_fingerprint() == task.data_fingerprint()
+    assert twin.model_fingerprint() == task.model_fingerprint()
+    assert replace(task, fusion="concat").model_fingerprint() != task.model_fingerprint()
+
+
+def test_rate_sweeps_evaluate_on_the_tune_set(task):
+    assert replace(task, evaluate_on="tune").eval_set().questions == task.tune_set().questions
+
+
+def test_examples_and_description_serve_the_report(task):
+    examples = task.examples(3)
+    assert len(examples) == 3
+    assert examples[0]["image"].mode == "RGB"
+    assert len(examples[0]["answers"]) == 10
+    facts = task.describe()
+    assert facts["parameters"]["all"] == sum(facts["parameters"][part] for part in ("vision", "text", "fusion", "head"))
+
+
+def test_collate_is_cheap(task):
+    items = task.train_set()
+    rows = [items[place] for place in range(64)]
+    task.collate(rows)
+    start = time.perf_counter()
+    for _ in range(20):
+        task.collate(rows)
+    assert (time.perf_counter() - start) / 20 < 0.01
+
+
+@pytest.mark.slow
+def test_the_embedded_default_prepares_and_predicts(monkeypatch):
+    task = VQATask()
+    task.prepare()
+    assert task.dataset_name == "picture-world"
+    assert len(images(task.eval_set())) <= 2 * Settings().val_pairs
+    torch.manual_seed(0)
+    assert len(task.predict(task.build_model().eval(), batch_of(task, task.eval_set(), 4))) == 4
