@@ -32,7 +32,8 @@ PRESETS: dict[str, tuple[int, int, int, int, int, int]] = {
     "large": (1024, 24, 16, 224, 16, 30522),
 }
 _BLOCK_BYTES = 1 << 22
-_FILES = ["config.json", "preprocessor_config.json", "*token*", "vocab*", "merges.txt"]
+_VOCABULARIES = ("vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
+_FILES = ["config.json", "preprocessor_config.json", "*token*", "vocab*", "merges.txt", "*.model"]
 
 
 @dataclass(frozen=True)
@@ -158,15 +159,14 @@ def load_tokenizer(tower: Tower) -> Tokenizer:
     folder = tower.folder or SHIPPED / "text"
     if (folder / "tokenizer.json").is_file():
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    else:
+    elif any((folder / name).is_file() for name in _VOCABULARIES):
         from transformers import AutoTokenizer
 
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
-        except (OSError, ValueError, AttributeError) as error:
-            raise ValueError(
-                f"{folder}: no tokenizer.json and no other fast tokenizer; save one with the text tower"
-            ) from error
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+    else:
+        raise ValueError(
+            f"{folder}: no tokenizer.json (nor {', '.join(_VOCABULARIES)}); save the tokenizer with the tower"
+        )
     if tokenizer.get_vocab_size() > tower.config.vocab_size:
         raise ValueError(
             f"{folder}: the tokenizer has {tokenizer.get_vocab_size()} pieces, the tower only {tower.config.vocab_size}"

@@ -107,7 +107,7 @@ def test_folder_without_weights_or_tokenizer_is_refused(data, tmp_path):
     with pytest.raises(ValueError, match="cannot load the vision tower"):
         VQATask(data=str(data), vision=str(tmp_path / "vision")).build_model()
     BertConfig(**WORDS).save_pretrained(tmp_path / "text")
-    with pytest.raises(ValueError, match="no tokenizer.json"):
+    with pytest.raises(ValueError, match="no tokenizer"):
         load_tokenizer(find_tower("text", "tiny", str(tmp_path / "text"), random=False))
 
 
