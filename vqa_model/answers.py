@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from vqa_model.vqa_score import normalise, soft_targets
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from vqa_model.vqa_files import Question
 
@@ -31,7 +31,7 @@ def build_vocabulary(questions: Sequence[Question], *, min_count: int, max_answe
     return kept
 
 
-def targets(question: Question, index: dict[str, int]) -> tuple[int, list[int], list[float]]:
+def targets(question: Question, index: Mapping[str, int]) -> tuple[int, list[int], list[float]]:
     """Label of the majority answer (NO_LABEL if unknown), and index and soft score of every known answer."""
     soft = {index[answer]: score for answer, score in soft_targets(question.answers).items() if answer in index}
     return index.get(normalise(question.majority), NO_LABEL), list(soft), list(soft.values())

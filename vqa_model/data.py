@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -126,9 +127,9 @@ class VQAData:
         if self.options.max_length:
             return self.options.max_length
         self.tokenizer.no_truncation()
-        texts = [question.text for question in self._kept["train"]]
-        lengths = np.array([len(encoding.ids) for encoding in self.tokenizer.encode_batch(texts)])
-        fitting = int(np.quantile(lengths, _SHARE_THAT_FITS))
+        counts = Counter(question.text for question in self._kept["train"])
+        lengths = [len(encoding.ids) for encoding in self.tokenizer.encode_batch(list(counts))]
+        fitting = int(np.quantile(np.repeat(lengths, list(counts.values())), _SHARE_THAT_FITS))
         return min(_LONGEST, -(-fitting // _LENGTH_STEP) * _LENGTH_STEP)
 
     def _question_set(self, name: str) -> QuestionSet:

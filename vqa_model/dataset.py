@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from vqa_model.answers import NO_LABEL, targets
+from vqa_model.answers import targets
 from vqa_model.vqa_files import ANSWERS_PER_QUESTION
 
 if TYPE_CHECKING:
@@ -54,26 +54,18 @@ def encode_questions(
     """Tokenise questions and look up their targets: one tensor per batch entry, questions first."""
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length)
-    pieces = tokenizer.encode_batch([question.text for question in questions])
-    count = len(questions)
-    input_ids = torch.full((count, max_length), pad_id, dtype=torch.long)
-    mask = torch.zeros(count, max_length, dtype=torch.long)
-    label = torch.full((count,), NO_LABEL, dtype=torch.long)
-    answer_index = torch.zeros(count, ANSWERS_PER_QUESTION, dtype=torch.long)
-    answer_score = torch.zeros(count, ANSWERS_PER_QUESTION)
-    for place, (question, encoding) in enumerate(zip(questions, pieces, strict=True)):
-        input_ids[place, : len(encoding.ids)] = torch.tensor(encoding.ids)
-        mask[place, : len(encoding.ids)] = 1
-        label[place], known, scores = targets(question, dict(index))
-        answer_index[place, : len(known)] = torch.tensor(known, dtype=torch.long)
-        answer_score[place, : len(known)] = torch.tensor(scores)
+    texts = list(dict.fromkeys(question.text for question in questions))
+    ids = {text: encoding.ids for text, encoding in zip(texts, tokenizer.encode_batch(texts), strict=True)}
+    pieces = [ids[question.text] for question in questions]
+    goals = [targets(question, index) for question in questions]
+    more = [ANSWERS_PER_QUESTION - len(known) for _, known, _ in goals]
     return {
         "question_id": torch.tensor([question.id for question in questions]),
-        "input_ids": input_ids,
-        "attention_mask": mask,
-        "label": label,
-        "answer_index": answer_index,
-        "answer_score": answer_score,
+        "input_ids": torch.tensor([row + [pad_id] * (max_length - len(row)) for row in pieces]),
+        "attention_mask": torch.tensor([[1] * len(row) + [0] * (max_length - len(row)) for row in pieces]),
+        "label": torch.tensor([label for label, _, _ in goals]),
+        "answer_index": torch.tensor([known + [0] * gap for (_, known, _), gap in zip(goals, more, strict=True)]),
+        "answer_score": torch.tensor([scores + [0.0] * gap for (*_, scores), gap in zip(goals, more, strict=True)]),
     }
 
 

@@ -8,6 +8,8 @@ comma between digits makes *every* mark vanish instead of becoming a space.
 from __future__ import annotations
 
 import re
+from collections import Counter
+from functools import lru_cache
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -58,6 +60,7 @@ def clean(text: str) -> str:
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
+@lru_cache(maxsize=1 << 16)
 def normalise(text: str) -> str:
     """Put an answer into the evaluator's normal form."""
     return digits_and_articles(strip_punctuation(clean(text)))
@@ -68,12 +71,13 @@ def accuracy(prediction: str, answers: Sequence[str]) -> float:
     answers, prediction = [clean(answer) for answer in answers], clean(prediction)
     if len(set(answers)) > 1:
         answers, prediction = [normalise(answer) for answer in answers], normalise(prediction)
-    matches = [answer == prediction for answer in answers]
-    total = sum(matches)
-    return fmean(min(1.0, (total - match) / 3) for match in matches)
+    return _ACCURACY[answers.count(prediction)]
 
 
 def soft_targets(answers: Sequence[str]) -> dict[str, float]:
-    """Score every normalised answer as if it were predicted: 0.3, 0.6, 0.9 or 1."""
-    normal = [normalise(answer) for answer in answers]
-    return {answer: accuracy(answer, normal) for answer in dict.fromkeys(normal)}
+    """Score every normalised answer by how many of the ten gave it: 0.3, 0.6, 0.9 or 1."""
+    return {answer: _ACCURACY[count] for answer, count in Counter(map(normalise, answers)).items()}
+
+
+# Accuracy by number of matching annotators: the mean over all ten of min(1, matches among the other nine / 3).
+_ACCURACY = tuple(fmean(min(1.0, (n - match) / 3) for match in [1] * n + [0] * (10 - n)) for n in range(11))
