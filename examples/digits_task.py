@@ -19,6 +19,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 Item = Mapping[str, Any]
+SMALLEST, TRAINING, TUNING, ALL = 100, 1200, 1350, 1797
 
 
 class DigitsNet(nn.Module):
@@ -41,7 +42,7 @@ class DigitsTask:
     """Which digit is it? `width` of the hidden layers; `limit` keeps that many training items."""
 
     width: int = 128
-    limit: int = 1200
+    limit: int = TRAINING
 
     default_epochs: ClassVar[float] = 3
     default_batch_size: ClassVar[int] = 32
@@ -50,8 +51,9 @@ class DigitsTask:
 
     def prepare(self) -> None:
         """Refuse sizes that leave no data."""
-        if not 100 <= self.limit <= 1200 or self.width < 1:
-            raise ValueError(f"DigitsTask: limit={self.limit} should be 100 to 1200 and width={self.width} at least 1")
+        if not SMALLEST <= self.limit <= TRAINING or self.width < 1:
+            sizes = f"limit={self.limit} should be {SMALLEST} to {TRAINING}, width={self.width} at least 1"
+            raise ValueError(f"DigitsTask: {sizes}")
 
     def data_fingerprint(self) -> str:
         """Hash of the pixels."""
@@ -80,11 +82,11 @@ class DigitsTask:
 
     def tune_set(self) -> list[Item]:
         """Items that may choose rates."""
-        return self._items(1200, 1350)
+        return self._items(TRAINING, TUNING)
 
     def eval_set(self) -> list[Item]:
         """Items to report on."""
-        return self._items(1350, 1797)
+        return self._items(TUNING, ALL)
 
     def collate(self, items: Sequence[Item]) -> dict[str, Tensor]:
         """One batch: ids (batch,), pixels (batch, 1, 8, 8), digits (batch,)."""
