@@ -50,7 +50,9 @@ class Tower:
             return None
         import torch
         from transformers import AutoModel
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()  # a bar for a local file is noise; downloads have shown theirs before
         option = pooler_option(self.config.model_type)
         try:
             tower: nn.Module = AutoModel.from_pretrained(
