@@ -42,7 +42,7 @@ class Freeze(Strategy):
 
     scope: str | None = None
     last_n: int = 0
-    lr: float = 2e-4
+    lr: float = 1e-4
     head_lr: float = 1e-3
 
     def __post_init__(self) -> None:

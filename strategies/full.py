@@ -25,7 +25,7 @@ class Full(Strategy):
     stage: ClassVar[int] = 20
     slots: ClassVar[frozenset[str]] = frozenset({WEIGHTS})
 
-    lr: float = 2e-4
+    lr: float = 1e-4
     head_lr: float = 1e-3
 
     def __post_init__(self) -> None:
