@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -230,10 +231,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command == "list":
         return print_list()
     options = make_parser().parse_args(given[1:] if given[:1] == ["run"] else given)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal or a scheduler ends the run under way, too
+        signal.signal(number, signal.default_int_handler)
     try:
         request = make_request(options, given)
         rows = run_sweep(request)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"run_matrix.py: {error}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:

@@ -25,20 +25,23 @@ class InputError(ValueError):
 
 def check_out(out: Path) -> None:
     """InputError when results cannot or should not be written there."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: is a file, not a folder; name another folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / MARKER).exists():
-        raise InputError(f"--out {out}: holds files that no sweep wrote; name an empty or a new folder")
-    existing = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     try:
+        if out.exists() and not out.is_dir():
+            raise InputError(f"--out {out}: is a file, not a folder; name another folder")
+        if out.is_dir() and any(out.iterdir()) and not (out / MARKER).exists():
+            raise InputError(f"--out {out}: holds files that no sweep wrote; name an empty or a new folder")
+        existing = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
         tempfile.TemporaryDirectory(dir=existing).cleanup()  # asking the file system beats guessing from its mode
     except OSError as error:
-        raise InputError(f"--out {out}: {existing} is not writable ({error.strerror}); name another folder") from error
+        raise InputError(f"--out {out}: cannot be written ({error.strerror}); name another folder") from error
 
 
 @contextmanager
-def claim(out: Path, command: Sequence[str]) -> Iterator[None]:
-    """Mark the folder as a sweep's and hold it; InputError when another sweep holds it."""
+def claim(out: Path, command: Sequence[str]) -> Iterator[int]:
+    """Mark the folder as a sweep's and hold it; InputError when another sweep holds it.
+
+    Gives the lock's file descriptor: a run that inherits it keeps the folder locked even if its sweep is killed.
+    """
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("w") as lock:
         try:
@@ -46,7 +49,7 @@ def claim(out: Path, command: Sequence[str]) -> Iterator[None]:
         except BlockingIOError as error:
             raise InputError(f"--out {out}: another sweep is writing there; wait or name another folder") from error
         write_json(out / MARKER, {"schema": SCHEMA_VERSION, "command": list(command)})
-        yield
+        yield lock.fileno()
 
 
 def run_folder(out: Path, run_id: str) -> Path:
@@ -63,4 +66,4 @@ def read_record(out: Path, run_id: str) -> dict[str, Any] | None:
 def finished(out: Path, run_id: str) -> bool:
     """Whether the run has a record that a new attempt would not change."""
     record = read_record(out, run_id)
-    return record is not None and record["row"]["status"] in FINAL
+    return record is not None and record.get("row", {}).get("status") in FINAL

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,8 +26,7 @@ from bench.spec import RunSpec
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 5.0
-COMPILED = "compiled"  # every run compiles from cold: a warm cache would make the figure depend on history
-CGROUP_EVENTS = Path("/sys/fs/cgroup/memory.events")
+KERNEL_COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,7 @@ class Surroundings:
 
     sweep: str
     columns: dict[str, Any]
+    inherited: tuple[int, ...] = ()
     timeout_seconds: float | None = None
 
 
@@ -61,17 +62,18 @@ def launch(
             folded.add(event)
             watch(event)
 
-    with (folder / "log.txt").open("wb") as log:
+    # Compiling is always from cold, or its cost would depend on what ran before; torch cannot have spaces in this path.
+    with (folder / "log.txt").open("wb") as log, tempfile.TemporaryDirectory(prefix="tunematrix-") as cache:
+        cold = {"TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": f"{cache}/triton"}
         child = subprocess.Popen(
             [sys.executable, "-m", "bench.worker", str(folder)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            env={**os.environ, **environ, "PYTHONUNBUFFERED": "1", "TORCHINDUCTOR_CACHE_DIR": str(folder / COMPILED)},
+            env={**os.environ, **environ, **cold, "PYTHONUNBUFFERED": "1"}, pass_fds=surroundings.inherited,
         )  # fmt: skip
         try:
             timed_out = wait(child, surroundings.timeout_seconds, drain)
         finally:
             kill_group(child)
-            shutil.rmtree(folder / COMPILED, ignore_errors=True)
     drain()
     if timed_out:
         folded.status, folded.reason = (
@@ -113,19 +115,21 @@ def kill_group(child: subprocess.Popen[bytes]) -> None:
 
 
 def out_of_memory_kills() -> int:
-    """How often the kernel has killed a process of this control group for memory; 0 where it does not say."""
-    if not CGROUP_EVENTS.exists():
-        return 0
-    counts = dict(line.split() for line in CGROUP_EVENTS.read_text().splitlines())
-    return int(counts.get("oom_kill", 0))
+    """How often the kernel has killed a process for memory, here or on the machine; 0 where it does not say."""
+    for counters in KERNEL_COUNTERS:
+        if counters.exists():
+            counts = dict(line.split() for line in counters.read_text().splitlines())
+            return int(counts.get("oom_kill", 0))
+    return 0
 
 
 def cause_of_death(code: int, kills_before: int, folder: Path) -> tuple[str, str]:
     """Status and reason of a process that ended without saying why."""
-    if code < 0 and out_of_memory_kills() > kills_before:
+    if code == -signal.SIGKILL and out_of_memory_kills() > kills_before:
         return "oom", "killed by the kernel: the machine's memory ran out"
     last = [line for line in (folder / "log.txt").read_text(errors="replace").splitlines() if line.strip()]
-    ending = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
+    names = {int(number): number.name for number in signal.Signals}
+    ending = f"killed by {names.get(-code, f'signal {-code}')}" if code < 0 else f"exited with status {code}"
     return "failed", f"process {ending}" + (f"; last line of its log: {last[-1].strip()[:200]}" if last else "")
 
 

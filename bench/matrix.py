@@ -39,7 +39,8 @@ def build_matrix(plans: Sequence[NamedPlan], prepared: Mapping[str, Any], rules:
     for seed in rules.seeds:
         for named in plans:
             kind: Kind = "baseline" if named.plan == baseline else "run"
-            lr = rules.lr if rules.lr_for_all or kind == "run" else None
+            asked = rules.lr_for_all or kind == "run" or len(plans) == 1
+            lr = rules.lr if asked else None
             spec = run_spec(
                 named, prepared["device"], prepared["main"], dataclasses.replace(rules, seeds=[seed], lr=lr)
             )
@@ -55,7 +56,7 @@ def run_spec(named: NamedPlan, device: str, task: Mapping[str, Any], rules: Rule
     """One run's specification: the first seed, and the plan's own rates unless the rules name one."""
     rates = named.plan.rates()
     lr = rates.lr if rules.lr is None or rates.lr is None else rules.lr
-    epochs = rules.epochs if rules.epochs is not None or rules.max_steps else float(task["epochs"])
+    epochs = float(task["epochs"]) if rules.epochs is None else rules.epochs
     return RunSpec(
         members=named.plan.canonical(), task=task["task"], task_options=task["task_options"], data=task["data"],
         model=task["model"], seed=rules.seeds[0], batch_size=rules.batch_size or task["batch_size"], epochs=epochs,

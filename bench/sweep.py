@@ -69,8 +69,10 @@ def run_sweep(request: Request) -> list[dict[str, Any]]:
         write_json(request.out / "strategies.json", cards(request.plans))
         shutil.copytree(prepared["side_files"], request.out, dirs_exist_ok=True)
         shutil.rmtree(prepared["side_files"])
-        run_all(specs, request, prepared)
-        records = collect(request.out)
+        try:
+            run_all(specs, request, prepared)
+        finally:  # an interrupted sweep has its CSVs too
+            records = collect(request.out)
     wanted = {spec.run_id for spec in specs}
     return [dict(record["row"]) for record in records if record["run_id"] in wanted]
 

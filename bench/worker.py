@@ -6,6 +6,8 @@ It never decides its own record: the process that started it folds the events, w
 
 from __future__ import annotations
 
+import math
+import signal
 import sys
 import time
 import traceback
@@ -44,9 +46,9 @@ def run(spec: RunSpec, folder: Path, emit: EventWriter) -> None:
         model = task.build_model()
     steps = total_steps(spec, len(train_items))
     with clock.section("setup"):
-        tuned = compose(spec.plan).apply(
-            model, device=device, seed=spec.seed, total_steps=steps, lr=spec.lr, head_lr=spec.head_lr
-        )
+        plan = compose(spec.plan)
+        lr = None if spec.lr == plan.rates().lr else spec.lr  # None: every scope keeps its own member's rate
+        tuned = plan.apply(model, device=device, seed=spec.seed, total_steps=steps, lr=lr)
     seed_everything(spec.seed)
     emit(
         "measured", train_samples=len(train_items), num_threads=torch.get_num_threads(),
@@ -64,6 +66,8 @@ def run(spec: RunSpec, folder: Path, emit: EventWriter) -> None:
         started = clock.elapsed("eval")
         predictions = predict(tuned, task, eval_items, spec.batch_size)
         seconds = clock.elapsed("eval") - started
+    if not all(math.isfinite(p["probability"]) for p in predictions):
+        raise DivergedError("predictions are not finite after the last update")
     emit("measured", eval_seconds=seconds, eval_samples_per_second=len(eval_items) / seconds)
     report_scores(task, predictions, folder, emit)
     with clock.section("save"):
@@ -135,6 +139,7 @@ def failure(error: BaseException) -> tuple[str, str]:
 def main(folder: Path) -> int:
     """Run the specification in `folder`; exit status 0 exactly when the run ended ok."""
     spec = RunSpec.from_json(read_json(folder / "spec.json"))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was measured is still reported
     with closing(EventWriter(folder / EVENTS_FILE)) as emit:
         try:
             run(spec, folder, emit)
