@@ -56,9 +56,9 @@ def test_alias_is_its_expansion(word):
     ("text", "label"),
     [
         ("full", "full"),
-        ("full(lr=2e-4)", "full"),
+        ("full(lr=1e-4)", "full"),
         ("full+amp", "amp"),
-        ("full(lr=1e-4)", "full(lr=0.0001)"),
+        ("full(lr=2e-4)", "full(lr=0.0002)"),
         ("amp+lora(r=16)", "lora(r=16)+amp"),
         ("lora(roles=['value','query','query'])", "lora(roles=['query', 'value'])"),
         ("int8(threshold=6)+lora", "int8+lora"),
@@ -69,7 +69,7 @@ def test_labels(text, label):
 
 
 def test_defaults_are_in_the_canonical_form():
-    assert compose("full").canonical() == [{"name": "full", "lr": 2e-4, "head_lr": 1e-3}]
+    assert compose("full").canonical() == [{"name": "full", "lr": 1e-4, "head_lr": 1e-3}]
     assert compose("lora").canonical()[0]["r"] == 8
 
 

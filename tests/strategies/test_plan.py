@@ -21,7 +21,7 @@ REFUSED = [
     ("nf4+int8+lora", "slot", "storage"),
     ("nf4", "capability", "write nf4+lora"),
     ("int8+amp", "capability", "a frozen base"),
-    ("nf4+full(lr=1e-4)", "capability", "a frozen base"),
+    ("nf4+full(lr=1e-5)", "capability", "a frozen base"),
     ("nf4(scope='vision')+lora(scope='text')", "capability", "a frozen base"),
     ("nf4+freeze(last_n=1)", "capability", "a frozen base"),
     ("checkpointing+freeze", "capability", "would do nothing"),
@@ -82,10 +82,10 @@ def test_problems_on_a_meta_model(foreign):
 @pytest.mark.parametrize(
     ("text", "lr", "head_lr"),
     [
-        ("full", 2e-4, 1e-3),
-        ("amp", 2e-4, 1e-3),
+        ("full", 1e-4, 1e-3),
+        ("amp", 1e-4, 1e-3),
         ("freeze", None, 1e-3),
-        ("freeze(scope='vision')", 2e-4, 1e-3),
+        ("freeze(scope='vision')", 1e-4, 1e-3),
         ("freeze(last_n=1, lr=1e-5)", 1e-5, 1e-3),
         ("qlora", 1e-3, 1e-3),
         ("freeze(scope='vision')+lora(scope='text', lr=.5, head_lr=.25)", 0.5, 0.25),
@@ -102,7 +102,7 @@ def test_groups_follow_the_scopes(foreign):
     rates = {id(p): group["lr"] for group in tuned.optimizer.param_groups for p in group["params"]}
     decays = {id(p): group["weight_decay"] for group in tuned.optimizer.param_groups for p in group["params"]}
     assert rates[id(model.answer.weight)] == rates[id(model.mix.bias)] == 1e-3
-    assert rates[id(model.seeing.layers[0].mlp.fc1.weight)] == 2e-4
+    assert rates[id(model.seeing.layers[0].mlp.fc1.weight)] == 1e-4
     assert {rates[id(p)] for name, p in model.named_parameters() if "lora" in name} == {0.5}
     assert decays[id(model.mix.weight)] == 0.01
     assert decays[id(model.mix.bias)] == decays[id(model.seeing.layernorm.weight)] == 0
