@@ -14,7 +14,7 @@ setup: $(STAMP) ## make .venv and install the pinned dependencies (does nothing 
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "TuneMatrix needs Python >= 3.10; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 setup")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@$(BIN)/python -m compileall -q bench report strategies vqa_model run_matrix.py
 	@touch $@

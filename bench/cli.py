@@ -182,6 +182,8 @@ def choose_plans(options: argparse.Namespace) -> tuple[NamedPlan, ...]:
         raise InputError(
             "--lr with several recipes: each has its own rate; add --same-lr to mean it, or write lora(lr=...)"
         )
+    if options.lr and not options.same_lr and plans[0].plan.rates().lr is None:
+        raise InputError(f"--lr: {plans[0].text} trains no tower; give the head's rate in brackets, head_lr=...")
     return plans
 
 

@@ -137,7 +137,8 @@ def write_record(spec: RunSpec, folded: Folded, folder: Path, surroundings: Surr
     """Fold everything known about a run into its record and write it atomically."""
     row: dict[str, Any] = {
         "run_id": spec.run_id, "sweep": surroundings.sweep, "kind": spec.kind, "strategy": spec.strategy,
-        "plan": spec.plan, "task": spec.task, "model": spec.model_name, "dataset": spec.dataset, "seed": spec.seed,
+        "plan": spec.plan, "task": spec.task, "model": spec.model_name, "dataset": spec.dataset,
+        "setting": spec.setting, "seed": spec.seed,
         "status": folded.status, "reason": folded.reason, "section": folded.section, "device": spec.device,
         "batch_size": spec.batch_size, "lr": spec.lr, "head_lr": spec.head_lr,
         "created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),

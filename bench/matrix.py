@@ -35,6 +35,7 @@ def with_baseline(plans: Sequence[NamedPlan], *, wanted: bool) -> list[NamedPlan
 def build_matrix(plans: Sequence[NamedPlan], prepared: Mapping[str, Any], rules: Rules) -> list[RunSpec]:
     """Every run of the sweep, in the order it will be run."""
     baseline = compose("full")
+    shared = setting(prepared["main"], rules)
     specs = []
     for seed in rules.seeds:
         for named in plans:
@@ -44,12 +45,24 @@ def build_matrix(plans: Sequence[NamedPlan], prepared: Mapping[str, Any], rules:
             spec = run_spec(
                 named, prepared["device"], prepared["main"], dataclasses.replace(rules, seeds=[seed], lr=lr)
             )
-            specs.append(dataclasses.replace(spec, kind=kind, refusal=refusal(prepared["problems"][str(named.plan)])))
+            specs.append(
+                dataclasses.replace(
+                    spec, kind=kind, setting=shared, refusal=refusal(prepared["problems"][str(named.plan)])
+                )
+            )
         for name, control in prepared["controls"].items():
             rules_here = dataclasses.replace(rules, seeds=[seed], lr=None)
             spec = run_spec(NamedPlan(str(baseline), baseline), prepared["device"], control, rules_here)
-            specs.append(dataclasses.replace(spec, kind="control", strategy=name))
+            specs.append(dataclasses.replace(spec, kind="control", setting=shared, strategy=name))
     return specs
+
+
+def setting(task: Mapping[str, Any], rules: Rules) -> str:
+    """What the runs of a sweep share and runs of another may not, in words; controls have their task's."""
+    length = f"{task['epochs'] if rules.epochs is None else rules.epochs:g} epochs"
+    cut = [f"at most {rules.max_steps} steps"] if rules.max_steps else []
+    contents = [f"data {task['data'][:6]}", f"model {task['model'][:6]}"]
+    return ", ".join([*filter(None, [task["changed"]]), length, *cut, *contents])
 
 
 def run_spec(named: NamedPlan, device: str, task: Mapping[str, Any], rules: Rules) -> RunSpec:

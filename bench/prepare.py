@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from bench.record import read_json, write_json
-from bench.task import Task, identity_options, load_task, task_path, task_text
+from bench.task import Task, changed_options, identity_options, load_task, task_path, task_text
 from strategies import compose
 
 
@@ -42,6 +42,7 @@ def describe_task(task: Task) -> dict[str, Any]:
         "task": task_path(task), "task_text": task_text(task), "task_options": identity_options(task),
         "data": task.data_fingerprint(), "model": task.model_fingerprint(),
         "dataset": task.dataset_name, "model_name": task.model_name,
+        "changed": ", ".join(f"{name}={value}" for name, value in changed_options(task).items()),
         "epochs": task.default_epochs, "batch_size": task.default_batch_size,
     }  # fmt: skip
 

@@ -56,6 +56,7 @@ class RunSpec:
     task_text: str = carried("")
     dataset: str = carried("")
     model_name: str = carried("")
+    setting: str = carried("")
     refusal: Mapping[str, str] | None = carried(None)
 
     def identity(self) -> dict[str, Any]:

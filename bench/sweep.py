@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.collect import collect
+from bench.collect import collect, read_records
 from bench.environment import git_state
 from bench.events import Folded
 from bench.folder import InputError, check_out, claim, finished, run_folder
@@ -27,7 +27,7 @@ from bench.progress import duration, make_display
 from bench.record import read_json, write_json
 from bench.spec import RunSpec
 from bench.table import outcome, print_matrix, print_results
-from strategies import NamedPlan, compose
+from strategies import NamedPlan, catalogue, compose
 from strategies.cards import card
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,6 +56,7 @@ def run_sweep(request: Request) -> list[dict[str, Any]]:
     InputError before anything is written when the request cannot be served.
     """
     check_out(request.out)
+    read_records(request.out)  # a damaged one is better known now than after the runs
     if not request.dry_run:
         refuse_if_none_can_run(request.plans, {named.text: certain_refusal(named) for named in request.plans})
     plans = with_baseline(request.plans, wanted=request.baseline)
@@ -64,13 +65,16 @@ def run_sweep(request: Request) -> list[dict[str, Any]]:
     if request.dry_run:
         print_matrix(specs, {spec.run_id for spec in specs if is_done(request.out, spec)})
         return []
+    batch_size = request.rules.batch_size or prepared["main"]["batch_size"]
+    if batch_size > prepared["train_samples"]:
+        raise InputError(f"--batch-size {batch_size} is larger than the training set ({prepared['train_samples']})")
     refuse_if_none_can_run(request.plans, {spec.strategy: spec.refusal for spec in specs})
-    with claim(request.out, request.command):
-        write_json(request.out / "strategies.json", cards(request.plans))
+    with claim(request.out, request.command) as lock:
+        write_json(request.out / "strategies.json", cards(plans))
         shutil.copytree(prepared["side_files"], request.out, dirs_exist_ok=True)
         shutil.rmtree(prepared["side_files"])
         try:
-            run_all(specs, request, prepared)
+            run_all(specs, request, prepared, lock)
         finally:  # an interrupted sweep has its CSVs too
             records = collect(request.out)
     wanted = {spec.run_id for spec in specs}
@@ -130,13 +134,16 @@ def refuse_if_none_can_run(plans: Sequence[NamedPlan], refusals: Mapping[str, Ma
 
 def cards(plans: Sequence[NamedPlan]) -> dict[str, Any]:
     """Method cards of every strategy in the sweep, for the report."""
-    return {member.name: card(type(member)) for named in plans for member in named.plan.members}
+    names = {member["name"] for named in plans for member in named.plan.canonical()}
+    return {name: card(catalogue()[name]) for name in sorted(names)}
 
 
-def run_all(specs: Sequence[RunSpec], request: Request, prepared: Mapping[str, Any]) -> None:
+def run_all(specs: Sequence[RunSpec], request: Request, prepared: Mapping[str, Any], lock: int) -> None:
     """Run what has no final record yet; Ctrl-C keeps every finished run."""
     columns = {**git_state(ROOT), "cache_seconds": prepared["cache_seconds"]}
-    surroundings = Surroundings(sweep=request.out.name, columns=columns, timeout_seconds=request.timeout_seconds)
+    surroundings = Surroundings(
+        sweep=request.out.name, columns=columns, timeout_seconds=request.timeout_seconds, inherited=(lock,)
+    )
     todo = [spec for spec in specs if request.force or not is_done(request.out, spec)]
     if len(todo) < len(specs):
         done = f"{len(specs) - len(todo)} of {len(specs)} runs are finished already in {request.out}"
@@ -162,15 +169,15 @@ def run_all(specs: Sequence[RunSpec], request: Request, prepared: Mapping[str, A
 
 
 def is_done(out: Path, spec: RunSpec) -> bool:
-    """Whether nothing is left to do for a run; refusals are looked at anew every time."""
-    return not spec.refusal and finished(out, spec.run_id)
+    """Whether nothing is left to do for a run; refusals are not final, so they are looked at anew every time."""
+    return finished(out, spec.run_id)
 
 
 def show(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
     """Print the table and draw the figures."""
     print()
     print_results(rows)
-    drawn = subprocess.run([sys.executable, "-m", "report", str(out)], env=child_environment({}), check=False)
+    drawn = subprocess.run([sys.executable, "-m", "report", "all", str(out)], env=child_environment({}), check=False)
     if drawn.returncode == 0:
         print(f"\nCSVs, figures and summary: {out}")
     else:

@@ -47,7 +47,7 @@ def with_ratio(text: str, value: float | None, reference: float | None) -> str:
 
 def reference_of(row: Row, rows: Sequence[Row]) -> Row:
     """The full fine-tune that a row is compared with: same task, model, data, seed, batch and device."""
-    same = ("task", "model", "dataset", "seed", "batch_size", "device")
+    same = ("task", "model", "dataset", "setting", "seed", "batch_size", "device")
     found = [r for r in rows if r.get("kind") == "baseline" and all(r.get(k) == row.get(k) for k in same)]
     return found[-1] if found else {}
 

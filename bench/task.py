@@ -116,6 +116,12 @@ def task_text(task: Task) -> str:
     return f"{task_path(task)}({', '.join(described)})"
 
 
+def changed_options(task: Task) -> dict[str, Any]:
+    """The options that decide the result and are not at their defaults."""
+    identity = identity_options(task)
+    return _options(task, lambda f, value: f.name in identity and value != f.default)
+
+
 def task_path(task: Task) -> str:
     """Import path of the task's class."""
     return f"{type(task).__module__}:{type(task).__qualname__}"

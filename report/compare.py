@@ -18,7 +18,7 @@ from bench.record import RUN_COLUMNS
 from report.results import TEXT, Results
 from report.units import MISSING, cell
 
-SETTING: Final = ("task", "model", "dataset", "device", "gpu_name", "num_threads", "batch_size")
+SETTING: Final = ("task", "model", "dataset", "setting", "device", "gpu_name", "num_threads", "batch_size")
 VARIANT: Final = ("lr", "head_lr", "epochs", "steps", "train_samples", "grad_accumulation", "precision")
 RATIOS: Final = {"ttt_ratio": "ttt_seconds", "memory_ratio": "peak_allocated_bytes"}
 NUMBERS: Final = tuple(column for column in RUN_COLUMNS if column not in TEXT)
@@ -26,7 +26,6 @@ FALLBACK: Final = {
     "setup": "setup_seconds",
     "warmup": "warmup_seconds",
     "train": "train_seconds",
-    "eval": "eval_seconds",
 }
 ORDER: Final = {"baseline": 0, "run": 1, "control": 2}
 

@@ -81,7 +81,7 @@ PREPARED = {
     "device": "cpu",
     "main": {
         "task": "m:T", "task_text": "m:T()", "task_options": {}, "data": "d", "model": "m", "dataset": "data",
-        "model_name": "net", "epochs": 2, "batch_size": 8,
+        "model_name": "net", "changed": "size=3", "epochs": 2, "batch_size": 8,
     },
     "problems": {"full": [], "lora": [], "nf4": [{"kind": "capability", "reason": "needs a frozen base"}]},
     "controls": {},
@@ -105,6 +105,7 @@ def test_the_matrix_is_plans_times_seeds_with_their_own_rates():
         ("full", 0, "baseline"), ("lora", 0, "run"), ("nf4", 0, "run"), ("blind", 0, "control")
     ]  # fmt: skip
     assert len({spec.run_id for spec in specs}) == len(specs) == 8
+    assert {spec.setting for spec in specs} == {"size=3, 2 epochs, data d, model m"}
     assert specs[1].lr == compose("lora").rates().lr
     assert specs[2].refusal == {"status": "refused", "reason": "needs a frozen base"}
     assert (specs[0].epochs, specs[0].batch_size, specs[0].max_steps) == (2.0, 8, None)

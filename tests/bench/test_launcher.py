@@ -80,5 +80,6 @@ def test_a_hanging_run_and_its_children_are_killed(tmp_path):
     row = run(tmp_path, "hang", timeout=12)[0]["row"]
     assert time.monotonic() - started < 25
     assert (row["status"], row["reason"]) == ("timeout", "stopped after --timeout 12 s")
+    assert (row["section"], row["steps"]) == ("train", 11), "it hung in training, and what was measured is kept"
     processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert "sleep 3600.125" not in processes
