@@ -69,7 +69,7 @@ def _trains_nothing(member: Strategy) -> bool:
 def parameter_groups(
     model: nn.Module, layout: Layout, members: Sequence[Strategy], lr: float | None, head_lr: float | None
 ) -> list[dict[str, Any]]:
-    """Group what trains by rate and decay. `lr`, `head_lr` replace the plan's own rates.
+    """Group what trains by name ("new" or "base"), rate and decay. `lr`, `head_lr` replace the plan's own rates.
 
     A parameter's rate is that of the weights member whose scope holds it; outside every scope it is fully
     trained and has the rate of `full`.
@@ -77,20 +77,15 @@ def parameter_groups(
     plain = Full().lr
     head_rate = head_lr or plan_rates(members).head_lr
     scoped = [(layout.owned(model, member.where()), vars(member)["lr"]) for member in weights_members(members)]
-    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    groups: dict[tuple[str, float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         own = next((rate for owned, rate in scoped if name in owned), plain)
-        rate = head_rate if layout.is_new(name) else lr or own
+        part, rate = ("new", head_rate) if layout.is_new(name) else ("base", lr or own)
         decay = WEIGHT_DECAY if parameter.ndim > 1 else 0.0
-        empty: dict[str, Any] = {
-            "params": [],
-            "lr": rate,
-            "weight_decay": decay,
-            "name": "new" if layout.is_new(name) else "base",
-        }
-        groups.setdefault((rate, decay), empty)["params"].append(parameter)
+        empty: dict[str, Any] = {"params": [], "lr": rate, "weight_decay": decay, "name": part}
+        groups.setdefault((part, rate, decay), empty)["params"].append(parameter)
     return list(groups.values())
 
 

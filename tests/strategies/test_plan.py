@@ -108,6 +108,27 @@ def test_groups_follow_the_scopes(foreign):
     assert decays[id(model.mix.bias)] == decays[id(model.seeing.layernorm.weight)] == 0
 
 
+def test_each_scope_has_its_own_rate_and_the_rest_that_of_full(foreign):
+    model = foreign.build("two")
+    tuned = compose("freeze(scope='vision', last_n=1, lr=.25)+lora(scope='text.encoder.layer.0', lr=.5)").apply(model)
+    rates = {id(p): group["lr"] for group in tuned.optimizer.param_groups for p in group["params"]}
+    found = {name: rates[id(p)] for name, p in model.named_parameters() if p.requires_grad}
+    assert {rate for name, rate in found.items() if name.startswith("seeing.")} == {0.25}
+    assert {rate for name, rate in found.items() if name.startswith("reading.encoder.layer.0.")} == {0.5}
+    assert {rate for name, rate in found.items() if name.startswith("reading.encoder.layer.1.")} == {1e-4}
+    assert {rate for name, rate in found.items() if name.startswith(("mix.", "answer."))} == {1e-3}
+    overridden = compose("lora(scope='text', lr=.5)").apply(foreign.build("two"), lr=0.125)
+    assert {g["lr"] for g in overridden.optimizer.param_groups if g["name"] == "base"} == {0.125}
+
+
+def test_new_parts_keep_their_own_group_at_an_equal_rate(foreign):
+    model = foreign.build("two")
+    groups = compose("full").apply(model, lr=1e-3, head_lr=1e-3).optimizer.param_groups
+    new = {id(p) for part in (model.mix, model.answer) for p in part.parameters()}
+    assert {id(p) for group in groups if group["name"] == "new" for p in group["params"]} == new
+    assert sorted(group["name"] for group in groups) == ["base", "base", "new", "new"]
+
+
 def test_schedule():
     shares = [multiplier(step, 100) for step in range(100)]
     assert shares[5] == max(shares) == 1
