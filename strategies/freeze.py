@@ -1,6 +1,7 @@
 """freeze — train only fusion and head; the pretrained towers stay as they are.
 
-What: no weight of the scope trains, except in the last `last_n` repeated blocks of each tower.
+What: no weight of the scope trains, except in the last `last_n` repeated blocks of each tower; batch norms that
+rest use and keep their pretrained statistics, in training too.
 Why it helps: no gradients, no optimizer state and no kept activations in the towers; often 2–4× faster.
 What it costs: the towers' features must already be good for the task. When not to use it: the task is far from
 what the towers were pretrained on.
@@ -11,6 +12,7 @@ al., Fine-Tuning can Distort Pretrained Features, 2022, https://arxiv.org/abs/22
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MethodType
 from typing import TYPE_CHECKING, ClassVar, final
 
 from strategies.blocks import repeated_blocks
@@ -27,6 +29,22 @@ def freeze_parameters(model: nn.Module, names: Iterable[str]) -> None:
     """Stop the named parameters from training."""
     for name in names:
         model.get_parameter(name).requires_grad_(False)
+
+
+def rest_batch_norms(modules: Iterable[nn.Module]) -> None:
+    """Keep the batch norms among `modules` without anything that trains in eval mode, whatever `train()` says."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    for module in modules:
+        if isinstance(module, _BatchNorm) and not any(p.requires_grad for p in module.parameters()):
+            module.train = MethodType(_stay_in_eval, module)  # type: ignore[method-assign]
+            module.eval()
+
+
+def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
+    """Stand in for `module.train`."""
+    del mode
+    return type(module).train(module, mode=False)
 
 
 @final
@@ -62,9 +80,13 @@ class Freeze(Strategy):
         """Freeze the scope's parameters, then let the last blocks of each tower train again."""
         layout = context.layout
         freeze_parameters(model, layout.owned(model, self.scope))
+        resting = {id(part): part for part in map(model.get_submodule, layout.modules(model, self.scope))}
         for label, roots in layout.groups(model, self.scope).items() if self.last_n else ():
             blocks = list(repeated_blocks(model, roots).values())
             if len(blocks) < self.last_n:
                 raise PlanError(f"freeze: last_n={self.last_n}, but {label!r} has {len(blocks)} repeated blocks")
             for block in blocks[-self.last_n :]:
                 block.requires_grad_(True)
+                for part in block.modules():
+                    resting.pop(id(part), None)
+        rest_batch_norms(resting.values())

@@ -16,6 +16,8 @@ from strategies.errors import PlanError, closest_first
 from strategies.protocol import EVERYTHING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch import nn
 
 NEW_PARTS = ("fusion", "head")  # trained from scratch: always train, with their own rate
@@ -61,10 +63,18 @@ class Layout:
 
     def owned(self, model: nn.Module, where: str | None) -> frozenset[str]:
         """Give the names of the parameters in a scope."""
+        return self._within(model, where, (name for name, _ in model.named_parameters()))
+
+    def modules(self, model: nn.Module, where: str | None) -> frozenset[str]:
+        """Give the names of the modules in a scope."""
+        return self._within(model, where, (name for name, _ in model.named_modules()))
+
+    def _within(self, model: nn.Module, where: str | None, names: Iterable[str]) -> frozenset[str]:
+        """Keep the names that lie in a scope."""
         if where is None:
-            return frozenset(name for name, _ in model.named_parameters() if not self.is_new(name))
-        prefixes = tuple(name for names in self.groups(model, where).values() for name in names)
-        return frozenset(name for name, _ in model.named_parameters() if inside(name, prefixes))
+            return frozenset(name for name in names if not self.is_new(name))
+        prefixes = tuple(prefix for group in self.groups(model, where).values() for prefix in group)
+        return frozenset(name for name in names if inside(name, prefixes))
 
 
 def inside(name: str, prefixes: tuple[str, ...]) -> bool:

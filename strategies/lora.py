@@ -17,7 +17,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
-from strategies.freeze import freeze_parameters
+from strategies.freeze import freeze_parameters, rest_batch_norms
 from strategies.layout import inside
 from strategies.protocol import FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
 from strategies.roles import NAMES, targets
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def add_lora(model: nn.Module, root: str, layers: list[str], *, r: int, alpha: int, dropout: float) -> None:
-    """Inject PEFT's LoRA into the named `layers`, all of them at or below the sub-module `root` of `model`."""
+    """Inject PEFT's LoRA into the named `layers`, all at or below the sub-module `root` of `model` ("" = itself)."""
     import bitsandbytes as bnb
     import peft
     from torch import nn
@@ -35,7 +35,7 @@ def add_lora(model: nn.Module, root: str, layers: list[str], *, r: int, alpha: i
     assert all(inside(name, (root,)) for name in layers)
     # A holder lets a root that is itself a linear layer be replaced, and hides HF configs PEFT would rename by.
     holder = nn.ModuleDict({"root": model.get_submodule(root)})
-    paths = ["root" + name[len(root) :] for name in layers]
+    paths = [f"root.{name[len(root) :].lstrip('.')}".rstrip(".") for name in layers]
     bases = [holder.get_submodule(path) for path in paths]
     holder.is_loaded_in_4bit = any(isinstance(base, bnb.nn.Linear4bit) for base in bases)  # type: ignore[assignment]
     holder.is_loaded_in_8bit = any(isinstance(base, bnb.nn.Linear8bitLt) for base in bases)  # type: ignore[assignment]
@@ -98,6 +98,7 @@ class Lora(Strategy):
             label: targets(model, label, roots, self.roles, self.target_modules) for label, roots in groups.items()
         }
         freeze_parameters(model, owned)
+        rest_batch_norms(map(model.get_submodule, layout.modules(model, self.scope)))
         torch.manual_seed(context.seed)
         for label, roots in groups.items():
             for root in roots:
