@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from strategies.catalogue import catalogue
 from strategies.errors import PlanError, SelfCheckError
-from strategies.plan import NamedPlan, Plan, compose, load, parse_plans
+from strategies.plan import NamedPlan, Plan, baseline, compose, load, parse_plans
 from strategies.problems import Problem
 from strategies.protocol import Context, State, Strategy
 from strategies.recipes import recipes
@@ -27,6 +27,7 @@ __all__ = [
     "State",
     "Strategy",
     "Tuned",
+    "baseline",
     "catalogue",
     "compose",
     "load",

@@ -10,11 +10,15 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
+from strategies.errors import PlanError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import torch
     from torch import Tensor, nn
+
+    from strategies.layout import Layout
 
 
 def torch_dtype(precision: str) -> torch.dtype:
@@ -34,6 +38,8 @@ class Engine:
         import torch
 
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        self._one = torch.ones((), device=device)
+        self._skipped = torch.zeros((), dtype=torch.int64, device=device)
 
     def prepare(
         self, model: nn.Module, make_optimizer: Callable[[nn.Module], torch.optim.Optimizer]
@@ -58,13 +64,25 @@ class Engine:
         torch.nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], max_norm)
 
     def update(self) -> None:
-        """Take the optimizer's step."""
+        """Take the optimizer's step, unless the loss scaler finds a gradient that is not finite."""
+        scale = self.scaler.scale(self._one)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.scaler.is_enabled():  # the scale falls exactly when a step was skipped; at zero nothing is finite
+            after = self.scaler.scale(self._one)
+            self._skipped += (after < scale) | (after == 0)
 
-    def full_state(self) -> dict[str, Tensor]:
-        """Give everything that training changes, whole: parameters that train and persistent buffers."""
-        state = {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
+    def skipped_steps(self) -> int:
+        """Count the updates that the loss scaler skipped; synchronises."""
+        return int(self._skipped)
+
+    def full_state(self, layout: Layout) -> dict[str, Tensor]:
+        """Give, whole, what a fresh base lacks: parameters that train or are new, and persistent buffers."""
+        named = dict(self.model.named_parameters())
+        state = {name: p.detach() for name, p in named.items() if p.requires_grad or layout.is_new(name)}
+        packed = [name for name, tensor in state.items() if not tensor.is_floating_point()]
+        if packed:
+            raise PlanError(f"{packed[0]!r} is quantised and belongs to a new part, which cannot be saved")
         kept = self.model.state_dict()
         return state | {name: b.detach() for name, b in self.model.named_buffers() if name in kept}
 

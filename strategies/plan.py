@@ -179,11 +179,17 @@ def compose(text: str) -> Plan:
     return plans[0].plan
 
 
+def baseline() -> Plan:
+    """Give the empty sum, which every other plan is compared with: all weights train, plainly."""
+    return Plan.of(())
+
+
 def load(folder: Path, model: nn.Module, *, device: torch.device | str = "cpu") -> Tuned:
     """Apply a saved plan to a freshly built base `model` and put the tuned tensors back."""
     facts = read_facts(folder)
-    tuned = compose(facts["plan"]).apply(model, device=device, head=facts["head"], seed=facts["seed"])
-    put_back(folder, model, tuned.engine.full_state())
+    plan = Plan.of([part for member in facts["members"] for part in _expand(Call(member.pop("name"), member))])
+    tuned = plan.apply(model, device=device, head=facts["head"], seed=facts["seed"])
+    put_back(folder, model, tuned.engine.full_state(tuned.context.layout))
     return tuned
 
 

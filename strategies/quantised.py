@@ -38,6 +38,9 @@ def swap_linears(model: nn.Module, layout: Layout, where: str | None, make: Call
         own = {name: layer for name, layer in layers.items() if uses[id(layer.weight)] == 1}
         if not own:
             raise PlanError(f"{label!r} has no linear layer to quantise (those inside nn.MultiheadAttention are not)")
+        new = [name for name in own if layout.is_new(name)]
+        if new:
+            raise PlanError(f"{new[0]!r} belongs to a new part: quantise pretrained towers only, not fusion or head")
         for name, layer in own.items():
             swapped = make(layer)
             swapped.bias = layer.bias

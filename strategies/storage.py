@@ -1,7 +1,8 @@
-"""Saving what was tuned: one safetensors file with everything that trained, and the plan as JSON.
+"""Saving what was tuned: one safetensors file with what trained and the new parts, and the plan as JSON.
 
 The pretrained weights are not saved; `strategies.load` takes a freshly built base model, applies the plan to it
-and puts the saved tensors back. That works for every strategy, since a plan rebuilds the same structure.
+and puts the saved tensors back. That works for every strategy, since a plan rebuilds the same structure. The plan
+is kept with every option spelt out (`members`), so that a default which changes later changes no saved model.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 WEIGHTS_FILE = "tuned.safetensors"
 PLAN_FILE = "plan.json"
-FORMAT = 1
+FORMAT = 2
+FACTS = {"members": list, "head": str, "seed": int}
 
 
 def write(folder: Path, state: dict[str, Tensor], **facts: Any) -> int:
@@ -36,18 +38,33 @@ def read_facts(folder: Path) -> dict[str, Any]:
     path = Path(folder) / PLAN_FILE
     if not path.is_file():
         raise PlanError(f"{folder} holds no {PLAN_FILE}: it was not written by Tuned.save")
-    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        facts: Any = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as problem:
+        raise PlanError(f"{path} is no JSON: {problem}") from None
+    if not isinstance(facts, dict):
+        raise PlanError(f"{path} should hold an object, not a {type(facts).__name__}")
     if facts.get("format") != FORMAT:
         raise PlanError(f"{path} has format {facts.get('format')!r}, this version reads {FORMAT}")
+    wrong = [key for key, kind in FACTS.items() if not isinstance(facts.get(key), kind)]
+    if wrong or not all(isinstance(member, dict) and "name" in member for member in facts["members"]):
+        raise PlanError(f"{path} is damaged: look at {', '.join(wrong) or 'members'}")
     return facts
 
 
 def put_back(folder: Path, model: nn.Module, expected: dict[str, Tensor]) -> None:
     """Copy the saved tensors into `model`, whose plan has been applied; any difference is an error."""
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    saved = load_file(Path(folder) / WEIGHTS_FILE)
+    path = Path(folder) / WEIGHTS_FILE
+    if not path.is_file():
+        raise PlanError(f"{folder} holds no {WEIGHTS_FILE}: its tensors are lost or were not copied")
+    try:
+        saved = load_file(path)
+    except SafetensorError as problem:
+        raise PlanError(f"{path} cannot be read: {problem}") from None
     differing = sorted(set(saved) ^ set(expected))
     if differing:
         raise PlanError(f"{folder} was saved from another model: {len(differing)} tensors differ, {differing[0]} first")

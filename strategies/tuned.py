@@ -124,12 +124,17 @@ class Tuned:
                 model.train(was_training)
 
     def save(self, folder: Path) -> int:
-        """Write everything that trained and the plan; give the bytes written. `strategies.load` reads it."""
+        """Write what trained, the new parts and the plan; give the bytes written. `strategies.load` reads it."""
         with ExitStack() as stack:
             for member in self.plan.members:
                 stack.enter_context(member.evaluating(self.state))
-            head = self.context.layout.scopes["head"][0]
-            return write(folder, self.engine.full_state(), plan=str(self.plan), head=head, seed=self.context.seed)
+            layout, plan = self.context.layout, self.plan
+            facts = {"plan": str(plan), "members": plan.canonical(), "head": layout.scopes["head"][0]}
+            return write(folder, self.engine.full_state(layout), **facts, seed=self.context.seed)
+
+    def skipped_steps(self) -> int:
+        """Count the updates that fp16's loss scaler skipped, as their gradients were not finite; synchronises."""
+        return self.engine.skipped_steps()
 
     def counts(self) -> dict[str, int]:
         """Count parameters, 4-bit ones unpacked: trainable, total, and both for each scope."""
