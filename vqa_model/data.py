@@ -46,12 +46,13 @@ class DataOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class VQAData:
-    """The three sets of questions; `blank` hides every picture."""
+    """The three sets of questions, of at most `longest` word pieces; `blank` hides every picture."""
 
     options: DataOptions
     image: ImageSettings
     tokenizer: Tokenizer
     pad_id: int
+    longest: int
     blank: bool
 
     @cached_property
@@ -65,7 +66,14 @@ class VQAData:
 
     @cached_property
     def _parts(self) -> dict[str, Part]:
-        return {name: read_part(self._folder, name) for name in ("train", "val")}
+        parts = {name: read_part(self._folder, name) for name in ("train", "val")}
+        asked = {question.id for question in parts["train"].questions}
+        both = [question.id for question in parts["val"].questions if question.id in asked]
+        if both:
+            raise ValueError(
+                f"{self._folder}: {len(both)} question ids are in both parts, first {both[0]}; number them apart"
+            )
+        return parts
 
     @cached_property
     def chosen(self) -> frozenset[int]:
@@ -75,10 +83,10 @@ class VQAData:
 
     @cached_property
     def _kept(self) -> dict[str, tuple[Question, ...]]:
-        """Questions of each set whose picture could be decoded."""
+        """Questions of each set whose picture could be decoded; evaluation sees no picture of the train part."""
         train = [question for question in self._parts["train"].questions if question.image_id in self.chosen]
         tuning = choose_images(train, TUNE_SHARE, self.options.split_seed)
-        seen = {question.image_id for question in train}
+        seen = {question.image_id for question in self._parts["train"].questions}
         evaluated = [question for question in self._parts["val"].questions if question.image_id not in seen]
         sets = {
             "train": [question for question in train if question.image_id not in tuning],
@@ -130,7 +138,7 @@ class VQAData:
         counts = Counter(question.text for question in self._kept["train"])
         lengths = [len(encoding.ids) for encoding in self.tokenizer.encode_batch(list(counts))]
         fitting = int(np.quantile(np.repeat(lengths, list(counts.values())), _SHARE_THAT_FITS))
-        return min(_LONGEST, -(-fitting // _LENGTH_STEP) * _LENGTH_STEP)
+        return min(_LONGEST, self.longest, -(-fitting // _LENGTH_STEP) * _LENGTH_STEP)
 
     def _question_set(self, name: str) -> QuestionSet:
         questions, part = self._kept[name], _PART[name]
@@ -160,6 +168,11 @@ class VQAData:
     def by_id(self) -> dict[int, Question]:
         """Every question of the three sets by its id."""
         return {question.id: question for questions in self._kept.values() for question in questions}
+
+    @cached_property
+    def scored_ids(self) -> frozenset[int]:
+        """Ids of the questions that may be scored: the evaluation and the tune set's."""
+        return frozenset(question.id for name in ("tune", "eval") for question in self._kept[name])
 
     def picture_path(self, question: Question) -> Path:
         """Where an evaluation question's picture lies."""

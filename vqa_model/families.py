@@ -30,6 +30,7 @@ TEXT_FAMILIES = {
     "deberta-v2": False,
     "modernbert": False,
 }
+ROBERTA_FAMILIES = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
 
 def pooler_option(model_type: str) -> dict[str, bool]:

@@ -131,14 +131,17 @@ class VQAModel(PreTrainedModel):
         if picture_index is not None:
             image = image.index_select(0, picture_index)
         # SDPA takes the mask ready-made; left to the tower, it is inspected first, which waits for the GPU.
-        sdpa = self.config.text_config._attn_implementation == "sdpa"  # noqa: SLF001 -- transformers' own name
+        config: Any = self.text.config  # the tower's own: a loaded tower does not share the model's
+        sdpa = config._attn_implementation == "sdpa"  # noqa: SLF001 -- transformers' own name
         mask = attention_mask[:, None, None, :].bool() if sdpa else attention_mask
         text = self.text(input_ids=input_ids, attention_mask=mask).last_hidden_state
         return VQAOutput(logits=self.head(self.fusion(text, attention_mask, image)))
 
 
 def _tower(config: PreTrainedConfig) -> nn.Module:
-    tower: nn.Module = AutoModel.from_config(config, **pooler_option(config.model_type))
+    """Build a tower at random, in torch's own default dtype: a half-precision config is not obeyed."""
+    option = pooler_option(config.model_type)
+    tower: nn.Module = AutoModel.from_config(config, dtype=torch.get_default_dtype(), **option)
     return tower
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 import sys
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from vqa_model.cache import cache_folder, new_folder
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _PROGRESS_AFTER_SECONDS = 2.0
+# What PIL raises on damaged files, by format
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +50,16 @@ class ImageSettings:
         cut = bool(fields.get("do_center_crop")) and bool(crop)
         return cls(
             size=int(crop["height"] if cut else size.get("height", model_size)),
-            resample=int(fields.get("resample", 2)),
+            resample=int(Image.Resampling(fields.get("resample", 2))),
             shortest_edge=int(size.get("shortest_edge") or size.get("height") or 0) or None if cut else None,
-            mean=tuple(fields.get("image_mean") or cls.mean),
-            std=tuple(fields.get("image_std") or cls.std),
+            mean=_three_numbers(fields.get("image_mean") or cls.mean),
+            std=_three_numbers(fields.get("image_std") or cls.std),
         )
+
+
+def _three_numbers(values: Sequence[float]) -> tuple[float, ...]:
+    red, green, blue = map(float, values)
+    return red, green, blue
 
 
 def load_picture(path: Path) -> Image.Image:
@@ -59,9 +67,9 @@ def load_picture(path: Path) -> Image.Image:
     try:
         with Image.open(path) as picture:
             rgb: Image.Image = picture.convert("RGB")
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ValueError(f"{path}: picture is missing; put it there or use --skip-bad-images") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except _BROKEN as error:
         raise ValueError(f"{path}: broken picture ({error}); replace it or use --skip-bad-images") from error
     return rgb
 
@@ -95,7 +103,7 @@ def _key(paths: Sequence[Path], settings: ImageSettings, *, skip_bad: bool) -> s
     for path in paths:
         try:
             stat = path.stat()
-        except FileNotFoundError:
+        except OSError:
             digest.update(f"{path.name} missing\n".encode())
         else:
             digest.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())

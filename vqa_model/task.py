@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -22,9 +23,11 @@ from vqa_model.answers import NO_LABEL
 from vqa_model.controls import MajorityAnswer
 from vqa_model.data import DataOptions, VQAData
 from vqa_model.dataset import QuestionSet, collate_questions
-from vqa_model.model import FUSIONS, VQAConfig, VQAModel
+from vqa_model.model import VQAConfig, VQAModel
+from vqa_model.options import check_options
 from vqa_model.pictures import load_picture
-from vqa_model.towers import PRESETS, Tower, find_tower, image_settings, load_tokenizer
+from vqa_model.tokenizing import load_tokenizer, longest_text, tokenizer_fingerprint
+from vqa_model.towers import PRESETS, Tower, find_tower, image_settings
 from vqa_model.vqa_score import accuracy, normalise
 
 if TYPE_CHECKING:
@@ -34,14 +37,6 @@ if TYPE_CHECKING:
 
     from vqa_model.vqa_files import Question
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "model": tuple(PRESETS),
-    "towers": ("pretrained", "random"),
-    "fusion": FUSIONS,
-    "objective": ("cross_entropy", "soft_bce"),
-    "evaluate_on": ("eval", "tune"),
-    "control": ("", "question-only", "majority-answer"),
-}
 Batch = dict[str, "Tensor"]
 
 
@@ -69,17 +64,7 @@ class VQATask:
     default_batch_size: ClassVar[int] = 32
 
     def __post_init__(self) -> None:
-        for field, choices in _CHOICES.items():
-            value = getattr(self, field)
-            if value not in choices:
-                raise ValueError(f"{field} {value!r} is not known; choose from {', '.join(map(repr, choices))}")
-        if not 0 < self.fraction <= 1:
-            raise ValueError(
-                f"fraction {self.fraction} is not in (0, 1]; 0.25 takes a quarter of the training pictures"
-            )
-        for field in ("min_count", "max_answers"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} {getattr(self, field)} is below 1")
+        check_options(self)
 
     @property
     def default_epochs(self) -> int:
@@ -104,11 +89,15 @@ class VQATask:
     @cached_property
     def _data(self) -> VQAData:
         names = ("data", "fraction", "split_seed", "min_count", "max_answers", "max_length", "skip_bad_images")
+        longest = longest_text(self._towers["text"])
+        if self.max_length > longest:
+            raise ValueError(f"max_length {self.max_length} is above the text tower's {longest} positions")
         return VQAData(
             options=DataOptions(**{name: getattr(self, name) for name in names}),
             image=image_settings(self._towers["vision"]),
             tokenizer=load_tokenizer(self._towers["text"]),
             pad_id=self._towers["text"].config.pad_token_id or 0,
+            longest=longest,
             blank=self.control == "question-only",
         )
 
@@ -125,10 +114,11 @@ class VQATask:
         return self._data.fingerprint[:12]
 
     def model_fingerprint(self) -> str:
-        """Hash configuration and tower weights, not where they lie."""
+        """Hash configuration, tower weights, tokenizer and image settings, not where they lie."""
         config = self._config.to_dict()
         fusion = {name: config[name] for name in ("fusion", "fusion_dim", "fusion_layers", "fusion_heads")}
-        parts = [fusion, self.control, *(tower.fingerprint() for tower in self._towers.values())]
+        inputs = [asdict(self._data.image), tokenizer_fingerprint(self._data.tokenizer)]
+        parts = [fusion, self.control, inputs, *(tower.fingerprint() for tower in self._towers.values())]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
     @cached_property
@@ -206,6 +196,12 @@ class VQATask:
 
     def evaluate(self, predictions: Sequence[Mapping[str, Any]]) -> tuple[dict[str, float], dict[int, float]]:
         """Official VQA accuracy in 0..1: overall and per answer type; and the score of each question."""
+        counts = Counter(row["id"] for row in predictions)
+        repeated = [question for question, count in counts.items() if count > 1]
+        strange = [question for question in counts if question not in self._data.scored_ids]
+        for ids, what in ((repeated, "repeat a question"), (strange, "are of no evaluation or tune question")):
+            if ids:
+                raise ValueError(f"{len(ids)} predictions {what}, first id {ids[0]!r}; give one for each question")
         scores = {row["id"]: accuracy(row["prediction"], self._data.by_id[row["id"]].answers) for row in predictions}
         if not scores:
             raise ValueError("no predictions to evaluate")

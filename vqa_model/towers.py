@@ -12,13 +12,13 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from vqa_model.families import TEXT_FAMILIES, VISION_FAMILIES, pooler_option
 from vqa_model.pictures import ImageSettings
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
     from torch import nn
     from transformers.configuration_utils import PreTrainedConfig
 
@@ -31,47 +31,91 @@ PRESETS: dict[str, tuple[int, int, int, int, int, int]] = {
     "base": (768, 12, 12, 224, 16, 30522),
     "large": (1024, 24, 16, 224, 16, 30522),
 }
+_DISPENSABLE = ("mask_token", "pooler")  # weights that nothing here reads
 _BLOCK_BYTES = 1 << 22
-_VOCABULARIES = ("vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
 _FILES = ["config.json", "preprocessor_config.json", "*token*", "vocab*", "merges.txt", "*.model"]
 
 
 @dataclass(frozen=True)
 class Tower:
-    """One tower: its configuration and, if it has weights, the folder they are read from."""
+    """One tower: its configuration, its folder if it has one, and whether its weights start at random."""
 
     kind: str
     config: PreTrainedConfig
     folder: Path | None
+    random: bool = False
 
     def load(self) -> nn.Module | None:
-        """Load weights in fp32 without pooler; None where the tower starts at random."""
-        if self.folder is None:
+        """Load weights in fp32 without pooler, ValueError where one is missing; None where the tower is random."""
+        if self.folder is None or self.random:
             return None
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoModel
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # a bar for a local file is noise; downloads have shown theirs before
         option = pooler_option(self.config.model_type)
         try:
-            tower: nn.Module = AutoModel.from_pretrained(
-                self.folder, config=self.config, dtype=torch.float32, local_files_only=True, **option
+            tower: nn.Module
+            tower, found = AutoModel.from_pretrained(
+                self.folder,
+                config=self.config,
+                dtype=torch.float32,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,  # reported below, with the tensor's name
+                output_loading_info=True,
+                **option,
             )
-        except OSError as error:
-            raise ValueError(f"{self.folder}: cannot load the {self.kind} tower: {_first_line(error)}") from error
+        except (OSError, RuntimeError, EOFError, UnpicklingError, SafetensorError) as error:
+            place = _damaged_file(self.folder) or self.folder
+            raise ValueError(f"{place}: cannot load the {self.kind} tower: {first_line(error)}") from error
+        self._check(sorted(found["missing_keys"]), sorted(found["mismatched_keys"]))
         return tower
 
+    def _check(self, missing: list[str], mismatched: list[tuple[str, Any, Any]]) -> None:
+        missing = [name for name in missing if not any(part in name for part in _DISPENSABLE)]
+        if missing:
+            raise ValueError(
+                f"{self.folder}: {len(missing)} weights of the {self.kind} tower missing, first {missing[0]}"
+            )
+        if mismatched:
+            name, stored, wanted = mismatched[0]
+            raise ValueError(
+                f"{self._weights()[0]}: {len(mismatched)} weights do not fit config.json, "
+                f"first {name}: {tuple(stored)}, not {tuple(wanted)}"
+            )
+
+    def _weights(self) -> list[Path]:
+        return _weight_files(self.folder) if self.folder and not self.random else []
+
     def fingerprint(self) -> str:
-        """Hash configuration and weights, not where they lie."""
+        """Hash configuration and weights (none where they are random), not where they lie."""
         digest = hashlib.sha256(json.dumps(_shape(self.config), sort_keys=True, default=str).encode())
-        for file in (
-            sorted(self.folder.glob("*.safetensors")) or sorted(self.folder.glob("*.bin")) if self.folder else ()
-        ):
+        for file in self._weights():
             with file.open("rb") as stream:
                 while block := stream.read(_BLOCK_BYTES):
                     digest.update(block)
         return digest.hexdigest()
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+
+
+def _damaged_file(folder: Path) -> Path | None:
+    """First weight file that cannot be read, or the only one there is."""
+    from safetensors import SafetensorError, safe_open
+
+    files = _weight_files(folder)
+    for file in files:
+        try:
+            if file.suffix == ".safetensors":
+                with safe_open(file, framework="pt"):
+                    pass
+        except (OSError, SafetensorError):
+            return file
+    return files[0] if len(files) == 1 else None
 
 
 def _shape(config: PreTrainedConfig) -> dict[str, Any]:
@@ -79,7 +123,8 @@ def _shape(config: PreTrainedConfig) -> dict[str, Any]:
     return {key: value for key, value in config.to_dict().items() if key not in noise}
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """First line of an error's message, or its type where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
@@ -96,7 +141,7 @@ def checkpoint_folder(source: str, kind: str) -> Path:
     try:
         family = json.loads(config.read_text(encoding="utf-8")).get("model_type")
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
-        raise ValueError(f"{config}: not a checkpoint configuration: {_first_line(error)}") from error
+        raise ValueError(f"{config}: not a checkpoint configuration: {first_line(error)}") from error
     if family not in FAMILIES[kind]:
         known = ", ".join(FAMILIES[kind])
         raise ValueError(f"{config}: family {family!r} cannot be the {kind} tower; it takes one of: {known}")
@@ -112,7 +157,7 @@ def _download(source: str, kind: str) -> Path:
             folder = Path(snapshot_download(source, allow_patterns=[*_FILES, "pytorch_model*.bin*"]))
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"--{kind} {source}: no such folder, and the hub did not give it: {_first_line(error)}"
+            f"--{kind} {source}: no such folder, and the hub did not give it: {first_line(error)}"
         ) from error
     return folder
 
@@ -123,11 +168,15 @@ def find_tower(kind: str, preset: str, source: str, *, random: bool) -> Tower:
         raise ValueError(f"--model {preset!r} is not known; choose from {', '.join(PRESETS)}")
     if not source and preset != "tiny":
         return Tower(kind, preset_config(kind, preset), None)
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     folder = checkpoint_folder(source or str(SHIPPED / kind), kind)
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    return Tower(kind, config, None if random else folder)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError, StrictDataclassError) as error:
+        raise ValueError(f"{folder / 'config.json'}: not a checkpoint configuration: {first_line(error)}") from error
+    return Tower(kind, config, folder, random)
 
 
 def preset_config(kind: str, preset: str, **changes: Any) -> PreTrainedConfig:
@@ -149,28 +198,9 @@ def preset_config(kind: str, preset: str, **changes: Any) -> PreTrainedConfig:
 def image_settings(tower: Tower) -> ImageSettings:
     """How pictures must be cut and scaled for a vision tower."""
     file = tower.folder / "preprocessor_config.json" if tower.folder else None
-    fields = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {}
     size = tower.config.image_size
-    return ImageSettings.from_preprocessor(fields, size if isinstance(size, int) else size[0])
-
-
-def load_tokenizer(tower: Tower) -> Tokenizer:
-    """Load the fast tokenizer that lies with the text tower, or the shipped one for a random tower."""
-    from tokenizers import Tokenizer
-
-    folder = tower.folder or SHIPPED / "text"
-    if (folder / "tokenizer.json").is_file():
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    elif any((folder / name).is_file() for name in _VOCABULARIES):
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
-    else:
-        raise ValueError(
-            f"{folder}: no tokenizer.json (nor {', '.join(_VOCABULARIES)}); save the tokenizer with the tower"
-        )
-    if tokenizer.get_vocab_size() > tower.config.vocab_size:
-        raise ValueError(
-            f"{folder}: the tokenizer has {tokenizer.get_vocab_size()} pieces, the tower only {tower.config.vocab_size}"
-        )
-    return tokenizer
+    try:
+        fields = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {}
+        return ImageSettings.from_preprocessor(fields, size if isinstance(size, int) else size[0])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{file}: not a preprocessor configuration: {first_line(error)}") from error

@@ -6,6 +6,7 @@ import torch
 
 from vqa_model.picture_world import Settings
 from vqa_model.task import VQATask
+from vqa_model.vqa_score import normalise
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,10 @@ def test_a_fraction_keeps_the_vocabulary_to_its_own_training_part(task):
     small = replace(task, fraction=0.3)
     assert small.data_fingerprint() != task.data_fingerprint()
     assert len(small.train_set()) < len(task.train_set())
+    for one in (task, small):
+        vocabulary = set(one.build_model().config.id2label.values())
+        assert vocabulary
+        assert vocabulary <= {normalise(question.majority) for question in one.train_set().questions}
 
 
 def test_options_are_json_values_and_bad_ones_are_refused(task):
@@ -67,9 +72,17 @@ def test_options_are_json_values_and_bad_ones_are_refused(task):
         ({"objective": "mse"}, "choose from 'cross_entropy', 'soft_bce'"),
         ({"min_count": 0}, "below 1"),
         ({"evaluate_on": "train"}, "choose from 'eval', 'tune'"),
+        ({"max_length": 2}, "max_length 2 is below 3; 0 fits"),
+        ({"max_length": -1}, "max_length -1 is below 3"),
+        ({"fraction": "0.5"}, "fraction '0.5' is of type str; it takes float"),
+        ({"min_count": 2.5}, "min_count 2.5 is of type float; it takes int"),
+        ({"data": None}, "data None is of type NoneType; it takes str"),
+        ({"skip_bad_images": 1}, "skip_bad_images 1 is of type int; it takes bool"),
     ):
         with pytest.raises(ValueError, match=message):
             replace(task, **change)
+    with pytest.raises(ValueError, match=r"max_length 999 is above the text tower's \d+ positions"):
+        replace(task, max_length=999).prepare()
 
 
 def test_a_batch_sends_each_picture_once(task):
@@ -104,6 +117,33 @@ def test_perfect_predictions_score_high_and_wrong_ones_nothing(task):
     assert task.evaluate([row | {"prediction": "giraffe"} for row in right])[0]["vqa_accuracy"] == 0.0
     with pytest.raises(ValueError, match="no predictions"):
         task.evaluate([])
+    with pytest.raises(ValueError, match=f"1 predictions repeat a question, first id {right[2]['id']}"):
+        task.evaluate([*right, right[2]])
+    learnt = task.train_set()[0]["id"]
+    for strange in (learnt, -1):
+        with pytest.raises(
+            ValueError, match=f"1 predictions are of no evaluation or tune question, first id {strange}"
+        ):
+            task.evaluate([*right, {"id": strange, "prediction": "yes"}])
+
+
+def test_a_loaded_text_tower_takes_the_mask_ready_made(task, monkeypatch):
+    model = task.build_model().eval()
+    batch = batch_of(task, task.train_set())
+    batch = {name: batch[name] for name in ("pixel_values", "input_ids", "attention_mask", "picture_index")}
+    masks = []
+    hook = model.text.register_forward_pre_hook(
+        lambda _, __, given: masks.append(given["attention_mask"]), with_kwargs=True
+    )
+    with torch.no_grad():
+        ready = model(**batch).logits
+        hook.remove()
+        flat = model.text.forward
+        monkeypatch.setattr(
+            model.text, "forward", lambda input_ids, attention_mask: flat(input_ids, attention_mask[:, 0, 0].long())
+        )
+        torch.testing.assert_close(model(**batch).logits, ready, rtol=0, atol=1e-5)
+    assert [mask.dim() for mask in masks] == [4]
 
 
 def test_predictions_have_all_fields(task, model):

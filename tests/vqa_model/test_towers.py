@@ -24,7 +24,8 @@ from transformers import (
 )
 
 from vqa_model.task import VQATask
-from vqa_model.towers import SHIPPED, checkpoint_folder, find_tower, load_tokenizer, preset_config
+from vqa_model.tokenizing import load_tokenizer
+from vqa_model.towers import SHIPPED, checkpoint_folder, find_tower, preset_config
 from vqa_model.wordpieces import make_tokenizer
 
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}

@@ -1,0 +1,46 @@
+"""Checks of the task's options: type, choice and range, each refused in one line that says what fits.
+
+They run when a task is made, before any file is read; what depends on a tower or on the data is
+checked where that is known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from vqa_model.model import FUSIONS
+from vqa_model.towers import PRESETS
+
+if TYPE_CHECKING:
+    from vqa_model.task import VQATask
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "model": tuple(PRESETS),
+    "towers": ("pretrained", "random"),
+    "fusion": FUSIONS,
+    "objective": ("cross_entropy", "soft_bce"),
+    "evaluate_on": ("eval", "tune"),
+    "control": ("", "question-only", "majority-answer"),
+}
+SHORTEST_TEXT = 3  # a word piece between the two that open and close every question
+
+
+def check_options(task: VQATask) -> None:
+    """Raise ValueError for the first option of a wrong type or value."""
+    for field in fields(task):
+        value, kind = getattr(task, field.name), type(field.default)
+        fits = type(value) is kind or (kind is float and type(value) is int)
+        if not fits:
+            raise ValueError(f"{field.name} {value!r} is of type {type(value).__name__}; it takes {kind.__name__}")
+    for name, choices in CHOICES.items():
+        value = getattr(task, name)
+        if value not in choices:
+            raise ValueError(f"{name} {value!r} is not known; choose from {', '.join(map(repr, choices))}")
+    if not 0 < task.fraction <= 1:
+        raise ValueError(f"fraction {task.fraction} is not in (0, 1]; 0.25 takes a quarter of the training pictures")
+    for name in ("min_count", "max_answers"):
+        if getattr(task, name) < 1:
+            raise ValueError(f"{name} {getattr(task, name)} is below 1")
+    if task.max_length and task.max_length < SHORTEST_TEXT:
+        raise ValueError(f"max_length {task.max_length} is below {SHORTEST_TEXT}; 0 fits the training questions")
