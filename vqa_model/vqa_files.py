@@ -106,6 +106,13 @@ def read_part(folder: Path, name: str) -> Part:
                 f"{other_file}: {len(missing)} {what}s are missing, the first for question {missing[0]}; "
                 "take both files from the same release"
             )
+    for question_id, record in asked.items():
+        pictured = annotated[question_id].get("image_id", record["image_id"])
+        if pictured != record["image_id"]:
+            raise ValueError(
+                f"{annotation_file}: question {question_id} is on image {pictured}, but {question_file.name} "
+                f"says {record['image_id']}; take both files from the same release"
+            )
     questions = tuple(
         Question(
             id=question_id,

@@ -60,3 +60,9 @@ def data(tmp_path):
         ]
         write_part(folder, name, rows)
     return folder
+
+
+@pytest.fixture
+def write():
+    """`write_part`, for tests that need other questions than `data` has."""
+    return write_part

@@ -1,5 +1,7 @@
 import json
 import re
+import shutil
+import struct
 
 import pytest
 from hypothesis import given
@@ -64,6 +66,16 @@ BAD_FILES = {
         lambda file: edit(file, lambda c: c["annotations"][0]["answers"].__setitem__(0, "a")),
         "question 10 has an answer without text",
     ),
+    "other image": (
+        ANNOTATIONS,
+        lambda file: edit(file, lambda c: c["annotations"][2].update(image_id=9)),
+        "question 20 is on image 9, but .* says 2",
+    ),
+    "no folder of pictures": (
+        "train2014/COCO_train2014_000000000001.jpg",
+        lambda file: (shutil.rmtree(file.parent), file.parent.write_text("not unzipped")),
+        "picture is missing",
+    ),
     "repeated": (QUESTIONS, lambda file: edit(file, repeat), "repeats question 10"),
     "missing picture": ("train2014/COCO_train2014_000000000007.jpg", lambda file: file.unlink(), "picture is missing"),
     "broken picture": (
@@ -105,6 +117,32 @@ def test_bad_pictures_can_be_skipped(data):
     assert 7 not in shown
     assert 102 not in shown
     assert len(shown) == 32
+
+
+@pytest.mark.parametrize("error", [ValueError("bad"), struct.error("bad"), EOFError("bad"), SyntaxError("bad")])
+def test_whatever_pil_raises_is_a_broken_picture(data, monkeypatch, error):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr("vqa_model.pictures.Image.open", fail)
+    path = data / "train2014" / "COCO_train2014_000000000001.jpg"
+    with pytest.raises(ValueError, match=r"0001\.jpg: broken picture \(bad\)"):
+        load_picture(path)
+    assert decode_pictures([path], ImageSettings(size=8), skip_bad=True).bad == {path.name}
+
+
+def test_evaluation_never_depends_on_the_fraction(data, write):
+    rows = [(7000 + i, i, "what is this", ["a"] * 10) for i in (*range(1, 31), *range(101, 105))]
+    write(data, "val", rows)
+    for fraction in (1.0, 0.3):
+        task = VQATask(data=str(data), fraction=fraction)
+        assert {question.image_id for question in task.eval_set().questions} == {101, 102, 103, 104}
+
+
+def test_a_question_id_may_not_be_in_both_parts(data, write):
+    write(data, "val", [(10, 101, "what is this", ["a"] * 10)])
+    with pytest.raises(ValueError, match=r"data: 1 question ids are in both parts, first 10"):
+        VQATask(data=str(data)).prepare()
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA", "1", "I;16"])
