@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from bench.spec import Kind, RunSpec
-from strategies import NamedPlan, compose
+from strategies import NamedPlan, baseline
+
+BASELINE: Final = baseline()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,21 +27,19 @@ class Rules:
 
 def with_baseline(plans: Sequence[NamedPlan], *, wanted: bool) -> list[NamedPlan]:
     """The plans with full fine-tuning in front, unless it is there already or not wanted."""
-    baseline = compose("full")
-    rest = [named for named in plans if named.plan != baseline]
+    rest = [named for named in plans if named.plan != BASELINE]
     if len(rest) == len(plans) and not wanted:
         return list(plans)
-    return [NamedPlan(str(baseline), baseline), *rest]
+    return [NamedPlan(str(BASELINE), BASELINE), *rest]
 
 
 def build_matrix(plans: Sequence[NamedPlan], prepared: Mapping[str, Any], rules: Rules) -> list[RunSpec]:
     """Every run of the sweep, in the order it will be run."""
-    baseline = compose("full")
     shared = setting(prepared["main"], rules)
     specs = []
     for seed in rules.seeds:
         for named in plans:
-            kind: Kind = "baseline" if named.plan == baseline else "run"
+            kind: Kind = "baseline" if named.plan == BASELINE else "run"
             asked = rules.lr_for_all or kind == "run" or len(plans) == 1
             lr = rules.lr if asked else None
             spec = run_spec(
@@ -52,7 +52,7 @@ def build_matrix(plans: Sequence[NamedPlan], prepared: Mapping[str, Any], rules:
             )
         for name, control in prepared["controls"].items():
             rules_here = dataclasses.replace(rules, seeds=[seed], lr=None)
-            spec = run_spec(NamedPlan(str(baseline), baseline), prepared["device"], control, rules_here)
+            spec = run_spec(NamedPlan(str(BASELINE), BASELINE), prepared["device"], control, rules_here)
             specs.append(dataclasses.replace(spec, kind="control", setting=shared, strategy=name))
     return specs
 

@@ -62,6 +62,8 @@ def run(spec: RunSpec, folder: Path, emit: EventWriter) -> None:
         training.run(loader, tune_items)
     finally:
         emit("measured", **training_figures(training, len(train_items), tuned.setup_seconds))
+    if tuned.skipped_steps() == training.step:
+        raise DivergedError("every update was skipped: the gradients overflowed in fp16")
     with clock.section("eval"):
         started = clock.elapsed("eval")
         predictions = predict(tuned, task, eval_items, spec.batch_size)

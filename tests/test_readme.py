@@ -5,7 +5,8 @@ import shlex
 import subprocess
 import sys
 
-from bench.cli import make_parser, make_request
+from bench.arguments import make_parser
+from bench.cli import make_request
 
 
 def test_the_python_in_the_readme_runs(root, tmp_path):

@@ -1,13 +1,15 @@
 """The command line as people meet it: frozen, quick, and one clear line for every mistake."""
 
 import csv
+import signal
 import subprocess
 import sys
 import time
 
 import pytest
 
-from bench.cli import make_parser, make_request
+from bench.arguments import make_parser
+from bench.cli import make_request
 
 FAULTY = "tests.bench.faulty_task:FaultyTask"
 
@@ -79,6 +81,10 @@ def test_a_mistake_gets_one_clear_line(root, tmp_path, arguments, words):
     done, _ = call(root, *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+    pointer = [line for line in done.stderr.splitlines() if set(line) <= set(" ^")]
+    assert len(done.stderr.splitlines()) - 2 * len(pointer) == 1, (
+        "one line, and where it helps a pointer into the words"
+    )
     for word in words:
         assert word in done.stderr
     assert list(tmp_path.iterdir()) == []
@@ -148,6 +154,33 @@ def test_a_sweep_with_every_kind_of_ending(root, tmp_path):
     record.write_text(record.read_text()[:40])
     done, _ = call(root, *arguments)
     assert (done.returncode, str(record) in done.stderr) == (2, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sweep_ends_its_run_keeps_results_and_goes_on(root, tmp_path, number):
+    out = tmp_path / "out"
+    task = f"{FAULTY}(fault='hang', at_step=30)"
+    command = [sys.executable, str(root / "run_matrix.py"), "--task", task, "--strategies", "freeze", "--out", str(out)]
+    sweep = subprocess.Popen([*command, "--no-baseline"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    events = wait_for(lambda: [p for p in out.glob("runs/*/events.jsonl") if '"name": "train"' in p.read_text()])
+    second = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (second.returncode, "another sweep is writing there" in second.stderr) == (2, True)
+    sweep.send_signal(number)
+    _, errors = sweep.communicate(timeout=30)
+    assert (sweep.returncode, "goes on from there" in errors) == (130, True)
+    assert (out / "runs.csv").read_text().count("\n") == 1, "no record of the run that was interrupted"
+    assert not list(events[0].parent.glob("record.json"))
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(events[0].parent) not in listed, "the run was ended with its sweep"
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return found
 
 
 def test_options_reach_the_request(tmp_path):
