@@ -31,6 +31,7 @@ TEXT_FAMILIES = {
     "modernbert": False,
 }
 ROBERTA_FAMILIES = ("roberta", "xlm-roberta", "camembert", "mpnet")
+SLIDING_FAMILIES = ("modernbert",)  # some layers see a window only, so the tower must make its own masks
 
 
 def pooler_option(model_type: str) -> dict[str, bool]:

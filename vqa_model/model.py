@@ -19,7 +19,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
-from vqa_model.families import pooler_option
+from vqa_model.families import SLIDING_FAMILIES, pooler_option
 from vqa_model.fusion import AnswerHead, ConcatFusion, CrossAttentionFusion
 
 if TYPE_CHECKING:
@@ -133,6 +133,7 @@ class VQAModel(PreTrainedModel):
         # SDPA takes the mask ready-made; left to the tower, it is inspected first, which waits for the GPU.
         config: Any = self.text.config  # the tower's own: a loaded tower does not share the model's
         sdpa = config._attn_implementation == "sdpa"  # noqa: SLF001 -- transformers' own name
+        sdpa = sdpa and config.model_type not in SLIDING_FAMILIES
         mask = attention_mask[:, None, None, :].bool() if sdpa else attention_mask
         text = self.text(input_ids=input_ids, attention_mask=mask).last_hidden_state
         return VQAOutput(logits=self.head(self.fusion(text, attention_mask, image)))
