@@ -64,19 +64,25 @@ def run(spec: RunSpec, folder: Path, emit: EventWriter) -> None:
         emit("measured", **training_figures(training, len(train_items), tuned.setup_seconds))
     if tuned.skipped_steps() == training.step:
         raise DivergedError("every update was skipped: the gradients overflowed in fp16")
-    with clock.section("eval"):
-        started = clock.elapsed("eval")
-        predictions = predict(tuned, task, eval_items, spec.batch_size)
-        seconds = clock.elapsed("eval") - started
-    if not all(math.isfinite(p["probability"]) for p in predictions):
-        raise DivergedError("predictions are not finite after the last update")
-    emit("measured", eval_seconds=seconds, eval_samples_per_second=len(eval_items) / seconds)
-    report_scores(task, predictions, folder, emit)
+    evaluate(training, eval_items, folder)
     with clock.section("save"):
         saved = tuned.save(folder / "weights")
     emit("measured", saved_bytes=saved)
     measured = probe(tuned.model, tuned.optimizer, lambda: tuned.step(task.loss, training.largest_batch), device)
     emit("measured", **measured)
+
+
+def evaluate(training: Training, items: Sequence[Any], folder: Path) -> None:
+    """Predict the evaluation set, time it, score it."""
+    clock, emit = training.clock, training.emit
+    with clock.section("eval"):
+        started = clock.elapsed("eval")
+        predictions = predict(training.tuned, training.task, items, training.batch_size)
+        seconds = clock.elapsed("eval") - started
+    if not all(math.isfinite(p["probability"]) for p in predictions):
+        raise DivergedError("predictions are not finite after the last update")
+    emit("measured", eval_seconds=seconds, eval_samples_per_second=len(items) / seconds)
+    report_scores(training.task, predictions, folder, emit)
 
 
 def total_steps(spec: RunSpec, num_items: int) -> int:
