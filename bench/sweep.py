@@ -178,6 +178,7 @@ def show(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
     """Print the table and draw the figures."""
     print()
     print_results(rows)
+    sys.stdout.flush()  # the report's lines come after the table, also in a file
     drawn = subprocess.run([sys.executable, "-m", "report", "all", str(out)], env=child_environment({}), check=False)
     if drawn.returncode == 0:
         print(f"\nCSVs, figures and summary: {out}")

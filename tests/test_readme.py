@@ -1,5 +1,6 @@
 """What the README shows is executed: its Python as it stands, its commands as far as parsing them."""
 
+import csv
 import re
 import shlex
 import subprocess
@@ -30,3 +31,27 @@ def test_the_commands_in_the_readme_are_understood(root):
     for command in commands:
         arguments = shlex.split(command)
         assert make_request(make_parser().parse_args(arguments), arguments).plans
+
+
+def test_the_table_in_the_readme_is_the_committed_sweep(root):
+    with (root / "results" / "embedded" / "runs.csv").open() as file:
+        rows = {row["strategy"]: row for row in csv.DictReader(file)}
+    lines = re.findall(
+        r"^\| (\w[\w+]*) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) s", (root / "README.md").read_text(), re.M
+    )
+    assert len(lines) == 8
+    for name, *figures in lines:
+        row = rows[name]
+        measured = [100 * float(row[key]) for key in ("vqa_accuracy", "accuracy", "f1_macro")]
+        assert [float(f) for f in figures] == [round(m, 1) for m in (*measured, float(row["ttt_seconds"]))], name
+
+
+def test_the_committed_sweep_meets_what_the_default_is_built_for(root):
+    with (root / "results" / "embedded" / "runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["status"] for row in rows} == {"ok"}
+    accuracy = {row["strategy"]: float(row["accuracy"]) for row in rows}
+    recipes = [accuracy[row["strategy"]] for row in rows if row["kind"] != "control"]
+    assert 0.78 <= accuracy["full"] <= 0.95
+    assert accuracy["full"] - accuracy["question-only"] >= 0.25
+    assert max(recipes) - min(recipes) >= 0.04
