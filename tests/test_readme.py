@@ -37,7 +37,7 @@ def test_the_table_in_the_readme_is_the_committed_sweep(root):
     with (root / "results" / "embedded" / "runs.csv").open() as file:
         rows = {row["strategy"]: row for row in csv.DictReader(file)}
     lines = re.findall(
-        r"^\| (\w[\w+]*) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) s", (root / "README.md").read_text(), re.M
+        r"^\| (\w[\w+]*) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) s", (root / "README.md").read_text(), re.MULTILINE
     )
     assert len(lines) == 8
     for name, *figures in lines:
