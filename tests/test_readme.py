@@ -36,9 +36,8 @@ def test_the_commands_in_the_readme_are_understood(root):
 def test_the_table_in_the_readme_is_the_committed_sweep(root):
     with (root / "results" / "embedded" / "runs.csv").open() as file:
         rows = {row["strategy"]: row for row in csv.DictReader(file)}
-    lines = re.findall(
-        r"^\| (\w[\w+]*) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) s", (root / "README.md").read_text(), re.MULTILINE
-    )
+    line = re.compile(r"^\| (\w[\w+]*) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) s", re.MULTILINE)
+    lines = line.findall((root / "README.md").read_text())
     assert len(lines) == 8
     for name, *figures in lines:
         row = rows[name]
