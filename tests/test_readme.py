@@ -54,3 +54,6 @@ def test_the_committed_sweep_meets_what_the_default_is_built_for(root):
     assert 0.78 <= accuracy["full"] <= 0.95
     assert accuracy["full"] - accuracy["question-only"] >= 0.25
     assert max(recipes) - min(recipes) >= 0.04
+    with (root / "results" / "embedded-random-towers" / "runs.csv").open() as file:
+        random = {row["strategy"]: float(row["accuracy"]) for row in csv.DictReader(file)}
+    assert accuracy["full"] - random["full"] >= 0.08
