@@ -79,3 +79,10 @@ def test_markdown_links_lead_somewhere(root):
     for page in [*root.glob("*.md"), *(root / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_committed_results_name_no_place_of_a_machine(root):
+    listed = subprocess.run(["git", "ls-files", "results"], cwd=root, capture_output=True, text=True, check=True)
+    for name in listed.stdout.split():
+        if name.endswith((".json", ".csv", ".md", ".svg")):
+            assert not re.search(r"(/home/|/tmp/|/root/|/Users/|_name_or_path)", (root / name).read_text()), name

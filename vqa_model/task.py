@@ -219,7 +219,10 @@ class VQATask:
         with torch.device("meta"):
             model = VQAModel(self._config)
         counts = {name or "all": sum(p.numel() for p in module.parameters()) for name, module in model.named_modules()}
-        return {"configuration": self._config.to_diff_dict(), "parameters": {k: v for k, v in counts.items() if v}}
+        configuration = self._config.to_diff_dict()
+        for tower in ("vision_config", "text_config"):
+            configuration[tower].pop("_name_or_path", None)  # where it lay says nothing about what it is
+        return {"configuration": configuration, "parameters": {k: v for k, v in counts.items() if v}}
 
     def examples(self, n: int) -> list[dict[str, Any]]:
         """Describe the first `n` evaluation questions on different pictures: image, question, answers."""
