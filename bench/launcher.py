@@ -143,7 +143,8 @@ def write_record(spec: RunSpec, folded: Folded, folder: Path, surroundings: Surr
         "batch_size": spec.batch_size, "lr": spec.lr, "head_lr": spec.head_lr,
         "created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }  # fmt: skip
-    row |= {f"{name}_seconds": folded.sections[name]["seconds"] for name in ("load",) if name in folded.sections}
+    if "load" in folded.sections:
+        row["load_seconds"] = folded.sections["load"]["seconds"]
     row |= _training_peaks(folded) | folded.row | surroundings.columns
     row |= {key: folded.environment.get(key) for key in ("gpu_name", "environment_hash")}
     memory = {k.removesuffix("_bytes"): row[k] for k in row if k in _MEMORY_COLUMNS}

@@ -63,7 +63,8 @@ def run_sweep(request: Request) -> list[dict[str, Any]]:
     prepared = prepare(request, plans)
     specs = build_matrix(plans, prepared, request.rules)
     if request.dry_run:
-        print_matrix(specs, {spec.run_id for spec in specs if is_done(request.out, spec)})
+        print_matrix(specs, {spec.run_id for spec in specs if finished(request.out, spec.run_id)})
+        shutil.rmtree(prepared["side_files"].parent)
         return []
     batch_size = request.rules.batch_size or prepared["main"]["batch_size"]
     if batch_size > prepared["train_samples"]:
@@ -72,7 +73,7 @@ def run_sweep(request: Request) -> list[dict[str, Any]]:
     with claim(request.out, request.command) as lock:
         write_json(request.out / "strategies.json", cards(plans))
         shutil.copytree(prepared["side_files"], request.out, dirs_exist_ok=True)
-        shutil.rmtree(prepared["side_files"])
+        shutil.rmtree(prepared["side_files"].parent)
         try:
             run_all(specs, request, prepared, lock)
         finally:  # an interrupted sweep has its CSVs too
@@ -145,7 +146,7 @@ def run_all(specs: Sequence[RunSpec], request: Request, prepared: Mapping[str, A
     surroundings = Surroundings(
         sweep=request.out.name, columns=columns, timeout_seconds=request.timeout_seconds, inherited=(lock,)
     )
-    todo = [spec for spec in specs if request.force or not is_done(request.out, spec)]
+    todo = [spec for spec in specs if request.force or not finished(request.out, spec.run_id)]
     if len(todo) < len(specs):
         done = f"{len(specs) - len(todo)} of {len(specs)} runs are finished already in {request.out}"
         print(f"{done} (--force runs them again)")
@@ -167,11 +168,6 @@ def run_all(specs: Sequence[RunSpec], request: Request, prepared: Mapping[str, A
         display.close()
     if todo:
         print(f"{len(todo)} runs in {duration(time.monotonic() - started)}")
-
-
-def is_done(out: Path, spec: RunSpec) -> bool:
-    """Whether nothing is left to do for a run; refusals are not final, so they are looked at anew every time."""
-    return finished(out, spec.run_id)
 
 
 def show(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
