@@ -11,6 +11,8 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
+from strategies.protocol import defaults
+
 if TYPE_CHECKING:
     from strategies.protocol import Strategy
 
@@ -19,7 +21,10 @@ PAPER = re.compile(r"https?://\S+[\w/]|arXiv:\d{4}\.\d{4,5}")
 
 def options_text(strategy: type[Strategy]) -> str:
     """Give the options with their defaults as they would be typed: `r=8, alpha=16`."""
-    return ", ".join(f"{option.name}={option.default!r}" for option in dataclasses.fields(strategy))
+    return ", ".join(
+        f"{option}=…" if default is dataclasses.MISSING else f"{option}={default!r}"
+        for option, default in defaults(strategy).items()
+    )
 
 
 def card(strategy: type[Strategy]) -> dict[str, Any]:

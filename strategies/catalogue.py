@@ -9,17 +9,17 @@ from __future__ import annotations
 from functools import cache
 from importlib.metadata import entry_points
 
-from strategies.amp import Amp
-from strategies.checkpointing import Checkpointing
-from strategies.compiling import Compile
 from strategies.errors import PlanError
-from strategies.freeze import Freeze
-from strategies.full import Full
-from strategies.int8 import Int8
-from strategies.lora import Lora
-from strategies.nf4 import Nf4
+from strategies.memory.checkpointing import Checkpointing
+from strategies.numerics.amp import Amp
+from strategies.numerics.int8 import Int8
+from strategies.numerics.nf4 import Nf4
 from strategies.protocol import Strategy
 from strategies.recipes import RECIPES
+from strategies.speed.compiling import Compile
+from strategies.weights.freeze import Freeze
+from strategies.weights.full import Full
+from strategies.weights.lora import Lora
 
 GROUP = "tunematrix.strategies"
 OWN: tuple[type[Strategy], ...] = (Full, Freeze, Lora, Amp, Int8, Nf4, Checkpointing, Compile)

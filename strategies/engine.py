@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING
 from strategies.errors import PlanError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     import torch
     from torch import Tensor, nn
-
-    from strategies.layout import Layout
 
 
 def torch_dtype(precision: str) -> torch.dtype:
@@ -76,10 +74,9 @@ class Engine:
         """Count the updates that the loss scaler skipped; synchronises."""
         return int(self._skipped)
 
-    def full_state(self, layout: Layout) -> dict[str, Tensor]:
-        """Give, whole, what a fresh base lacks: parameters that train or are new, and persistent buffers."""
-        named = dict(self.model.named_parameters())
-        state = {name: p.detach() for name, p in named.items() if p.requires_grad or layout.is_new(name)}
+    def full_state(self, names: Collection[str]) -> dict[str, Tensor]:
+        """Give, whole, what a fresh base lacks: the parameters `names`, and persistent buffers."""
+        state = {name: p.detach() for name, p in self.model.named_parameters() if name in names}
         packed = [name for name, tensor in state.items() if not tensor.is_floating_point()]
         if packed:
             raise PlanError(f"{packed[0]!r} is quantised and belongs to a new part, which cannot be saved")

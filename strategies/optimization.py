@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from strategies.full import Full
-from strategies.protocol import FROZEN, WEIGHTS, Strategy
+from strategies.protocol import FROZEN, WEIGHTS, Strategy, defaults
+from strategies.weights.full import Full
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +52,7 @@ def plan_rates(members: Sequence[Strategy]) -> Rates:
 
 def head_rates(weights: Sequence[Strategy]) -> list[float]:
     """Give the head's rate as set by the members: those who differ from their default, else the default."""
-    rates = [(float(vars(member)["head_lr"]), float(vars(type(member)())["head_lr"])) for member in weights]
+    rates = [(float(vars(member)["head_lr"]), float(defaults(type(member))["head_lr"])) for member in weights]
     return list(dict.fromkeys(rate for rate, default in rates if rate != default)) or [rates[0][0]]
 
 

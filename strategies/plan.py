@@ -18,15 +18,15 @@ from strategies.blocks import call_children
 from strategies.catalogue import catalogue
 from strategies.engine import Engine
 from strategies.errors import PlanError, closest_first
-from strategies.full import Full
 from strategies.grammar import Call, parse_sums
 from strategies.layout import Layout, lay_out
 from strategies.optimization import Rates, adamw, parameter_groups, plan_rates, weights_members
 from strategies.problems import Problem, find_problems
-from strategies.protocol import Context, State, Strategy, build
+from strategies.protocol import Context, State, Strategy, build, defaults
 from strategies.recipes import RECIPES
 from strategies.storage import put_back, read_facts
 from strategies.tuned import Tuned
+from strategies.weights.full import Full
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,15 +83,16 @@ class Plan:
         return facts
 
     def transform(
-        self, model: nn.Module, *, device: torch.device | str = "cpu", head: str | None = None, seed: int = 0
-    ) -> Context:
+        self, model: nn.Module, *, device: torch.device | str = "cpu", head: str | None = None, seed: int = 0,
+        total_steps: int | None = None,
+    ) -> Context:  # fmt: skip
         """Change the structure only, on CPU or meta; `PlanError` for a plan with problems."""
         import torch
 
         problems = self.problems(device, model, head)
         if problems:
             raise PlanError(f"{self}: " + "; ".join(problem.reason for problem in problems))
-        context = Context(lay_out(model, head), torch.device(device), self.facts(device), seed)
+        context = Context(lay_out(model, head), torch.device(device), self.facts(device), seed, total_steps)
         for member in self.members:
             member.transform(model, context)
         call_children(model)
@@ -103,11 +104,13 @@ class Plan:
     ) -> Tuned:  # fmt: skip
         """Make `model` ready in place: structure, device, optimizer. `lr`, `head_lr` replace the plan's rates."""
         import torch
+        from torch.utils.weak import WeakIdKeyDictionary
 
         for package in {package for member in self.members for package in member.packages}:
             importlib.import_module(package)
+        of_base = WeakIdKeyDictionary(dict.fromkeys(model.parameters()))
         start = _now(device)
-        context = self.transform(model, device=device, head=head, seed=seed)
+        context = self.transform(model, device=device, head=head, seed=seed, total_steps=total_steps)
         transformed = _now(device)
         model.to(context.device)
         moved = _now(device)
@@ -121,8 +124,13 @@ class Plan:
         engine = Engine(context.device, str(context.facts["precision"]))
         model, optimizer = engine.prepare(model.train(), make)
         torch.manual_seed(seed)  # the same random stream of training for every plan, whatever set-up drew
-        state = State(model, optimizer, context.device, total_steps)
-        return Tuned(self, engine, context, state, setup if self.members else 0.0)
+        state = State(model, optimizer, context.device, total_steps, context.kept)
+        own = frozenset(
+            name
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad or context.layout.is_new(name) or _is_added(parameter, of_base)
+        )
+        return Tuned(self, engine, context, state, own=own, setup_seconds=setup if self.members else 0.0)
 
     def _optimizer_factory(self, layout: Layout, lr: float | None, head_lr: float | None) -> Any:
         """Give `model -> optimizer`, with the members' changes to groups and factory."""
@@ -188,8 +196,9 @@ def load(folder: Path, model: nn.Module, *, device: torch.device | str = "cpu") 
     """Apply a saved plan to a freshly built base `model` and put the tuned tensors back."""
     facts = read_facts(folder)
     plan = Plan.of([part for member in facts["members"] for part in _expand(Call(member.pop("name"), member))])
-    tuned = plan.apply(model, device=device, head=facts["head"], seed=facts["seed"])
-    put_back(folder, model, tuned.engine.full_state(tuned.context.layout))
+    steps = facts.get("total_steps")
+    tuned = plan.apply(model, device=device, head=facts["head"], seed=facts["seed"], total_steps=steps)
+    put_back(folder, model, tuned.full_state())
     return tuned
 
 
@@ -218,9 +227,14 @@ def _fields(member: Strategy) -> dict[str, Any]:
 
 
 def _label(member: Strategy) -> str:
-    fields, defaults = _fields(member), _fields(type(member)())
-    changed = [f"{key}={value!r}" for key, value in fields.items() if value != defaults[key]]
+    plain = {"name": member.name, **defaults(type(member))}
+    changed = [f"{key}={value!r}" for key, value in _fields(member).items() if value != plain[key]]
     return f"{member.name}({', '.join(changed)})" if changed else member.name
+
+
+def _is_added(parameter: nn.Parameter, of_base: Any) -> bool:
+    """Say whether a plan added this parameter (a quantised copy of a base weight is none)."""
+    return parameter not in of_base and parameter.is_floating_point()
 
 
 def _now(device: torch.device | str) -> float:

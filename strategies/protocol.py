@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import math
-import types
 import typing
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from strategies.errors import PlanError, closest_first
+from strategies.options import conform, described
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,7 +29,8 @@ Kind = Literal["weights", "numerics", "memory", "speed", "update", "data"]
 
 EVERYTHING = "*"  # the whole model, head and fusion included
 WEIGHTS = "weights"  # the slot of what decides which weights train, and with which rate
-FROZEN_BASE = "a frozen base"  # capability: no original weight of the scope trains
+ADAPTER_PACKAGES = ("peft", "bitsandbytes")
+FROZEN_BASE = "a frozen base"  # capability: no original weight matrix of the scope trains
 FROZEN = "nothing trains"  # capability: no weight of the scope trains, original or added
 
 
@@ -42,6 +42,8 @@ class Context:
     device: torch.device
     facts: Mapping[str, str | int] = field(default_factory=dict)
     seed: int = 0
+    total_steps: int | None = None
+    kept: dict[Strategy, Any] = field(default_factory=dict)  # what a member keeps from hook to hook
 
 
 @dataclass
@@ -52,6 +54,7 @@ class State:
     optimizer: torch.optim.Optimizer
     device: torch.device
     total_steps: int | None
+    kept: dict[Strategy, Any] = field(default_factory=dict)  # the context's
     step: int = 0
 
 
@@ -70,10 +73,12 @@ class Strategy:
     works_on_move: ClassVar[bool] = False  # its work happens while the model moves to the device
 
     def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
+        hints = typing.get_type_hints(type(self), include_extras=True)
         for option in dataclasses.fields(self):
-            value = _conform(self, option.name, getattr(self, option.name), hints[option.name])
-            object.__setattr__(self, option.name, value)
+            value, hint = getattr(self, option.name), hints[option.name]
+            fits, kept = conform(value, hint)
+            self.require(fits, f"{option.name}={value!r} should be {described(hint)}")
+            object.__setattr__(self, option.name, kept)
 
     def require(self, condition: bool, message: str) -> None:
         """Refuse a hyper-parameter with a `PlanError` that names the strategy."""
@@ -82,8 +87,9 @@ class Strategy:
 
     # facts -------------------------------------------------------------------------------------------------
     def where(self) -> str | None:
-        """Name the scope it acts on: a scope, prefix or glob; `None` = all but head and fusion; `"*"` = all."""
-        return EVERYTHING
+        """Name the scope it acts on: its option `scope` (`None` = all but head and fusion); without one all (`"*"`)."""
+        where: str | None = vars(self).get("scope", EVERYTHING)
+        return where
 
     def capabilities(self) -> frozenset[str]:
         """Say what it provides for its scope with these options (by default: `provides`)."""
@@ -138,9 +144,9 @@ class Strategy:
     def before_step(self, state: State) -> None:
         """Run before the forward pass of an update."""
 
-    def extra_loss(self, model: nn.Module) -> Tensor | None:
+    def extra_loss(self, state: State) -> Tensor | None:
         """Give a term to add to the loss, or `None`."""
-        del model
+        del state
         return None
 
     def after_update(self, state: State) -> None:
@@ -152,22 +158,9 @@ class Strategy:
         return nullcontext()
 
 
-def _conform(owner: Strategy, option: str, value: object, hint: Any) -> object:
-    """Check `value` against a field's type; ints become floats and lists tuples where those are meant."""
-    choices = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    for choice in choices:
-        if choice is float and isinstance(value, int | float) and not isinstance(value, bool):
-            owner.require(math.isfinite(value), f"{option}={value!r} is not a finite number")
-            return float(value)
-        if typing.get_origin(choice) is tuple and isinstance(value, list | tuple):
-            if all(isinstance(element, str) for element in value):
-                return tuple(sorted(set(value)))
-        elif isinstance(choice, type) and isinstance(value, choice):
-            if choice is int and isinstance(value, bool):
-                continue
-            return value
-    wanted = " or ".join(getattr(choice, "__name__", str(choice)).replace("NoneType", "None") for choice in choices)
-    raise PlanError(f"{owner.name}: {option}={value!r} should be {wanted}")
+def defaults(strategy: type[Strategy]) -> dict[str, Any]:
+    """Give option → default; an option that must be given has `dataclasses.MISSING`."""
+    return {option.name: option.default for option in dataclasses.fields(strategy)}
 
 
 def build(strategy: type[Strategy], arguments: Mapping[str, Any]) -> Strategy:
@@ -177,6 +170,11 @@ def build(strategy: type[Strategy], arguments: Mapping[str, Any]) -> Strategy:
         f"{strategy.name} has no option {word!r}; it has: {closest_first(word, known)}"
         for word in arguments
         if word not in known
+    ]
+    problems += [
+        f"{strategy.name} needs {option}=…"
+        for option, default in defaults(strategy).items()
+        if default is dataclasses.MISSING and option not in arguments
     ]
     if problems:
         raise PlanError("; ".join(problems))

@@ -8,11 +8,12 @@ role. Without a match by role the fallback is every linear layer in repeated blo
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from strategies.blocks import read_directly, repeated_blocks
 from strategies.errors import PlanError, closest_first
 from strategies.layout import inside
+from strategies.linears import is_conv1d
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,7 +28,8 @@ ROLES: tuple[tuple[str, str], ...] = (
     ("up", r"fc1|up_proj|gate_proj|lin1|linear1|c_fc|wi|intermediate\.dense"),
     ("down", r"fc2|down_proj|lin2|linear2|mlp\.c_proj|output\.dense"),
 )
-NAMES = ("query", "key", "value", "output", "up", "down")
+Role = Literal["query", "key", "value", "output", "up", "down"]
+QUERY_AND_VALUE = ("query", "value")
 _PATTERNS = tuple((roles.split(), re.compile(rf"(?:.*\.)?(?:{pattern})")) for roles, pattern in ROLES)
 
 
@@ -43,28 +45,41 @@ def linear_layers(model: nn.Module, roots: tuple[str, ...]) -> dict[str, nn.Modu
     return {
         name: module
         for name, module in model.named_modules()
-        if inside(name, roots) and (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
+        if inside(name, roots) and (isinstance(module, nn.Linear) or is_conv1d(module))
+    }
+
+
+def convolution_layers(model: nn.Module, roots: tuple[str, ...]) -> dict[str, nn.Module]:
+    """Give name → two-dimensional, ungrouped convolution below `roots`."""
+    from torch import nn
+
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if inside(name, roots) and isinstance(module, nn.Conv2d) and module.groups == 1
     }
 
 
 def targets(
-    model: nn.Module, label: str, roots: tuple[str, ...], roles: tuple[str, ...] | None, names: tuple[str, ...] | None
-) -> list[str]:
-    """Choose the layers of one tower to adapt: by `names` (endings), else by `roles`, else the fallback.
+    model: nn.Module, label: str, roots: tuple[str, ...], roles: tuple[str, ...] | None, names: tuple[str, ...] | None,
+    *, default: tuple[str, ...] = QUERY_AND_VALUE, convolutions: bool = False,
+) -> list[str]:  # fmt: skip
+    """Choose the layers of one tower to adapt: by `names` (endings), else by `roles`, else `default` or a fallback.
 
-    `roles=None` means query and value with the fallback; roles asked for explicitly must match.
+    `roles=None` means the `default` roles; a tower that has none of them offers its linear layers in repeated blocks,
+    else all of them, else (with `convolutions`) its convolutions. Roles asked for explicitly must match.
     """
     layers = linear_layers(model, roots)
+    if convolutions:
+        layers |= convolution_layers(model, roots)
     hidden = read_directly(model)
     if names is not None:
         chosen = [name for name in layers if any(name == end or name.endswith("." + end) for end in names)]
     else:
-        wanted = set(roles or ("query", "value"))
+        wanted = set(roles or default)
         chosen = [name for name in layers if wanted & set(roles_of(name)) and name not in hidden]
         if not chosen and roles is None:
-            stacked = tuple(repeated_blocks(model, roots))
-            in_blocks = [name for name in layers if stacked and inside(name, stacked) and name not in hidden]
-            chosen = in_blocks or [name for name in layers if name not in hidden]
+            chosen = _fallback(model, roots, [name for name in layers if name not in hidden])
     lost = [name for name in chosen or layers if name in hidden]
     if lost:
         raise PlanError(
@@ -72,7 +87,19 @@ def targets(
             "adapter there would be lost. Choose layers outside it, or split the attention into linears"
         )
     if not chosen:
-        asked = f"target_modules={list(names)}" if names is not None else f"roles={list(roles or ())}"
-        there = closest_first((names or roles or ("query",))[0], {name.rpartition(".")[2] for name in layers})
-        raise PlanError(f"no layer to adapt in {label!r}: {asked} matches none of its linear layers; it has: {there}")
+        asked = f"target_modules={list(names)}" if names is not None else f"roles={list(roles or default)}"
+        there = closest_first((names or roles or default)[0], {name.rpartition(".")[2] for name in layers})
+        kinds = "linear or convolution layers" if convolutions else "linear layers"
+        raise PlanError(f"no layer to adapt in {label!r}: {asked} matches none of its {kinds}; it has: {there or '–'}")
     return chosen
+
+
+def _fallback(model: nn.Module, roots: tuple[str, ...], names: list[str]) -> list[str]:
+    """Choose where names say nothing: linear layers in repeated blocks, else linear layers, else convolutions."""
+    linear = linear_layers(model, roots)
+    stacked = tuple(repeated_blocks(model, roots))
+    for kind in ([name for name in names if name in linear], names):
+        in_blocks = [name for name in kind if stacked and inside(name, stacked)]
+        if in_blocks or kind:
+            return in_blocks or kind
+    return []

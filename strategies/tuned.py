@@ -16,7 +16,7 @@ from strategies.selfcheck import GraphWatch, check_gradients, check_loss, check_
 from strategies.storage import write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import torch
@@ -32,10 +32,13 @@ if TYPE_CHECKING:
 class Tuned:
     """A model under a plan, with its optimizer; made by `Plan.apply`."""
 
-    def __init__(self, plan: Plan, engine: Engine, context: Context, state: State, setup_seconds: float) -> None:
+    def __init__(
+        self, plan: Plan, engine: Engine, context: Context, state: State, *, own: frozenset[str], setup_seconds: float
+    ) -> None:
         self.plan, self.engine, self.context, self.state = plan, engine, context, state
+        self.own = own  # names of what a fresh base lacks: all that may train, new parts, what the plan added
         self.setup_seconds = setup_seconds
-        self._peaks = [group["lr"] for group in state.optimizer.param_groups]
+        self._peaks = [float(group["lr"]) for group in state.optimizer.param_groups]
         self._checked = False
         self._own_forward = state.model.forward
         self._eval_forward = self._wrapped(state.model.forward)
@@ -74,8 +77,7 @@ class Tuned:
             self._check()
         self.engine.clip(MAX_NORM)
         share = multiplier(state.step, state.total_steps)
-        for group, peak in zip(state.optimizer.param_groups, self._peaks, strict=True):
-            group["lr"] = peak * share
+        set_rates(state.optimizer, [peak * share for peak in self._peaks])
         self.engine.update()
         for member in members:
             member.after_update(state)
@@ -130,7 +132,12 @@ class Tuned:
                 stack.enter_context(member.evaluating(self.state))
             layout, plan = self.context.layout, self.plan
             facts = {"plan": str(plan), "members": plan.canonical(), "head": layout.scopes["head"][0]}
-            return write(folder, self.engine.full_state(layout), **facts, seed=self.context.seed)
+            steps = self.state.total_steps
+            return write(folder, self.full_state(), **facts, seed=self.context.seed, total_steps=steps)
+
+    def full_state(self) -> dict[str, Tensor]:
+        """Give what a fresh base lacks, by name: what may train, new parts, what the plan added, buffers."""
+        return self.engine.full_state(self.own)
 
     def skipped_steps(self) -> int:
         """Count the updates that fp16's loss scaler skipped, as their gradients were not finite; synchronises."""
@@ -175,7 +182,7 @@ class Tuned:
         if not self._checked:
             check_loss(loss)
         for member in self.plan.members:
-            term = member.extra_loss(self.state.model)
+            term = member.extra_loss(self.state)
             loss = loss if term is None else loss + term
         return loss
 
@@ -186,6 +193,17 @@ class Tuned:
         check_scopes(self.state.model, self.context.layout, asked)
         check_gradients(self.engine.named_gradients(), finite=not self.engine.scaler.is_enabled())
         self._checked = True
+
+
+def set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:
+    """Set the learning rate of each group; some optimizers keep it in a tensor."""
+    import torch
+
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

@@ -261,9 +261,9 @@ def test_hooks_are_called_in_order(foreign):
         def before_step(self, state):
             calls.append("before_step")
 
-        def extra_loss(self, model):
+        def extra_loss(self, state):
             calls.append("extra_loss")
-            return 0 * model[0].weight.sum()
+            return 0 * state.model[0].weight.sum()
 
         def after_update(self, state):
             calls.append("after_update")

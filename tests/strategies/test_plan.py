@@ -190,7 +190,7 @@ def test_catalogue_takes_third_parties(monkeypatch):
     from strategies.catalogue import _known
 
     assert all(issubclass(strategy, Strategy) for strategy in catalogue().values())
-    point = EntryPoint("plain", "strategies.full:Full", "tunematrix.strategies")
+    point = EntryPoint("plain", "strategies.weights.full:Full", "tunematrix.strategies")
     monkeypatch.setattr(sys.modules["strategies.catalogue"], "entry_points", lambda group: [point])
     _known.cache_clear()
     with pytest.raises(PlanError, match="is taken"):

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
 from strategies.engine import torch_dtype
+from strategies.numerics.quantised import swap_linears
 from strategies.protocol import FROZEN_BASE, Context, Kind, Strategy
-from strategies.quantised import swap_linears
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,10 +51,6 @@ class Nf4(Strategy):
 
     double_quant: bool = True
     scope: str | None = None
-
-    def where(self) -> str | None:
-        """Act on `scope`."""
-        return self.scope
 
     def transform(self, model: nn.Module, context: Context) -> None:
         """Swap the layers."""

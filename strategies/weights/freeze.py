@@ -12,39 +12,16 @@ al., Fine-Tuning can Distort Pretrained Features, 2022, https://arxiv.org/abs/22
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import MethodType
 from typing import TYPE_CHECKING, ClassVar, final
 
 from strategies.blocks import repeated_blocks
 from strategies.errors import PlanError
+from strategies.freezing import freeze_parameters, rest_batch_norms
+from strategies.options import Natural, Rate
 from strategies.protocol import FROZEN, FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from torch import nn
-
-
-def freeze_parameters(model: nn.Module, names: Iterable[str]) -> None:
-    """Stop the named parameters from training."""
-    for name in names:
-        model.get_parameter(name).requires_grad_(False)
-
-
-def rest_batch_norms(modules: Iterable[nn.Module]) -> None:
-    """Keep the batch norms among `modules` without anything that trains in eval mode, whatever `train()` says."""
-    from torch.nn.modules.batchnorm import _BatchNorm
-
-    for module in modules:
-        if isinstance(module, _BatchNorm) and not any(p.requires_grad for p in module.parameters()):
-            module.train = MethodType(_stay_in_eval, module)  # type: ignore[method-assign]
-            module.eval()
-
-
-def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
-    """Stand in for `module.train`."""
-    del mode
-    return type(module).train(module, mode=False)
 
 
 @final
@@ -59,18 +36,9 @@ class Freeze(Strategy):
     provides: ClassVar[frozenset[str]] = frozenset({FROZEN, FROZEN_BASE})
 
     scope: str | None = None
-    last_n: int = 0
-    lr: float = 1e-4
-    head_lr: float = 1e-3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require(self.lr > 0 and self.head_lr > 0, "learning rates must be positive")
-        self.require(self.last_n >= 0, f"last_n={self.last_n} must be 0 or more")
-
-    def where(self) -> str | None:
-        """Act on `scope`."""
-        return self.scope
+    last_n: Natural = 0
+    lr: Rate = 1e-4
+    head_lr: Rate = 1e-3
 
     def capabilities(self) -> frozenset[str]:
         """Provide a frozen base, unless the last blocks train."""

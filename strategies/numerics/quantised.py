@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from strategies.blocks import read_directly
 from strategies.errors import PlanError
 from strategies.layout import inside
+from strategies.linears import straighten
+from strategies.roles import linear_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +32,8 @@ def swap_linears(model: nn.Module, layout: Layout, where: str | None, make: Call
     uses = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
     left_alone = read_directly(model)
     for label, prefixes in layout.groups(model, where).items():
+        for name in linear_layers(model, prefixes):
+            straighten(model, name)
         layers = {
             name: module
             for name, module in model.named_modules()

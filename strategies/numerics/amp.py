@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 from strategies.engine import torch_dtype
 from strategies.errors import PlanError
@@ -49,11 +49,7 @@ class Amp(Strategy):
     stage: ClassVar[int] = 30
     slots: ClassVar[frozenset[str]] = frozenset({"precision"})
 
-    dtype: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require(self.dtype in {None, "bf16", "fp16"}, f"dtype={self.dtype!r} should be 'bf16' or 'fp16'")
+    dtype: Literal["bf16", "fp16"] | None = None
 
     def facts(self, device: torch.device | str) -> dict[str, str | int]:
         """Give the precision that this device will compute in."""

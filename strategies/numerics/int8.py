@@ -17,8 +17,9 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
+from strategies.numerics.quantised import swap_linears
+from strategies.options import NonNegative
 from strategies.protocol import FROZEN_BASE, Context, Kind, Strategy
-from strategies.quantised import swap_linears
 
 if TYPE_CHECKING:
     import torch
@@ -56,16 +57,8 @@ class Int8(Strategy):
     packages: ClassVar[tuple[str, ...]] = ("bitsandbytes",)
     works_on_move: ClassVar[bool] = True
 
-    threshold: float = 6.0
+    threshold: NonNegative = 6.0
     scope: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require(self.threshold >= 0, f"threshold={self.threshold} must be 0 or more")
-
-    def where(self) -> str | None:
-        """Act on `scope`."""
-        return self.scope
 
     def unavailable(self, device: torch.device | str) -> str | None:
         """Need a CPU or a GPU with int8 tensor cores."""

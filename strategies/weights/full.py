@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+from strategies.options import Rate
 from strategies.protocol import WEIGHTS, Kind, Strategy
 
 
@@ -25,9 +26,5 @@ class Full(Strategy):
     stage: ClassVar[int] = 20
     slots: ClassVar[frozenset[str]] = frozenset({WEIGHTS})
 
-    lr: float = 1e-4
-    head_lr: float = 1e-3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require(self.lr > 0 and self.head_lr > 0, "learning rates must be positive")
+    lr: Rate = 1e-4
+    head_lr: Rate = 1e-3

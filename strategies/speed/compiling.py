@@ -18,7 +18,7 @@ import shutil
 import warnings
 from dataclasses import dataclass
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 from strategies.blocks import call_children, repeated_blocks
 from strategies.protocol import Context, Kind, Strategy
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 OLDEST_GPU = (7, 0)
 # Warnings about what Dynamo itself does while tracing; torch hides or ignores them, but not where warnings are errors.
 TRACING_NOISE = (
@@ -66,13 +65,9 @@ class Compile(Strategy):
     stage: ClassVar[int] = 50
     slots: ClassVar[frozenset[str]] = frozenset({"compiler"})
 
-    mode: str = "default"
+    mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = "default"
     regional: bool = True
     backend: str = "inductor"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require(self.mode in MODES, f"mode={self.mode!r} should be one of {', '.join(MODES)}")
 
     def unavailable(self, device: torch.device | str) -> str | None:
         """Need a C++ compiler on CPU and a GPU that Triton supports."""

@@ -61,10 +61,6 @@ class Checkpointing(Strategy):
 
     scope: str | None = None
 
-    def where(self) -> str | None:
-        """Act on `scope`."""
-        return self.scope
-
     def transform(self, model: nn.Module, context: Context) -> None:
         """Wrap the blocks in place."""
         groups = context.layout.groups(model, self.scope).values()

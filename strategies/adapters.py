@@ -1,0 +1,120 @@
+"""How adapters get into a model: `inject` for one module, `adapt` for the scope of a strategy, tower by tower.
+
+The layers are PEFT's, put in by PEFT's tuner classes: its plain injection function refuses methods with shared
+state (VeRA) and drops AdaLoRA's tuner. Each scope's own sub-module is injected, since over a whole model PEFT would
+freeze the head too. A quantised base is in place before, still holding its float weights, so that PEFT picks its own
+4-bit and 8-bit layers and initialisations that read the weights (PiSSA) read the true ones.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import TYPE_CHECKING, Any, Protocol
+
+from strategies.freezing import freeze_parameters, rest_batch_norms
+from strategies.layout import inside
+from strategies.linears import straighten
+from strategies.roles import QUERY_AND_VALUE, targets
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import peft
+    from peft.tuners.tuners_utils import BaseTuner
+    from torch import nn
+
+    from strategies.protocol import Context
+
+
+class Adapting(Protocol):
+    """The options of a strategy that say where its adapters go."""
+
+    @property
+    def scope(self) -> str | None: ...
+    @property
+    def roles(self) -> tuple[str, ...] | None: ...
+    @property
+    def target_modules(self) -> tuple[str, ...] | None: ...
+
+
+def inject(module: nn.Module, config: peft.PeftConfig, layers: Sequence[str]) -> BaseTuner:
+    """Put PEFT layers into the named `layers` of `module`, in place; everything else in it is frozen.
+
+    `layers` are names below `module`. On a model on `meta` the adapters are made there, too. The tuner that is given
+    back holds what the method shares between layers or needs during training.
+    """
+    import bitsandbytes as bnb
+    import peft
+
+    config = copy.deepcopy(config)
+    config.target_modules = "|".join(re.escape(name) for name in layers)
+    bases = [module.get_submodule(name) for name in layers]
+    # PEFT picks its quantised layers by these flags on the module it is given.
+    flags = {
+        "is_loaded_in_4bit": any(isinstance(base, bnb.nn.Linear4bit) for base in bases),
+        "is_loaded_in_8bit": any(isinstance(base, bnb.nn.Linear8bitLt) for base in bases),
+    }
+    vars(module).update(flags)
+    tuner_class = peft.PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
+    return tuner_class(module, config, "default", low_cpu_mem_usage=on_meta(module))
+
+
+def on_meta(model: nn.Module) -> bool:
+    """Say whether a model has no weights yet, so that nothing may be computed from them."""
+    return any(parameter.is_meta for parameter in model.parameters())
+
+
+def chosen_layers(
+    strategy: Adapting, model: nn.Module, context: Context, default: tuple[str, ...], *, convolutions: bool
+) -> dict[str, list[str]]:
+    """Choose the layers to adapt: root module → full names; roots without any are left out.
+
+    Without a choice by the user, they are those with the `default` roles, and where roles mean nothing all linear
+    layers in repeated blocks, all linear layers, or (if the method can) all convolutions.
+    """
+    chosen: dict[str, list[str]] = {}
+    for label, roots in context.layout.groups(model, strategy.scope).items():
+        names = targets(
+            model, label, roots, strategy.roles, strategy.target_modules, default=default, convolutions=convolutions
+        )
+        for root in roots:
+            chosen[root] = [name for name in names if inside(name, (root,))]
+    return {root: names for root, names in chosen.items() if names}
+
+
+def rest_scope(model: nn.Module, context: Context, scope: str | None) -> None:
+    """Freeze the parameters of a scope and keep its batch norms in evaluation mode."""
+    freeze_parameters(model, context.layout.owned(model, scope))
+    rest_batch_norms(map(model.get_submodule, context.layout.modules(model, scope)))
+
+
+def adapt(
+    strategy: Adapting, model: nn.Module, context: Context, config: peft.PeftConfig, *,
+    default: tuple[str, ...] = QUERY_AND_VALUE, convolutions: bool = False,
+) -> list[BaseTuner]:  # fmt: skip
+    """Freeze the strategy's scope and inject adapters into each of its towers, from the plan's seed."""
+    import torch
+    from torch import nn
+
+    chosen = chosen_layers(strategy, model, context, default, convolutions=convolutions)
+    outside = _trainability(model, context.layout.owned(model, strategy.scope))
+    rest_scope(model, context, strategy.scope)
+    torch.manual_seed(context.seed)
+    tuners = []
+    for root, names in chosen.items():
+        for name in names:
+            straighten(model, name)
+        # A holder lets a root that is itself a linear layer be replaced, and hides HF configs PEFT would rename by.
+        holder = nn.ModuleDict({"root": model.get_submodule(root)})
+        paths = [f"root.{name[len(root) :].lstrip('.')}".rstrip(".") for name in names]
+        tuners.append(inject(holder, config, paths))
+        if holder["root"] is not model.get_submodule(root):
+            model.set_submodule(root, holder["root"])
+    assert _trainability(model, context.layout.owned(model, strategy.scope)) == outside
+    return tuners
+
+
+def _trainability(model: nn.Module, owned: frozenset[str]) -> dict[str, Any]:
+    """Give name → trains for everything outside `owned`."""
+    return {name: p.requires_grad for name, p in model.named_parameters() if name not in owned}

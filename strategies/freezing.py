@@ -1,0 +1,49 @@
+"""Stop parameters from training, or let only some of a scope train: shared by everything that freezes."""
+
+from __future__ import annotations
+
+from types import MethodType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import nn
+
+    from strategies.protocol import Context
+
+
+def freeze_parameters(model: nn.Module, names: Iterable[str]) -> None:
+    """Stop the named parameters from training."""
+    for name in names:
+        model.get_parameter(name).requires_grad_(False)
+
+
+def rest_batch_norms(modules: Iterable[nn.Module]) -> None:
+    """Keep the batch norms among `modules` without anything that trains in eval mode, whatever `train()` says."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    for module in modules:
+        if isinstance(module, _BatchNorm) and not any(p.requires_grad for p in module.parameters()):
+            stay_in_eval(module)
+
+
+def stay_in_eval(module: nn.Module) -> None:
+    """Keep `module` itself (not what is in it) in eval mode, whatever `train()` says."""
+    module.train = MethodType(_eval_only, module)  # type: ignore[method-assign]
+    module.eval()
+
+
+def _eval_only(module: nn.Module, mode: bool = True) -> nn.Module:
+    """Stand in for `module.train`."""
+    del mode
+    return type(module).train(module, mode=False)
+
+
+def train_only(model: nn.Module, context: Context, scope: str | None, chosen: Iterable[str]) -> None:
+    """Of the parameters in `scope` let only the `chosen` ones train; new parts (fusion, head) keep as they are."""
+    kept = {name for name in context.layout.owned(model, scope) if not context.layout.is_new(name)}
+    freeze_parameters(model, kept)
+    for name in kept & set(chosen):
+        model.get_parameter(name).requires_grad_(True)
+    rest_batch_norms(map(model.get_submodule, context.layout.modules(model, scope)))

@@ -1,0 +1,47 @@
+"""What counts as a linear layer: `nn.Linear`, and GPT-2's `Conv1D`, which is one with its weight transposed.
+
+Adapters and quantising know `nn.Linear` only, so a `Conv1D` they reach is replaced by the same layer in that form. Its
+parameter stays the same object, its values are transposed. `Tuned.merge` turns it back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from torch import nn
+
+STRAIGHTENED = "_was_conv1d"
+
+
+def is_conv1d(layer: nn.Module) -> bool:
+    """Say whether a layer is transformers' `Conv1D` (not torch's convolution)."""
+    return type(layer).__name__ == "Conv1D" and type(layer).__module__ == "transformers.pytorch_utils"
+
+
+def straighten(model: nn.Module, name: str) -> None:
+    """Replace the `Conv1D` called `name` by an equal `nn.Linear`; other layers stay as they are."""
+    from torch import nn
+
+    old = model.get_submodule(name)
+    if not is_conv1d(old):
+        return
+    new = nn.Linear(1, 1, bias=False, device="meta")
+    new.weight, new.bias = cast("nn.Parameter", old.weight), cast("nn.Parameter", old.bias)
+    new.weight.data = new.weight.data.t().contiguous()
+    new.out_features, new.in_features = new.weight.shape
+    vars(new)[STRAIGHTENED] = True
+    model.set_submodule(name, new.train(old.training))
+
+
+def bend_back(model: nn.Module) -> None:
+    """Undo `straighten` everywhere in a model."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    for name, layer in [*model.named_modules()]:
+        if type(layer) is nn.Linear and STRAIGHTENED in vars(layer):
+            new = Conv1D(layer.out_features, layer.in_features)
+            new.weight, new.bias = layer.weight, layer.bias
+            new.weight.data = new.weight.data.t().contiguous()
+            model.set_submodule(name, new.train(layer.training))
