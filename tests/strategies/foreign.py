@@ -2,10 +2,19 @@
 
 import torch
 from torch import nn
-from transformers import BertConfig, BertForSequenceClassification, BertModel, ViTConfig, ViTModel
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    ViTConfig,
+    ViTModel,
+)
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 BERT = {**SIZES, "vocab_size": 40, "max_position_embeddings": 16}
+GPT = {"n_embd": 32, "n_layer": 2, "n_head": 2, "vocab_size": 41, "n_positions": 16, "pad_token_id": 0}
 VIT = {**SIZES, "image_size": 16, "patch_size": 8}
 
 
@@ -23,6 +32,32 @@ class ConvAttention(nn.Module):
     def forward(self, x):
         tokens = self.encoder(self.stem(x).flatten(2).transpose(1, 2))
         return self.classifier(self.pool(tokens[:, :1], tokens, tokens)[0][:, 0])
+
+
+class Residual(nn.Module):
+    """Two convolutions with batch norm around a shortcut."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+        self.conv2, self.norm2 = nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width)
+
+    def forward(self, x):
+        inner = self.norm2(self.conv2(torch.relu(self.norm1(self.conv1(x)))))
+        return torch.relu(x + inner)
+
+
+class Convolutions(nn.Module):
+    """A small residual network without any linear layer but the last."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 4, 4)
+        self.stages = nn.Sequential(Residual(16), Residual(16))
+        self.classifier = nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.classifier(self.stages(self.stem(x)).mean((2, 3)))
 
 
 class TwoTowers(nn.Module):
@@ -54,7 +89,10 @@ def build(kind):
         return nn.Sequential(nn.Linear(12, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 3))
     if kind == "text":
         return BertForSequenceClassification(BertConfig(**BERT, **still, num_labels=3))
-    return ConvAttention() if kind == "conv" else TwoTowers()
+    if kind == "gpt":
+        quiet = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+        return GPT2ForSequenceClassification(GPT2Config(**GPT, **quiet, num_labels=3))
+    return {"conv": ConvAttention, "cnn": Convolutions, "two": TwoTowers}[kind]()
 
 
 def batch(kind, seed=5):
@@ -63,7 +101,8 @@ def batch(kind, seed=5):
     labels = torch.arange(12) % 3
     pictures = torch.randn(12, 3, 16, 16, generator=generator)
     words = torch.randint(0, 40, (12, 6), generator=generator)
-    inputs = {"mlp": (torch.randn(12, 12, generator=generator),), "text": (words,), "conv": (pictures,)}
+    numbers = torch.randn(12, 12, generator=generator)
+    inputs = {"mlp": (numbers,), "text": (words,), "conv": (pictures,), "gpt": (words + 1,), "cnn": (pictures,)}
     return {"inputs": inputs.get(kind, (pictures, words)), "labels": labels}
 
 
