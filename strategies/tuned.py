@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from strategies.describing import count_parameters, memory_by_kind, table
+from strategies.errors import PlanError
+from strategies.merging import Merged, merge_adapters
 from strategies.optimization import MAX_NORM, multiplier, weights_members
 from strategies.protocol import FROZEN, Context, State
 from strategies.selfcheck import GraphWatch, check_gradients, check_loss, check_scopes
@@ -39,7 +42,7 @@ class Tuned:
         self.own = own  # names of what a fresh base lacks: all that may train, new parts, what the plan added
         self.setup_seconds = setup_seconds
         self._peaks = [float(group["lr"]) for group in state.optimizer.param_groups]
-        self._checked = False
+        self._checked = self._merged = False
         self._own_forward = state.model.forward
         self._eval_forward = self._wrapped(state.model.forward)
 
@@ -60,6 +63,7 @@ class Tuned:
 
     def step(self, loss_fn: LossFunction, batch: Any) -> Tensor:
         """Do one optimizer update on `batch` and give the detached loss, still on the device."""
+        self._refuse_merged()
         state, members = self.state, self.plan.members
         batch = to_device(batch, self.device)
         for member in members:
@@ -127,6 +131,7 @@ class Tuned:
 
     def save(self, folder: Path) -> int:
         """Write what trained, the new parts and the plan; give the bytes written. `strategies.load` reads it."""
+        self._refuse_merged()
         with ExitStack() as stack:
             for member in self.plan.members:
                 stack.enter_context(member.evaluating(self.state))
@@ -143,33 +148,41 @@ class Tuned:
         """Count the updates that fp16's loss scaler skipped, as their gradients were not finite; synchronises."""
         return self.engine.skipped_steps()
 
+    def merge(self, outputs: Callable[[nn.Module], Tensor] | None = None) -> Merged:
+        """Add the adapters to the weights below them, in place: `model` is a plain one afterwards, training is over.
+
+        Gives the number of layers and the drift; with `outputs(model)` also the change of the model's outputs.
+        """
+        before = self._evaluated(outputs)
+        merged = merge_adapters(self.model)
+        self._merged = True
+        after = self._evaluated(outputs)
+        if before is None or after is None:
+            return merged
+        return dataclasses.replace(merged, output_drift=float((after - before).abs().max()))
+
+    def _evaluated(self, outputs: Callable[[nn.Module], Tensor] | None) -> Tensor | None:
+        if outputs is None:
+            return None
+        with self.evaluating():
+            return outputs(self.model)
+
     def counts(self) -> dict[str, int]:
         """Count parameters, 4-bit ones unpacked: trainable, total, and both for each scope."""
-        layout, model = self.context.layout, self.state.model
-        counts = {"trainable_parameters": 0, "total_parameters": 0}
-        for scope in layout.scopes:
-            owned = layout.owned(model, scope)
-            sizes = [(size, trains) for name, size, trains in _sizes(model) if name in owned]
-            counts[f"{scope}_parameters"] = sum(size for size, _ in sizes)
-            counts[f"{scope}_trainable_parameters"] = sum(size for size, trains in sizes if trains)
-        for _, size, trains in _sizes(model):
-            counts["total_parameters"] += size
-            counts["trainable_parameters"] += size * trains
-        return counts
+        return count_parameters(self.model, self.context.layout)
+
+    def memory(self) -> dict[str, int]:
+        """Give the bytes of weights, gradients and optimizer state; activations depend on the batch."""
+        return memory_by_kind(self.model, self.optimizer)
 
     def describe(self) -> str:
-        """Give a table: what trains in each scope, and how the head was found."""
-        counts, layout = self.counts(), self.context.layout
-        lines = [f"plan {self.plan} on {self.device}; head: {layout.scopes['head'][0]} ({layout.origin})"]
-        for scope in layout.scopes:
-            total, trained = counts[f"{scope}_parameters"], counts[f"{scope}_trainable_parameters"]
-            lines.append(
-                f"  {scope:<10} {trained:>13,} of {total:>13,} parameters train ({trained / max(total, 1):.2%})"
-            )
+        """Give a table: what trains in each scope and how fast, memory by kind, and how the head was found."""
+        layout = self.context.layout
         rates = sorted(
             {(group["name"], peak) for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True)}
         )
-        return "\n".join([*lines, "  rates      " + ", ".join(f"{name} {peak:g}" for name, peak in rates)])
+        first = f"plan {self.plan} on {self.device}; head: {layout.scopes['head'][0]} ({layout.origin})"
+        return f"{first}\n{table(self.model, layout, self.optimizer, rates)}"
 
     def _wrapped(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         for member in self.plan.members:
@@ -185,6 +198,12 @@ class Tuned:
             term = member.extra_loss(self.state)
             loss = loss if term is None else loss + term
         return loss
+
+    def _refuse_merged(self) -> None:
+        if self._merged:
+            raise PlanError(
+                "merged: the adapters are part of the weights now; save the model itself (model.state_dict())"
+            )
 
     def _check(self) -> None:
         """Check once, after the first backward pass."""
@@ -220,10 +239,3 @@ def to_device(batch: Any, device: torch.device) -> Any:
     if type(batch) in (list, tuple):
         return type(batch)(to_device(part, device) for part in batch)
     return batch
-
-
-def _sizes(model: nn.Module) -> Iterator[tuple[str, int, bool]]:
-    """Give name, logical number of values, and whether it trains, for each parameter."""
-    for name, parameter in model.named_parameters():
-        packed = vars(parameter).get("quant_state")
-        yield name, packed.shape.numel() if packed is not None else parameter.numel(), parameter.requires_grad

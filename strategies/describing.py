@@ -1,0 +1,99 @@
+"""What a plan made of a model, in numbers: what trains, where, and what it takes in memory before any batch.
+
+Activations are missing here on purpose: they depend on the batch, and only a measurement knows them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import torch
+    from torch import Tensor, nn
+
+    from strategies.layout import Layout
+
+STEP = 1024
+MOMENTS = 2  # AdamW keeps two tensors like each weight that trains
+
+
+def count_parameters(model: nn.Module, layout: Layout) -> dict[str, int]:
+    """Count parameters, 4-bit ones unpacked: trainable, total, and both for each scope."""
+    counts = {"trainable_parameters": 0, "total_parameters": 0}
+    for scope in layout.scopes:
+        owned = layout.owned(model, scope)
+        sizes = [(size, trains) for name, size, trains in _sizes(model) if name in owned]
+        counts[f"{scope}_parameters"] = sum(size for size, _ in sizes)
+        counts[f"{scope}_trainable_parameters"] = sum(size for size, trains in sizes if trains)
+    for _, size, trains in _sizes(model):
+        counts["total_parameters"] += size
+        counts["trainable_parameters"] += size * trains
+    return counts
+
+
+def memory_by_kind(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, int]:
+    """Give the bytes of weights (buffers and quantisation statistics too), gradients and optimizer state.
+
+    Gradients are counted as they will be in a step. Before the first step the optimizer's state is what AdamW needs.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    gradients = sum(parameter.numel() * parameter.element_size() for parameter in trained)
+    state = [value for entry in optimizer.state.values() for value in entry.values()]
+    kept = _bytes(state) if state else MOMENTS * gradients
+    tensors = [*model.parameters(), *model.buffers(), *_statistics(model)]
+    return {"weights_bytes": _bytes(tensors), "gradients_bytes": gradients, "optimizer_bytes": kept}
+
+
+def table(
+    model: nn.Module, layout: Layout, optimizer: torch.optim.Optimizer, rates: Sequence[tuple[str, float]]
+) -> str:
+    """Draw both as text."""
+    counts = count_parameters(model, layout)
+    lines = []
+    for scope in layout.scopes:
+        total, trained = counts[f"{scope}_parameters"], counts[f"{scope}_trainable_parameters"]
+        lines.append(f"  {scope:<10} {trained:>13,} of {total:>13,} parameters train ({trained / max(total, 1):.2%})")
+    lines.append("  rates      " + ", ".join(f"{name} {peak:g}" for name, peak in rates))
+    memory = memory_by_kind(model, optimizer)
+    expected = "" if optimizer.state else " (expected)"
+    sizes = ", ".join(f"{kind.removesuffix('_bytes')} {readable(size)}" for kind, size in memory.items())
+    return "\n".join([*lines, f"  memory     {sizes}{expected}; activations depend on the batch"])
+
+
+def readable(size: float) -> str:
+    """Write a number of bytes as people read it."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < STEP:
+            return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"
+        size /= STEP
+    return f"{size:,.1f} GiB"
+
+
+def _bytes(tensors: Sequence[object]) -> int:
+    """Sum the storages behind tensors, each once."""
+    import torch
+
+    storages = {
+        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if isinstance(t, torch.Tensor)
+    }
+    return sum(storages.values())
+
+
+def _statistics(model: nn.Module) -> Iterator[Tensor]:
+    """Give the tensors that bitsandbytes keeps beside a quantised weight: scales and code books."""
+    import torch
+
+    for parameter in model.parameters():
+        state = vars(parameter).get("quant_state")
+        for part in (state, getattr(state, "state2", None)):
+            yield from (value for value in vars(part).values() if isinstance(value, torch.Tensor)) if part else ()
+        yield from (value for key in ("CB", "SCB") if isinstance(value := vars(parameter).get(key), torch.Tensor))
+
+
+def _sizes(model: nn.Module) -> Iterator[tuple[str, int, bool]]:
+    """Give name, logical number of values, and whether it trains, for each parameter."""
+    for name, parameter in model.named_parameters():
+        packed = vars(parameter).get("quant_state")
+        yield name, packed.shape.numel() if packed is not None else parameter.numel(), parameter.requires_grad
