@@ -1,0 +1,55 @@
+"""dora — LoRA that learns the length of each row of a weight apart from its direction.
+
+What: W' = m·(W + s·B·A)/‖W + s·B·A‖ row by row; the lengths m start at those of W and train, the norm counts as a
+constant in the backward pass. Training starts at the pretrained model.
+Why it helps: direction and length can change independently, as they do in full fine-tuning; often a little better
+than LoRA at the same small rank, for one more number per output.
+What it costs: every forward pass computes B·A and the norm of the whole weight, which are kept for the backward pass,
+so it is slower and keeps more activations than LoRA; compiled graphs break at each adapted layer. On a quantised
+base the weight is unpacked once more for the norm. When not to use it: time or activation memory is short.
+Paper: Liu et al., DoRA: Weight-Decomposed Low-Rank Adaptation, 2024, https://arxiv.org/abs/2402.09353
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, final
+
+from strategies.errors import PlanError
+from strategies.options import Count, Names, Rate, Share
+from strategies.protocol import ADAPTER_PACKAGES, FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
+from strategies.roles import Role
+from strategies.weights.lora import adapt_low_rank, float_weights
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Dora(Strategy):
+    """Low-rank adapters with trained row lengths on the layers of `scope` with the given `roles`."""
+
+    name: ClassVar[str] = "dora"
+    kind: ClassVar[Kind] = "weights"
+    stage: ClassVar[int] = 20
+    slots: ClassVar[frozenset[str]] = frozenset({WEIGHTS})
+    provides: ClassVar[frozenset[str]] = frozenset({FROZEN_BASE})
+    packages: ClassVar[tuple[str, ...]] = ADAPTER_PACKAGES
+
+    r: Count = 8
+    alpha: Count = 16
+    dropout: Share = 0.0
+    roles: tuple[Role, ...] | None = None
+    target_modules: Names | None = None
+    scope: str | None = None
+    lr: Rate = 1e-3
+    head_lr: Rate = 1e-3
+
+    def transform(self, model: nn.Module, context: Context) -> None:
+        """Freeze the scope and inject adapters tower by tower; the lengths are read before anything is quantised."""
+        with float_weights(model):
+            tuners = adapt_low_rank(self, model, context, use_dora=True)
+        kinds = {type(module).__name__ for tuner in tuners for module in tuner.modules()}
+        if "Linear8bitLt" in kinds and context.device.type == "cpu":
+            raise PlanError("dora: PEFT loses the scales of an int8 base on CPU: take nf4 or a GPU, or lora+int8")
