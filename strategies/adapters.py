@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import re
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from strategies.freezing import freeze_parameters, rest_batch_norms
 from strategies.layout import inside
@@ -18,13 +18,13 @@ from strategies.linears import straighten
 from strategies.roles import QUERY_AND_VALUE, targets
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import peft
     from peft.tuners.tuners_utils import BaseTuner
     from torch import nn
 
-    from strategies.protocol import Context
+    from strategies.protocol import Context, Strategy
 
 
 class Adapting(Protocol):
@@ -36,6 +36,14 @@ class Adapting(Protocol):
     def roles(self) -> tuple[str, ...] | None: ...
     @property
     def target_modules(self) -> tuple[str, ...] | None: ...
+
+
+class Place(NamedTuple):
+    """A layer that gets an adapter: its path as PEFT sees it, its full name in the model, and itself."""
+
+    path: str
+    name: str
+    layer: nn.Module
 
 
 def inject(module: nn.Module, config: peft.PeftConfig, layers: Sequence[str]) -> BaseTuner:
@@ -58,6 +66,22 @@ def inject(module: nn.Module, config: peft.PeftConfig, layers: Sequence[str]) ->
     vars(module).update(flags)
     tuner_class = peft.PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
     return tuner_class(module, config, "default", low_cpu_mem_usage=on_meta(module))
+
+
+def refuse_quantised(strategy: Strategy, places: list[Place], *, four_bit_only: bool = False) -> None:
+    """Refuse layers with 8-bit or 4-bit weights, for methods whose PEFT layers cannot have them.
+
+    Those that compute with the weight itself fail at the first step, or worse, take the stored codes for weights.
+    """
+    import bitsandbytes as bnb
+
+    refused = (bnb.nn.Linear4bit,) if four_bit_only else (bnb.nn.Linear4bit, bnb.nn.Linear8bitLt)
+    for place in places:
+        strategy.require(
+            not isinstance(place.layer, refused),
+            f"{place.name!r} is quantised ({type(place.layer).__name__}), where PEFT's layers for this method fail or "
+            "train wrongly; leave the quantising out or use lora",
+        )
 
 
 def on_meta(model: nn.Module) -> bool:
@@ -92,8 +116,12 @@ def rest_scope(model: nn.Module, context: Context, scope: str | None) -> None:
 def adapt(
     strategy: Adapting, model: nn.Module, context: Context, config: peft.PeftConfig, *,
     default: tuple[str, ...] = QUERY_AND_VALUE, convolutions: bool = False,
+    fit: Callable[[Any, list[Place]], None] | None = None,
 ) -> list[BaseTuner]:  # fmt: skip
-    """Freeze the strategy's scope and inject adapters into each of its towers, from the plan's seed."""
+    """Freeze the strategy's scope and inject adapters into each of its towers, from the plan's seed.
+
+    `fit` may change a tower's copy of `config` after its layers, or refuse them with a `PlanError`.
+    """
     import torch
     from torch import nn
 
@@ -108,7 +136,10 @@ def adapt(
         # A holder lets a root that is itself a linear layer be replaced, and hides HF configs PEFT would rename by.
         holder = nn.ModuleDict({"root": model.get_submodule(root)})
         paths = [f"root.{name[len(root) :].lstrip('.')}".rstrip(".") for name in names]
-        tuners.append(inject(holder, config, paths))
+        fitted = copy.deepcopy(config)
+        if fit is not None:
+            fit(fitted, [Place(path, name, model.get_submodule(name)) for path, name in zip(paths, names, strict=True)])
+        tuners.append(inject(holder, fitted, paths))
         if holder["root"] is not model.get_submodule(root):
             model.set_submodule(root, holder["root"])
     assert _trainability(model, context.layout.owned(model, strategy.scope)) == outside
