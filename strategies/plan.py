@@ -19,7 +19,7 @@ from strategies.catalogue import catalogue
 from strategies.engine import Engine
 from strategies.errors import PlanError, closest_first
 from strategies.grammar import Call, parse_sums
-from strategies.layout import Layout, lay_out
+from strategies.layout import lay_out
 from strategies.optimization import Rates, adamw, parameter_groups, plan_rates, weights_members
 from strategies.problems import Problem, find_problems
 from strategies.protocol import Context, State, Strategy, build, defaults
@@ -120,7 +120,7 @@ class Plan:
         setup = transformed - start + placed - moved
         if any(member.works_on_move for member in self.members):
             setup += moved - transformed
-        make = self._optimizer_factory(context.layout, lr, head_lr)
+        make = self._optimizer_factory(context, lr, head_lr)
         engine = Engine(context.device, str(context.facts["precision"]))
         model, optimizer = engine.prepare(model.train(), make)
         torch.manual_seed(seed)  # the same random stream of training for every plan, whatever set-up drew
@@ -132,14 +132,14 @@ class Plan:
         )
         return Tuned(self, engine, context, state, own=own, setup_seconds=setup if self.members else 0.0)
 
-    def _optimizer_factory(self, layout: Layout, lr: float | None, head_lr: float | None) -> Any:
+    def _optimizer_factory(self, context: Context, lr: float | None, head_lr: float | None) -> Any:
         """Give `model -> optimizer`, with the members' changes to groups and factory."""
 
         def make(model: nn.Module) -> torch.optim.Optimizer:
-            groups = parameter_groups(model, layout, self.members, lr, head_lr)
+            groups = parameter_groups(model, context.layout, self.members, lr, head_lr)
             factory: Any = adamw
             for member in self.members:
-                groups = member.param_groups(groups, model)
+                groups = member.param_groups(groups, model, context)
                 factory = member.optimizer(factory)
             if not groups:
                 raise PlanError(f"{self}: nothing is left to train")

@@ -123,9 +123,9 @@ class Strategy:
         return forward
 
     # loop level --------------------------------------------------------------------------------------------
-    def param_groups(self, groups: list[dict[str, Any]], model: nn.Module) -> list[dict[str, Any]]:
+    def param_groups(self, groups: list[dict[str, Any]], model: nn.Module, context: Context) -> list[dict[str, Any]]:
         """Change the optimizer's parameter groups (`params, lr, weight_decay, name`)."""
-        del model
+        del model, context
         return groups
 
     def optimizer(self, make: Callable[..., torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:

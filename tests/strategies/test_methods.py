@@ -269,7 +269,7 @@ def test_hooks_are_called_in_order(foreign):
             calls.append("after_update")
             assert model[0].weight.grad is not None
 
-        def param_groups(self, groups, model):
+        def param_groups(self, groups, model, context):
             calls.append("param_groups")
             return groups
 
