@@ -1,0 +1,36 @@
+"""Parameters that rest for a part of the training: shared by `progressive_freezing` and `lisa`.
+
+What may train is marked so when the plan is applied, so that all of it is saved; later, resting is switched from
+update to update. A parameter that rests has no gradient, so that optimizers pass over it, weight decay included.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import nn
+
+    from strategies.protocol import State
+
+
+def trainable(model: nn.Module, names: Iterable[str]) -> list[str]:
+    """Keep the names of parameters that train."""
+    return [name for name in names if model.get_parameter(name).requires_grad]
+
+
+def rest(state: State, names: Iterable[str]) -> None:
+    """Stop parameters from training, without gradient and without the optimizer's memory of them."""
+    for name in names:
+        parameter = state.model.get_parameter(name)
+        parameter.requires_grad_(False)
+        parameter.grad = None
+        state.optimizer.state.pop(parameter, None)
+
+
+def wake(state: State, names: Iterable[str]) -> None:
+    """Let parameters train again."""
+    for name in names:
+        state.model.get_parameter(name).requires_grad_(True)
