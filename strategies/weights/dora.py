@@ -4,9 +4,10 @@ What: W' = m·(W + s·B·A)/‖W + s·B·A‖ row by row; the lengths m start at
 constant in the backward pass. Training starts at the pretrained model.
 Why it helps: direction and length can change independently, as they do in full fine-tuning; often a little better
 than LoRA at the same small rank, for one more number per output.
-What it costs: every forward pass computes B·A and the norm of the whole weight, which are kept for the backward pass,
-so it is slower and keeps more activations than LoRA; compiled graphs break at each adapted layer. On a quantised
-base the weight is unpacked once more for the norm. When not to use it: time or activation memory is short.
+What it costs: every forward pass computes B·A and the norm of the whole weight and keeps more for the backward pass:
+on a tiny ViT+BERT 1.5 times LoRA's bytes with query and value adapted, 2.3 times with all linear layers. A compiled
+graph breaks at each adapted layer (30 breaks there, LoRA none). A quantised base is unpacked once more per layer, and
+the lengths are read before it is quantised. When not to use it: time or activation memory is short, or on int8 on CPU.
 Paper: Liu et al., DoRA: Weight-Decomposed Low-Rank Adaptation, 2024, https://arxiv.org/abs/2402.09353
 """
 

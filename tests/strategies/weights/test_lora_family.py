@@ -151,8 +151,10 @@ def test_checkpointed_equals_plain_to_the_bit(method, foreign):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", FAMILY)
 def test_compiled_equals_plain(method, foreign):
-    plain = steps(foreign, applied(foreign, method(), total_steps=4))
-    compiled = steps(foreign, applied(foreign, method(), Compile(backend="eager"), total_steps=4))
+    plain = steps(foreign, applied(foreign, method(), kind="text", total_steps=4), "text", 2)
+    compiled = steps(
+        foreign, applied(foreign, method(), Compile(backend="eager"), kind="text", total_steps=4), "text", 2
+    )
     assert compiled == pytest.approx(plain, rel=1e-6)
 
 
