@@ -3,13 +3,15 @@
 What: MLP(x) + scale·U·relu(D·x) in every transformer layer, D to `r` features and U back; U starts at zero, so
 training starts at the pretrained model. Where a model has no feed-forward parts (or other layers are asked for), the
 branch runs beside each single layer, as a convolution beside convolutions.
-Why it helps: half the bottlenecks of `houlsby`, and beside the frozen layers instead of behind them; made for ViTs.
+Why it helps: half the bottlenecks of `houlsby` (1.1 % of BERT-base at r = 64), beside the frozen layers instead of
+behind them; made for ViTs.
 What it costs: two small layers per block, also at inference, since a non-linear branch cannot be merged. When not to
-use it: the attention has to change (lora), or the model must not get slower.
+use it: the attention has to change (lora), the model must not get slower, or checkpointed blocks are to be compiled.
 Paper: Chen et al., AdaptFormer, 2022, https://arxiv.org/abs/2205.13535 (r = 64 and scale 0.1 there)
 
 Own code: no library offers it for transformers 5. The first layer of a feed-forward part computes the branch and the
-last one adds it, so that checkpointing and the compiler see an ordinary block. The input is that of the first layer,
+last one adds it; checkpointing and the compiler can each follow that, but the compiler does not look into a
+checkpointed block that hands something over, and leaves it as it is (results stay right). The input is that of the first layer,
 as in the paper where the norm comes before; the paper's variant takes the input before that norm.
 """
 
