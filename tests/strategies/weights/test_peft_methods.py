@@ -43,25 +43,21 @@ def shapes(model):
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # PEFT's own
-@pytest.mark.filterwarnings("ignore:Failed to load the CUDA extension:UserWarning")
-@pytest.mark.filterwarnings("ignore:Setting boft_n_butterfly_factor:UserWarning")
 @pytest.mark.parametrize("strategy", ORACLES, ids=str)
 def test_method_equals_peft(strategy, foreign):
     import peft
     import torch
 
-    kind, options = ORACLES[strategy]
-    config = getattr(peft, kind)(
-        **{"target_modules": ["query", "value"], **options}, modules_to_save=["classifier"],
-    )  # fmt: skip
-    torch.manual_seed(SEED)
-    theirs = peft.get_peft_model(foreign.build("text"), config)
-    rates = {"lr": 3e-3, "head_lr": 3e-3, "total_steps": 4}
-    reference = Plan.of([Full()]).apply(theirs, head="base_model.model.classifier", **rates)
-    data = foreign.batch("text")
-    expected = [float(reference.step(foreign.loss, data)) for _ in range(4)]
+    rates, data = {"lr": 3e-3, "head_lr": 3e-3, "total_steps": 4}, foreign.batch("text")
     ours = Plan.of([strategy]).apply(foreign.build("text"), seed=SEED, **rates)
-    assert [float(ours.step(foreign.loss, data)) for _ in range(4)] == expected
+    losses = [float(ours.step(foreign.loss, data)) for _ in range(4)]
+    kind, options = ORACLES[strategy]
+    options = {"target_modules": ["query", "value"], "modules_to_save": ["classifier"], **options}
+    theirs = foreign.build("text")
+    torch.manual_seed(SEED)
+    theirs = peft.get_peft_model(theirs, getattr(peft, kind)(**options))
+    reference = Plan.of([Full()]).apply(theirs, head="base_model.model.classifier", seed=SEED, **rates)
+    assert [float(reference.step(foreign.loss, data)) for _ in range(4)] == losses
     mine = {n: p for n, p in ours.model.named_parameters() if p.requires_grad and not n.startswith("classifier")}
     others = {n.removeprefix("base_model.model."): p for n, p in theirs.named_parameters() if p.requires_grad}
     assert mine.keys() == {name for name in others if not name.startswith("classifier")}
