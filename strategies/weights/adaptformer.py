@@ -9,10 +9,9 @@ What it costs: two small layers per block, also at inference, since a non-linear
 use it: the attention has to change (lora), the model must not get slower, or checkpointed blocks are to be compiled.
 Paper: Chen et al., AdaptFormer, 2022, https://arxiv.org/abs/2205.13535 (r = 64 and scale 0.1 there)
 
-Own code: no library offers it for transformers 5. The first layer of a feed-forward part computes the branch and the
-last one adds it; checkpointing and the compiler can each follow that, but the compiler does not look into a
-checkpointed block that hands something over, and leaves it as it is (results stay right). The input is that of the first layer,
-as in the paper where the norm comes before; the paper's variant takes the input before that norm.
+Own code: no library offers it for transformers 5. The first layer of a feed-forward part computes the branch from its
+input (normed features in a ViT, as in the paper's formula), and the last one adds it. Checkpointing and the compiler
+can each follow that; blocks that are both checkpointed and compiled may run uncompiled, with the same results.
 """
 
 from __future__ import annotations

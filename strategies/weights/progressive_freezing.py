@@ -7,7 +7,7 @@ Why it helps: early layers settle first; each one that rests needs no gradient, 
 pass, so steps get faster and lighter towards the end.
 What it costs: nothing before `start`, so the peak memory is that of full fine-tuning; some quality if it starts too
 early. Under `compile` each newly frozen layer means another compilation of the whole model; compiled block by block
-there are two more in all. When not to use it: memory is what is missing (freeze, adapters), or early layers must change.
+there are two more in all. When not to use it: memory is short (freeze, adapters), or early layers must change.
 Paper: Brock et al., FreezeOut, 2017, https://arxiv.org/abs/1706.04983; the schedule is that of layer freezing in
 Composer, https://docs.mosaicml.com/projects/composer/en/stable/method_cards/layer_freezing.html
 
