@@ -51,6 +51,13 @@ class Amp(Strategy):
 
     dtype: Literal["bf16", "fp16"] | None = None
 
+    def unavailable(self, device: torch.device | str) -> str | None:
+        """Refuse bf16 where a GPU only emulates it; CPUs may try both."""
+        kind = str(device).partition(":")[0]
+        if self.dtype == "bf16" and kind == "cuda" and not native_bf16(kind):
+            return "this GPU only emulates bf16, which is slow: use fp16"
+        return super().unavailable(device)
+
     def facts(self, device: torch.device | str) -> dict[str, str | int]:
         """Give the precision that this device will compute in."""
         return {"precision": self.dtype or ("bf16" if native_bf16(str(device).partition(":")[0]) else "fp16")}

@@ -7,7 +7,8 @@ models of 200M parameters activations dominate and little is won; on CPU it save
 precision its outputs come back in the input's type. When not to use it: the model fits without.
 Paper: Dettmers et al., QLoRA, 2023, https://arxiv.org/abs/2305.14314
 
-Layers are swapped before adapters are injected, so that PEFT picks its own 4-bit LoRA layers.
+Layers are swapped before adapters are injected, so that PEFT picks its own 4-bit LoRA layers. Layers whose inputs are
+no multiple of 64 get a scale per 32 values; those that are no multiple of 32 either stay as they are.
 """
 
 from __future__ import annotations
@@ -15,25 +16,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
-from strategies.engine import torch_dtype
-from strategies.numerics.quantised import swap_linears
+from strategies.numerics.quantised import SMALL_BLOCK, compute_in, swap_linears, to_4bit
 from strategies.protocol import FROZEN_BASE, Context, Kind, Strategy
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-def to_4bit(layer: nn.Linear, *, double_quant: bool) -> nn.Linear:
-    """Make a 4-bit layer that holds `layer`'s float weight until it moves to a device."""
-    import bitsandbytes as bnb
-
-    swapped = bnb.nn.Linear4bit(layer.in_features, layer.out_features, bias=False, device="meta")
-    swapped.weight = bnb.nn.Params4bit(
-        layer.weight.detach(), requires_grad=False, compress_statistics=double_quant, quant_type="nf4", module=swapped
-    )
-    # Its CPU kernel repacks the weight in the first evaluation, after which training raises or loses gradients.
-    swapped.support_avx512bf16_for_cpu = False
-    return swapped  # type: ignore[no-any-return]
 
 
 @final
@@ -56,15 +43,10 @@ class Nf4(Strategy):
         """Swap the layers."""
 
         def make(layer: nn.Linear) -> nn.Linear:
-            return to_4bit(layer, double_quant=self.double_quant)
+            return to_4bit(layer, quant_type="nf4", double_quant=self.double_quant)
 
-        swap_linears(model, context.layout, self.scope, make)
+        swap_linears(model, context.layout, self.scope, make, multiple=SMALL_BLOCK)
 
     def place(self, model: nn.Module, context: Context) -> None:
-        """Let the layers compute in the plan's precision; earlier, PEFT would make its adapters in that type."""
-        import bitsandbytes as bnb
-
-        for module in model.modules():
-            if isinstance(module, bnb.nn.Linear4bit):
-                module.compute_dtype = torch_dtype(str(context.facts["precision"]))
-                module.compute_type_is_set = True
+        """Let the layers compute in the plan's precision."""
+        compute_in(model, str(context.facts["precision"]))

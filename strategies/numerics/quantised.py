@@ -1,17 +1,19 @@
-"""Swap linear layers for quantised ones, in memory: shared by `nf4` and `int8`.
+"""Swap linear layers for quantised ones, in memory: shared by `nf4`, `fp4` and `int8`.
 
 transformers' own replacement builds empty weights and accelerate's needs a GPU, so this walks the model itself:
 each plain `nn.Linear` of a scope becomes a bitsandbytes layer that still holds the float weight, and bitsandbytes
-quantises it when the model moves to its device (CPU counts). Left alone: everything that is no `nn.Linear`
-(embeddings, norms, convolutions), layers inside `nn.MultiheadAttention`, and weights shared with another module.
+quantises it when the model moves to its device (CPU counts). GPT-2's `Conv1D` is turned into a linear layer before.
+Left alone: everything that is no linear layer (embeddings, norms, convolutions), layers inside
+`nn.MultiheadAttention`, and weights shared with another module.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from strategies.blocks import read_directly
+from strategies.engine import torch_dtype
 from strategies.errors import PlanError
 from strategies.layout import inside
 from strategies.linears import straighten
@@ -25,8 +27,18 @@ if TYPE_CHECKING:
     from strategies.layout import Layout
 
 
-def swap_linears(model: nn.Module, layout: Layout, where: str | None, make: Callable[[nn.Linear], nn.Linear]) -> None:
-    """Replace the plain linear layers of a scope by `make(layer)`; a tower without any is an error."""
+# Values of a weight that share a scale. bitsandbytes' CPU kernel unpacks rows that are no multiple of it wrongly (an
+# error of 20–40 %, seen in 0.50.2), so narrow layers get the smaller size, and others are left alone.
+BLOCK, SMALL_BLOCK = 64, 32
+
+
+def swap_linears(
+    model: nn.Module, layout: Layout, where: str | None, make: Callable[[nn.Linear], nn.Linear], *, multiple: int = 1
+) -> None:
+    """Replace the plain linear layers of a scope by `make(layer)`; a tower without any is an error.
+
+    Layers whose number of inputs is no multiple of `multiple` are left alone.
+    """
     from torch import nn
 
     uses = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
@@ -39,9 +51,16 @@ def swap_linears(model: nn.Module, layout: Layout, where: str | None, make: Call
             for name, module in model.named_modules()
             if type(module) is nn.Linear and inside(name, prefixes) and name not in left_alone
         }  # fmt: skip
-        own = {name: layer for name, layer in layers.items() if uses[id(layer.weight)] == 1}
+        own = {
+            name: layer
+            for name, layer in layers.items()
+            if uses[id(layer.weight)] == 1 and not layer.in_features % multiple
+        }
         if not own:
-            raise PlanError(f"{label!r} has no linear layer to quantise (those inside nn.MultiheadAttention are not)")
+            widths = f", nor those whose inputs are no multiple of {multiple}" if multiple > 1 else ""
+            raise PlanError(
+                f"{label!r} has no linear layer to quantise (those inside nn.MultiheadAttention are not{widths})"
+            )
         new = [name for name in own if layout.is_new(name)]
         if new:
             raise PlanError(f"{new[0]!r} belongs to a new part: quantise pretrained towers only, not fusion or head")
@@ -49,3 +68,31 @@ def swap_linears(model: nn.Module, layout: Layout, where: str | None, make: Call
             swapped = make(layer)
             swapped.bias = layer.bias
             model.set_submodule(name, swapped.requires_grad_(False).train(layer.training))
+
+
+def to_4bit(layer: nn.Linear, *, quant_type: Literal["nf4", "fp4"], double_quant: bool) -> nn.Linear:
+    """Make a 4-bit layer that holds `layer`'s float weight until it moves to a device."""
+    import bitsandbytes as bnb
+
+    swapped = bnb.nn.Linear4bit(layer.in_features, layer.out_features, bias=False, quant_type=quant_type, device="meta")
+    swapped.weight = bnb.nn.Params4bit(
+        layer.weight.detach(),
+        requires_grad=False,
+        blocksize=SMALL_BLOCK if layer.in_features % BLOCK else BLOCK,
+        compress_statistics=double_quant,
+        quant_type=quant_type,
+        module=swapped,
+    )
+    # Its CPU kernel repacks the weight in the first evaluation, after which training raises or loses gradients.
+    swapped.support_avx512bf16_for_cpu = False
+    return swapped  # type: ignore[no-any-return]
+
+
+def compute_in(model: nn.Module, precision: str) -> None:
+    """Let 4-bit layers compute in the plan's precision; earlier, PEFT would make its adapters in that type."""
+    import bitsandbytes as bnb
+
+    for module in model.modules():
+        if isinstance(module, bnb.nn.Linear4bit):
+            module.compute_dtype = torch_dtype(precision)
+            module.compute_type_is_set = True
