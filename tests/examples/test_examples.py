@@ -1,0 +1,126 @@
+"""Every example runs as a reader would run it, and what it prints is what it promises."""
+
+import csv
+import re
+import subprocess
+import sys
+
+import pytest
+
+NUMBER = re.compile(r"\d+\.\d+|\d[\d,]*")
+SAME = "True"
+
+
+def call(root, *command, cwd):
+    environment = {"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HOME": str(cwd)}
+    return subprocess.run(
+        [sys.executable, *map(str, command)], env=environment, cwd=cwd, capture_output=True, text=True, check=False
+    )
+
+
+def table(root, tmp_path, example, *plans):
+    """Run an example on `plans`; give what it printed, and the cells of each plan's row after its name."""
+    done = call(root, root / "examples" / f"{example}.py", "--strategies", ", ".join(plans), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == [], "an example leaves nothing behind"
+    lines = done.stdout.splitlines()
+    rows = {plan: line.removeprefix(plan).split() for plan in plans for line in lines if line.startswith(f"{plan} ")}
+    assert list(rows) == list(plans)
+    return done.stdout, rows
+
+
+def all_examples(root):
+    return sorted(path.stem for path in (root / "examples").glob("*.py"))
+
+
+def test_every_example_is_tested_here(root):
+    text = (root / "tests" / "examples" / "test_examples.py").read_text()
+    ways = ('"{}"', "{}.py", "examples.{}:")
+    assert [name for name in all_examples(root) if not any(way.format(name) in text for way in ways)] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "example", ["bert_text_classifier", "gpt2_language_model", "plain_cnn", "vit_image_classifier"]
+)
+def test_help_says_what_one_learns(root, tmp_path, example):
+    done = call(root, root / "examples" / f"{example}.py", "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for words in ("--strategies", "One learns", f"python examples/{example}.py"):
+        assert words in done.stdout
+
+
+@pytest.mark.slow
+def test_bert_adapters_learn_what_a_frozen_body_cannot(root, tmp_path):
+    text, rows = table(root, tmp_path, "bert_text_classifier", "lora(lr=1e-2)", "freeze")
+    assert float(rows["lora(lr=1e-2)"][0]) >= 0.9
+    assert float(rows["freeze"][0]) <= 0.8
+    assert [row[-1] for row in rows.values()] == [SAME, SAME]
+    assert "4 layers merged" in text
+    (moved,) = re.findall(r"outputs moved by at most (\S+)", text)
+    assert float(moved) < 1e-4
+    assert "nothing to merge" in text
+
+
+@pytest.mark.slow
+def test_gpt2_perplexity_falls_and_a_tied_head_rests(root, tmp_path):
+    text, rows = table(root, tmp_path, "gpt2_language_model", "lora(lr=2e-2)", "freeze")
+    before, after, trainable, _, same, *continued = rows["lora(lr=2e-2)"]
+    assert float(after) < 2
+    assert float(before) > 5
+    assert trainable == "3,072", "2 blocks × (48 × 8 + 8 × 144): the fused Conv1D, and no head"
+    assert same == SAME
+    assert " ".join(continued).startswith("nine eight seven")
+    assert "2 layers merged" in text
+    assert rows["freeze"][0] == "refused:"
+    assert "nothing is left to train" in text
+
+
+@pytest.mark.slow
+def test_convolutions_learn_and_frozen_norms_keep_their_statistics(root, tmp_path):
+    plans = {"full(lr=1e-3)": "4", "lora(lr=3e-3)": "0", "freeze(last_n=1)": "1", "freeze": "0"}
+    _, rows = table(root, tmp_path, "plain_cnn", *plans)
+    for plan, moved in plans.items():
+        accuracy, _, _, same, *norms = rows[plan]
+        assert float(accuracy) >= 0.85, "chance is 0.2"
+        assert same == SAME
+        assert norms == [moved, "of", "4"]
+    assert rows["lora(lr=3e-3)"][1] == "6,245", "3 × (24 × 8 × 9 + 8 × 24) + the head's 485"
+
+
+@pytest.mark.slow
+def test_vit_adapters_beat_a_frozen_body(root, tmp_path):
+    _, rows = table(root, tmp_path, "vit_image_classifier", "lora(lr=3e-3)", "freeze")
+    assert float(rows["lora(lr=3e-3)"][0]) >= 0.88
+    assert 0.6 < float(rows["freeze"][0]) < float(rows["lora(lr=3e-3)"][0])
+    assert rows["lora(lr=3e-3)"][3] == rows["freeze"][3] == SAME
+
+
+@pytest.mark.slow
+def test_tune_your_own_model_learns(root, tmp_path):
+    done = call(root, root / "examples" / "tune_your_own_model.py", "lora(r=4)", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    losses = [float(value) for value in re.findall(r"loss (\S+)", done.stdout)]
+    assert losses[-1] < losses[0]
+    (accuracy,) = re.findall(r"accuracy after loading: (\S+)", done.stdout)
+    assert float(accuracy) > 0.75
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "plan", "least"),
+    [
+        ("examples.digits_task:DigitsTask(limit=400)", "lora", 0.5),
+        ("examples.sentences_task:SentencesTask", "full(lr=1e-3)", 0.9),
+    ],
+)
+def test_a_task_of_ones_own_runs(root, tmp_path, task, plan, least):
+    out = tmp_path / "out"
+    done = call(
+        root, root / "run_matrix.py", "--task", task, "--strategies", plan, "--no-baseline", "--out", out, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    with (out / "runs.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["status"] == "ok"
+    assert float(row["accuracy"]) >= least
