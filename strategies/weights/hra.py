@@ -4,8 +4,8 @@ What: y = W·H1·…·Hr·x with W frozen, each H = 1 − 2uuᵀ a reflection wi
 pairs, which cancel, so training starts at the pretrained model; hence r is even. `apply_GS` orthogonalises them.
 Why it helps: an orthogonal change as in oft, and a low-rank one as in lora: r·in_features trained values per layer.
 What it costs: r products with rank-one matrices in a row, each with a full in×in matrix in PEFT's layer; slow for
-large r. Rounding makes the start equal to about 1e-7 only. When not to use it: wide layers where steps are already
-slow; oft with blocks is cheaper.
+large r. Rounding makes the start equal to about 1e-7 only. Quantised bases are refused. When not to use it: wide
+layers where steps are already slow; oft with blocks is cheaper.
 Paper: Yuan et al., Bridging The Gap between Low-rank and Orthogonal Adaptation via Householder Reflection Adaptation,
 2024, https://arxiv.org/abs/2405.17484
 """

@@ -3,11 +3,11 @@
 What: y = (W + (alpha/r)·(A1·B1) ⊙ (A2·B2))·x with W frozen; one factor starts at zero, so training starts at the
 pretrained model. The product's rank can reach r², with twice LoRA's trained values at the same r.
 Why it helps: changes of higher rank than LoRA's for the same number of values.
-What it costs: the change is built as a full matrix per layer and step, in forward and backward: memory and time
-of another weight matrix, unlike LoRA. When not to use it: wide layers with few tokens per batch, where building the
-matrix outweighs the layer itself.
-Paper: Hyeon-Woo et al., FedPara: Low-Rank Hadamard Product, 2021, https://arxiv.org/abs/2108.06098; as adapter:
-Yeh et al., Navigating Text-To-Image Customization (LyCORIS), 2023, https://arxiv.org/abs/2309.14859
+What it costs: the change is built as a full matrix per layer and step, in forward and backward: memory and time of
+another weight matrix, unlike LoRA; compile breaks its graph at each adapted layer. 4-bit bases are refused. When not
+to use it: wide layers with few tokens per batch, where building the matrix outweighs the layer itself.
+Paper: Hyeon-Woo et al., FedPara: Low-Rank Hadamard Product, 2021, https://arxiv.org/abs/2108.06098; as adapter: Yeh et
+al., Navigating Text-To-Image Customization (LyCORIS), 2023, https://arxiv.org/abs/2309.14859
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@ What: y = (W + (alpha/r)·C ⊗ (A·B))·x with W frozen; C is small and zero at
 size of C (-1: as square as the shapes allow); the larger matrix stays whole where rank r would not save anything, and
 then alpha/r is one. `decompose_both` factorises C, too.
 Why it helps: far fewer trained values than LoRA, and the change may have full rank.
-What it costs: the change is built as a full matrix per layer and step. When not to use it: layer widths that are
-prime or nearly so, since the Kronecker product then degenerates to one large matrix.
+What it costs: the change is built as a full matrix per layer and step; compile breaks its graph there. 4-bit bases are
+refused. When not to use it: layer widths that are prime or nearly so, since the Kronecker product then degenerates to
+one large matrix.
 Paper: Edalati et al., KronA, 2022, https://arxiv.org/abs/2212.10650; as adapter: Yeh et al., Navigating Text-To-Image
 Customization (LyCORIS), 2023, https://arxiv.org/abs/2309.14859
 """

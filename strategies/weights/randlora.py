@@ -1,12 +1,13 @@
 """randlora — a full-rank change made of many random low-rank matrices, each scaled by trained vectors.
 
 What: y = Wx + scale·Σ Bᵢ·Λᵢ·A·Γᵢ·x with A and all Bᵢ random, frozen and shared by a tower's layers, Λᵢ and Γᵢ diagonal
-and trained; as many terms of rank r as full rank needs, Λ zero at the start. The projections come from the plan's seed.
-A smaller r means more terms and more trained values, the opposite of LoRA.
+and trained; as many terms of rank r as full rank needs, Λ zero at the start. The projections come from the plan's
+seed. A smaller r means more terms and more trained values, the opposite of LoRA.
 Why it helps: the change may have full rank with fewer trained values than such a matrix has.
 What it costs: products with a basis as large as the largest weight matrix, in each layer and step; with
 `save_projection` (PEFT's default) it is in the file, without it the basis is drawn again from the seed. `alpha` is
-20·r in PEFT, so rates as high as VeRA's diverge. When not to use it: LoRA at a moderate rank already does.
+20·r in PEFT, so its steps are larger than VeRA's at the same rate. When not to use it: LoRA at a moderate rank already
+does.
 Paper: Albert et al., RandLoRA: Full-rank parameter-efficient fine-tuning of large models, 2025,
 https://arxiv.org/abs/2502.00987
 """

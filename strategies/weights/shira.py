@@ -4,8 +4,9 @@ What: of each layer's weights r·(in + out), as many as LoRA would add, change b
 which ones is drawn from the plan's seed. The rest is frozen.
 Why it helps: the change is sparse but of high rank, and several such adapters hardly collide when added to one model.
 What it costs: the change is scattered into a full matrix per layer and step, so steps and activations are those of
-full fine-tuning; only gradients' and optimizer's state shrinks. r=8 here: PEFT's 32 is for larger layers and does not
-fit ones below 64 × 64. When not to use it: on small batches of wide layers, where building the matrix dominates.
+full fine-tuning; only gradients and optimizer state shrink; compile breaks its graph at each adapted layer. r=8 here:
+PEFT's 32 is for larger layers and does not fit ones below 64 × 64. When not to use it: on small batches of wide
+layers, where building the matrix dominates.
 Paper: Bhardwaj et al., Sparse High Rank Adapters, 2024, https://arxiv.org/abs/2406.13175
 """
 
