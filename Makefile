@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup matrix report test check lint typecheck format docs clean help
+.PHONY: setup matrix report test check lint typecheck format docs compatibility clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -46,6 +46,9 @@ format: setup ## let ruff put the code in order
 docs: setup ## write the generated pages under docs/
 	@{ echo '# Command line'; echo; echo 'Written by `make docs`; a test holds it to the code.'; echo; echo '```text'; $(BIN)/python run_matrix.py --help; echo '```'; } > docs/command-line.md
 	@$(BIN)/python -m bench.record > docs/results-schema.md
+
+compatibility: setup ## try every pair of strategies and write docs/compatibility.md and .csv
+	OMP_NUM_THREADS=1 $(BIN)/python -m strategies.probe
 
 clean: ## remove the environment and caches, keep results
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

@@ -28,7 +28,7 @@ A recipe is a sum: strategies joined by +, options in brackets; the order does n
 A sweep that was stopped goes on where it was when the same command is given again.
 
 other commands:
-  list             strategies, recipes and presets, with their options
+  list [WORD ...]  strategies, recipes and presets, with their options; what a WORD is, costs and needs
   plan             predict memory, time and cost, train nothing (not yet)
   compare, merge   compare or join results folders (not yet)
   repro RUN_ID     run one result again (not yet)
@@ -102,9 +102,8 @@ def make_parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--seeds",
         type=seed_list,
-        default=[0],
         metavar="N,N",
-        help="seeds, each a run per recipe (default: 0)",
+        help="seeds, each a run per recipe (default: the preset's, else 0)",
     )
     task = parser.add_argument_group("on which task, data and model")
     task.add_argument(

@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bench.arguments import USAGE, make_parser
 from bench.folder import InputError
@@ -19,9 +20,11 @@ from bench.table import print_table
 from bench.task import DEFAULT_TASK
 from strategies import NamedPlan, catalogue, parse_plans, recipes
 from strategies.cards import card
+from strategies.errors import closest_first
 from strategies.presets import PRESETS
 
 INTERRUPTED = 130
+KINDS = ("weights", "numerics", "memory", "speed", "update", "data")  # the order of `list`
 
 NOT_YET = {
     "tune": "--tune: not yet; sweep rates with --lr and --task '...(evaluate_on=\"tune\")' meanwhile",
@@ -43,7 +46,7 @@ def choose_plans(options: argparse.Namespace) -> tuple[NamedPlan, ...]:
         raise InputError("--strategies and --preset both name recipes; give one of them")
     if options.strategies is not None and not options.strategies.strip():
         raise InputError("--strategies is empty; name recipes such as lora,qlora,amp (`run_matrix.py list` shows them)")
-    plans = parse_plans(options.strategies or PRESETS[options.preset or "default"][0])
+    plans = parse_plans(options.strategies or PRESETS[options.preset or "default"].plans)
     if options.lr and len(plans) > 1 and not options.same_lr:
         raise InputError(
             "--lr with several recipes: each has its own rate; add --same-lr to mean it, or write lora(lr=...)"
@@ -63,9 +66,10 @@ def make_request(options: argparse.Namespace, command: Sequence[str]) -> Request
     overrides = {name: value for name, value in overrides.items() if value is not None}
     if options.skip_bad_images:
         overrides["skip_bad_images"] = True
+    preset = PRESETS["default" if options.strategies else options.preset or "default"]
     rules = Rules(
-        seeds=options.seeds, batch_size=options.batch_size, epochs=options.epochs, max_steps=options.max_steps,
-        lr=options.lr, lr_for_all=options.same_lr,
+        seeds=options.seeds or list(preset.seeds), batch_size=options.batch_size, epochs=options.epochs,
+        max_steps=options.max_steps, lr=options.lr, lr_for_all=options.same_lr,
     )  # fmt: skip
     place = Path(options.data).resolve().name if options.data else "embedded"
     if options.task != DEFAULT_TASK:
@@ -77,15 +81,37 @@ def make_request(options: argparse.Namespace, command: Sequence[str]) -> Request
     )  # fmt: skip
 
 
-def print_list() -> int:
-    """The `list` command: everything that can be named."""
-    cards = [card(strategy) for _, strategy in sorted(catalogue().items())]
-    known = [[shown["name"], shown["options"], shown["summary"]] for shown in cards]
-    print_table(["strategy", "options and their defaults", "what it does"], known)
-    print()
+def print_list(words: Sequence[str]) -> int:
+    """The `list` command: everything that can be named, or the whole cards of the given words."""
+    cards = {name: card(strategy) for name, strategy in sorted(catalogue().items())}
+    if words:
+        return print_cards(words, cards)
+    for kind in sorted({shown["kind"] for shown in cards.values()}, key=KINDS.index):
+        known = [shown for shown in cards.values() if shown["kind"] == kind]
+        print_table(
+            [kind, "what it does", "options and their defaults"],
+            [[c["name"], c["summary"], c["options"]] for c in known],
+        )
+        print()
     print_table(["recipe", "stands for", "why"], [[name, *entry] for name, entry in sorted(recipes().items())])
     print()
-    print_table(["preset", "recipes", "why"], [[name, *entry] for name, entry in sorted(PRESETS.items())])
+    presets = [[name, preset.plans, ",".join(map(str, preset.seeds)), preset.why] for name, preset in PRESETS.items()]
+    print_table(["preset", "recipes", "seeds", "why"], presets)
+    print("\nJoin words with +, as in lora(r=16)+amp. `run_matrix.py list lora` shows what lora is, costs and needs.")
+    return 0
+
+
+def print_cards(words: Sequence[str], cards: Mapping[str, Mapping[str, Any]]) -> int:
+    """Print what is known about each word."""
+    for word in words:
+        if word in recipes():
+            print(f"{word} — {recipes()[word][1]}\n\nStands for: {recipes()[word][0]}\n")
+        elif word in cards:
+            print(f"{cards[word]['text']}\n\nOptions: {word}({cards[word]['options']})\n")
+        else:
+            known = closest_first(word, [*cards, *recipes()])
+            print(f"run_matrix.py: list: unknown word {word!r}; there is: {known}", file=sys.stderr)
+            return USAGE
     return 0
 
 
@@ -97,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(LATER_COMMANDS[command], file=sys.stderr)
         return USAGE
     if command == "list":
-        return print_list()
+        return print_list(given[1:])
     options = make_parser().parse_args(given[1:] if given[:1] == ["run"] else given)
     for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal or a scheduler ends the run under way, too
         signal.signal(number, signal.default_int_handler)

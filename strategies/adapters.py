@@ -68,17 +68,16 @@ def inject(module: nn.Module, config: peft.PeftConfig, layers: Sequence[str]) ->
     return tuner_class(module, config, "default", low_cpu_mem_usage=on_meta(module))
 
 
-def refuse_quantised(strategy: Strategy, places: list[Place], *, four_bit_only: bool = False) -> None:
+def refuse_quantised(strategy: Strategy, places: list[Place]) -> None:
     """Refuse layers with 8-bit or 4-bit weights, for methods whose PEFT layers cannot have them.
 
     Those that compute with the weight itself fail at the first step, or worse, take the stored codes for weights.
     """
     import bitsandbytes as bnb
 
-    refused = (bnb.nn.Linear4bit,) if four_bit_only else (bnb.nn.Linear4bit, bnb.nn.Linear8bitLt)
     for place in places:
         strategy.require(
-            not isinstance(place.layer, refused),
+            not isinstance(place.layer, bnb.nn.Linear4bit | bnb.nn.Linear8bitLt),
             f"{place.name!r} is quantised ({type(place.layer).__name__}), where PEFT's layers for this method fail or "
             "train wrongly; leave the quantising out or use lora",
         )

@@ -1,35 +1,75 @@
 """Every strategy there is: those of this package, and those of others through an entry-point group.
 
 A third-party package adds a strategy with
-`[project.entry-points."tunematrix.strategies"]` and `name = "package.module:Class"`.
+`[project.entry-points."tunematrix.strategies"]` and `name = "package.module:Class"`; the table below says it the same
+way, one line for each strategy.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 from strategies.errors import PlanError
-from strategies.memory.checkpointing import Checkpointing
-from strategies.numerics.amp import Amp
-from strategies.numerics.int8 import Int8
-from strategies.numerics.nf4 import Nf4
 from strategies.protocol import Strategy
 from strategies.recipes import RECIPES
-from strategies.speed.compiling import Compile
-from strategies.weights.freeze import Freeze
-from strategies.weights.full import Full
-from strategies.weights.lora import Lora
 
 GROUP = "tunematrix.strategies"
-OWN: tuple[type[Strategy], ...] = (Full, Freeze, Lora, Amp, Int8, Nf4, Checkpointing, Compile)
+OWN: dict[str, str] = {
+    # what trains
+    "full": "strategies.weights.full:Full",
+    "freeze": "strategies.weights.freeze:Freeze",
+    "linear_probe": "strategies.weights.linear_probe:LinearProbe",
+    "bitfit": "strategies.weights.bitfit:BitFit",
+    "layernorm": "strategies.weights.layernorm:LayerNormTuning",
+    "progressive_freezing": "strategies.weights.progressive_freezing:ProgressiveFreezing",
+    "lisa": "strategies.weights.lisa:Lisa",
+    "lora": "strategies.weights.lora:Lora",
+    "rslora": "strategies.weights.rslora:Rslora",
+    "dora": "strategies.weights.dora:Dora",
+    "pissa": "strategies.weights.pissa:Pissa",
+    "olora": "strategies.weights.olora:Olora",
+    "loraplus": "strategies.weights.loraplus:LoraPlus",
+    "lorafa": "strategies.weights.lorafa:LoraFa",
+    "adalora": "strategies.weights.adalora:AdaLora",
+    "ia3": "strategies.weights.ia3:Ia3",
+    "vera": "strategies.weights.vera:Vera",
+    "oft": "strategies.weights.oft:Oft",
+    "boft": "strategies.weights.boft:Boft",
+    "loha": "strategies.weights.loha:Loha",
+    "lokr": "strategies.weights.lokr:Lokr",
+    "hra": "strategies.weights.hra:Hra",
+    "fourierft": "strategies.weights.fourierft:FourierFt",
+    "randlora": "strategies.weights.randlora:RandLora",
+    "miss": "strategies.weights.miss:Miss",
+    "shira": "strategies.weights.shira:Shira",
+    "peft": "strategies.weights.peft_any:Peft",
+    "houlsby": "strategies.weights.houlsby:Houlsby",
+    "adaptformer": "strategies.weights.adaptformer:AdaptFormer",
+    # in which numbers
+    "int8": "strategies.numerics.int8:Int8",
+    "nf4": "strategies.numerics.nf4:Nf4",
+    "fp4": "strategies.numerics.fp4:Fp4",
+    "amp": "strategies.numerics.amp:Amp",
+    "tf32": "strategies.numerics.tf32:Tf32",
+    "pure_bf16": "strategies.numerics.pure_bf16:PureBf16",
+    "fp8": "strategies.numerics.fp8:Fp8",
+    # what is kept for the backward pass
+    "checkpointing": "strategies.memory.checkpointing:Checkpointing",
+    "offload_activations": "strategies.memory.offloading:OffloadActivations",
+    # how it is executed
+    "compile": "strategies.speed.compiling:Compile",
+    "attention": "strategies.speed.attention:Attention",
+    # how gradients become updates
+    "layer_decay": "strategies.update.layer_decay:LayerDecay",
+}
 
 
 @cache
 def _known() -> dict[str, type[Strategy]]:
-    """Collect once; a third party cannot take a word that exists."""
-    known = {strategy.name: strategy for strategy in OWN}
-    for point in entry_points(group=GROUP):
+    """Load once; a third party cannot take a word that exists."""
+    known: dict[str, type[Strategy]] = {}
+    for point in [*(EntryPoint(name, path, GROUP) for name, path in OWN.items()), *entry_points(group=GROUP)]:
         strategy = point.load()
         if not (isinstance(strategy, type) and issubclass(strategy, Strategy)):
             raise PlanError(f"entry point {point.value!r} in {GROUP!r} is no subclass of strategies.Strategy")

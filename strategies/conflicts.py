@@ -10,12 +10,33 @@ from typing import NamedTuple
 
 
 class Conflict(NamedTuple):
-    """Two strategies by name (not order), why they fail together, and the upstream thread."""
+    """A strategy and others that fail with it on the same scope, why, where that is discussed, on which device.
+
+    `device` is a device type, or `None` for all.
+    """
 
     one: str
-    other: str
+    others: tuple[str, ...]
     reason: str
     link: str
+    device: str | None = None
 
 
-CONFLICTS: tuple[Conflict, ...] = ()
+PACKED = "the shape of its change comes from the stored weight, which is packed in 4 bits; take lora"
+CONFLICTS: tuple[Conflict, ...] = (
+    Conflict(
+        "dora",
+        ("int8",),
+        "on CPU PEFT loses the scales of an 8-bit weight; take nf4+dora or lora+int8",
+        "https://github.com/huggingface/peft/pull/2820",
+        "cpu",
+    ),
+    Conflict(
+        "hra",
+        ("int8", "nf4", "fp4"),
+        "it reflects the stored codes in place of the weight; take lora, or oft for an orthogonal method",
+        "https://github.com/huggingface/peft/pull/1864",
+    ),
+    Conflict("loha", ("nf4", "fp4"), PACKED, "https://huggingface.co/docs/peft/developer_guides/quantization"),
+    Conflict("lokr", ("nf4", "fp4"), PACKED, "https://huggingface.co/docs/peft/developer_guides/quantization"),
+)

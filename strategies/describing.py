@@ -19,15 +19,15 @@ STEP = 1024
 MOMENTS = 2  # AdamW keeps two tensors like each weight that trains
 
 
-def count_parameters(model: nn.Module, layout: Layout) -> dict[str, int]:
-    """Count parameters, 4-bit ones unpacked: trainable, total, and both for each scope."""
+def count_parameters(model: nn.Module, layout: Layout, trained: frozenset[str]) -> dict[str, int]:
+    """Count parameters, 4-bit ones unpacked: those `trained` at some time, total, and both for each scope."""
     counts = {"trainable_parameters": 0, "total_parameters": 0}
     for scope in layout.scopes:
         owned = layout.owned(model, scope)
-        sizes = [(size, trains) for name, size, trains in _sizes(model) if name in owned]
+        sizes = [(size, trains) for name, size, trains in _sizes(model, trained) if name in owned]
         counts[f"{scope}_parameters"] = sum(size for size, _ in sizes)
         counts[f"{scope}_trainable_parameters"] = sum(size for size, trains in sizes if trains)
-    for _, size, trains in _sizes(model):
+    for _, size, trains in _sizes(model, trained):
         counts["total_parameters"] += size
         counts["trainable_parameters"] += size * trains
     return counts
@@ -46,20 +46,16 @@ def memory_by_kind(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[s
     return {"weights_bytes": _bytes(tensors), "gradients_bytes": gradients, "optimizer_bytes": kept}
 
 
-def table(
-    model: nn.Module, layout: Layout, optimizer: torch.optim.Optimizer, rates: Sequence[tuple[str, float]]
-) -> str:
-    """Draw both as text."""
-    counts = count_parameters(model, layout)
+def table(counts: dict[str, int], memory: dict[str, int], rates: Sequence[tuple[str, float]], *, expected: bool) -> str:
+    """Draw both as text; `expected`: the optimizer's state is not there yet."""
     lines = []
-    for scope in layout.scopes:
+    for scope in (key.removesuffix("_trainable_parameters") for key in counts if key.endswith("_trainable_parameters")):
         total, trained = counts[f"{scope}_parameters"], counts[f"{scope}_trainable_parameters"]
         lines.append(f"  {scope:<10} {trained:>13,} of {total:>13,} parameters train ({trained / max(total, 1):.2%})")
     lines.append("  rates      " + ", ".join(f"{name} {peak:g}" for name, peak in rates))
-    memory = memory_by_kind(model, optimizer)
-    expected = "" if optimizer.state else " (expected)"
     sizes = ", ".join(f"{kind.removesuffix('_bytes')} {readable(size)}" for kind, size in memory.items())
-    return "\n".join([*lines, f"  memory     {sizes}{expected}; activations depend on the batch"])
+    note = " (expected)" if expected else ""
+    return "\n".join([*lines, f"  memory     {sizes}{note}; activations depend on the batch"])
 
 
 def readable(size: float) -> str:
@@ -92,8 +88,8 @@ def _statistics(model: nn.Module) -> Iterator[Tensor]:
         yield from (value for key in ("CB", "SCB") if isinstance(value := vars(parameter).get(key), torch.Tensor))
 
 
-def _sizes(model: nn.Module) -> Iterator[tuple[str, int, bool]]:
-    """Give name, logical number of values, and whether it trains, for each parameter."""
+def _sizes(model: nn.Module, trained: frozenset[str]) -> Iterator[tuple[str, int, bool]]:
+    """Give name, logical number of values, and whether it may train, for each parameter."""
     for name, parameter in model.named_parameters():
         packed = vars(parameter).get("quant_state")
-        yield name, packed.shape.numel() if packed is not None else parameter.numel(), parameter.requires_grad
+        yield name, packed.shape.numel() if packed is not None else parameter.numel(), name in trained

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ROWS = 64  # random inputs per layer
+UNKNOWN = "PEFT has not implemented it"
 SIDE = 8  # height and width of random pictures for convolutions
 
 
@@ -59,7 +60,9 @@ def merge_adapters(model: nn.Module) -> Merged:
             except (NotImplementedError, AttributeError, ValueError, TypeError, RuntimeError) as problem:
                 for done in drifts:
                     layers[done].unmerge()
-                raise PlanError(f"{name!r} ({type(layer).__name__}) cannot be merged: {problem}") from None
+                raise PlanError(
+                    f"{name!r} ({type(layer).__name__}) cannot be merged: {str(problem) or UNKNOWN}"
+                ) from None
             drifts[name] = float((layer(inputs) - before).norm() / before.norm().clamp_min(1e-12))
     for name, layer in layers.items():
         model.set_submodule(name, layer.get_base_layer())
@@ -71,7 +74,7 @@ def merge_adapters(model: nn.Module) -> Merged:
 def refuse_bottlenecks(model: nn.Module) -> None:
     """Refuse a model with adapters that are not linear in their input."""
     for name, part in model.named_modules():
-        if type(part).__name__.endswith("Bottleneck"):
+        if type(part).__name__.endswith("BottleneckAdapter"):
             raise PlanError(f"{name!r} holds a bottleneck adapter: it is not linear, so no weight can stand for it")
 
 

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from strategies.protocol import FROZEN, WEIGHTS, Strategy, defaults
+from strategies.protocol import EVERYTHING, FROZEN, WEIGHTS, Strategy, defaults
 from strategies.weights.full import Full
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def plan_rates(members: Sequence[Strategy]) -> Rates:
     """Give the rates of the plan's first weights member that trains something, and its head's rate."""
     weights = weights_members(members)
     trained = [rate for rate in (_own_rate(member) for member in weights) if rate is not None]
-    everywhere = any(member.where() is None for member in weights)
+    everywhere = any(member.where() in {None, EVERYTHING} for member in weights)
     lr = trained[0] if trained else None if everywhere else Full().lr
     return Rates(lr=lr, head_lr=head_rates(weights)[0])
 
@@ -76,7 +76,9 @@ def parameter_groups(
     """
     plain = Full().lr
     head_rate = head_lr or plan_rates(members).head_lr
-    scoped = [(layout.owned(model, member.where()), vars(member)["lr"]) for member in weights_members(members)]
+    scoped = [
+        (layout.owned(model, member.where()), vars(member).get("lr", plain)) for member in weights_members(members)
+    ]
     groups: dict[tuple[str, float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

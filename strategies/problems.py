@@ -7,7 +7,7 @@ the sets of parameters they own.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, permutations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from strategies.conflicts import CONFLICTS
@@ -61,7 +61,7 @@ def find_problems(
             reaches.append(Reach(member, owned))
     found += _slots(reaches)
     found += _capabilities(reaches)
-    found += _conflicts(members)
+    found += _conflicts(reaches, device)
     rates = head_rates(weights_members(members))
     if len(rates) > 1:
         found.append(Problem("slot", f"the head can have one rate only, not {' and '.join(map(str, rates))}"))
@@ -95,12 +95,15 @@ def _capabilities(reaches: Sequence[Reach]) -> Iterator[Problem]:
                 yield Problem("capability", f"{name} would do nothing: {spoiling} in its scope")
 
 
-def _conflicts(members: Sequence[Strategy]) -> Iterator[Problem]:
-    """Known failing pairs."""
-    names = {member.name for member in members}
-    for conflict in CONFLICTS:
-        if {conflict.one, conflict.other} <= names:
-            yield Problem("conflict", f"{conflict.one} and {conflict.other}: {conflict.reason} ({conflict.link})")
+def _conflicts(reaches: Sequence[Reach], device: torch.device | str) -> Iterator[Problem]:
+    """Known failing pairs, where they meet."""
+    kind = str(device).partition(":")[0]
+    for one, other in permutations(reaches, 2):
+        for conflict in CONFLICTS:
+            names = one.member.name == conflict.one and other.member.name in conflict.others
+            if names and conflict.device in {None, kind} and _overlap(one, other):
+                reason = f"{one.member.name} and {other.member.name}: {conflict.reason} ({conflict.link})"
+                yield Problem("conflict", reason)
 
 
 def _overlap(one: Reach, other: Reach) -> bool:

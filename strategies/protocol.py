@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import typing
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -18,7 +19,7 @@ from strategies.errors import PlanError, closest_first
 from strategies.options import conform, described
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     import torch
     from torch import Tensor, nn
@@ -71,6 +72,7 @@ class Strategy:
     inert_on: ClassVar[frozenset[str]] = frozenset()  # refused where one of these covers the whole scope
     packages: ClassVar[tuple[str, ...]] = ()  # imported before the set-up clock starts
     works_on_move: ClassVar[bool] = False  # its work happens while the model moves to the device
+    trial: ClassVar[Mapping[str, Any]] = {}  # options for a trial on a tiny model on CPU, where defaults do not fit
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self), include_extras=True)

@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 RECIPES: dict[str, tuple[str, str]] = {
+    "bf16": ("amp(dtype='bf16')", "mixed precision in bfloat16: no loss scaler; needs Ampere or newer to be fast"),
+    "fp16": ("amp(dtype='fp16')", "mixed precision in float16 with a loss scaler: what a T4 does in hardware"),
     "qlora": ("nf4+lora", "adapters over a 4-bit base (Dettmers et al., 2023, https://arxiv.org/abs/2305.14314)"),
     "qlora8": ("int8+lora", "adapters over an 8-bit base (Dettmers et al., 2022, https://arxiv.org/abs/2208.07339)"),
+    "qdora": (
+        "nf4+dora",
+        "magnitude and direction over a 4-bit base (Liu et al., 2024, https://arxiv.org/abs/2402.09353)",
+    ),
+    "kaggle_t4": (
+        "amp(dtype='fp16')+lora",
+        "a free T4: its tensor cores want float16 (its bfloat16 is emulated), adapters keep the files small",
+    ),
+    "lean": (
+        "amp+checkpointing+lora+nf4",
+        "least memory: 4-bit base, few gradients and moments, one block's activations in 16 bits at a time",
+    ),
+    "fast": ("amp+freeze", "least time: no backward pass through the towers, products in 16 bits where that is fast"),
 }
 
 

@@ -40,6 +40,7 @@ class Tuned:
     ) -> None:
         self.plan, self.engine, self.context, self.state = plan, engine, context, state
         self.own = own  # names of what a fresh base lacks: all that may train, new parts, what the plan added
+        self.trained = frozenset(name for name, p in state.model.named_parameters() if p.requires_grad)
         self.setup_seconds = setup_seconds
         self._peaks = [float(group["lr"]) for group in state.optimizer.param_groups]
         self._checked = self._merged = False
@@ -169,7 +170,7 @@ class Tuned:
 
     def counts(self) -> dict[str, int]:
         """Count parameters, 4-bit ones unpacked: trainable, total, and both for each scope."""
-        return count_parameters(self.model, self.context.layout)
+        return count_parameters(self.model, self.context.layout, self.trained)
 
     def memory(self) -> dict[str, int]:
         """Give the bytes of weights, gradients and optimizer state; activations depend on the batch."""
@@ -182,7 +183,7 @@ class Tuned:
             {(group["name"], peak) for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True)}
         )
         first = f"plan {self.plan} on {self.device}; head: {layout.scopes['head'][0]} ({layout.origin})"
-        return f"{first}\n{table(self.model, layout, self.optimizer, rates)}"
+        return f"{first}\n{table(self.counts(), self.memory(), rates, expected=not self.optimizer.state)}"
 
     def _wrapped(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         for member in self.plan.members:

@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 from strategies.blocks import read_directly
 from strategies.errors import PlanError
 from strategies.layout import inside
+from strategies.linears import straighten
 from strategies.protocol import Context, Kind, Strategy
+from strategies.roles import linear_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +46,7 @@ def divisible(layer: nn.Linear, name: str) -> bool:
 def to_float8(model: nn.Module, names: list[str], recipe: str, *, emulate: bool) -> None:
     """Replace the named linear layers by torchao's, which hold the same parameters under the same names."""
     from torch import nn
-    from torchao.float8 import (  # type: ignore[import-untyped]
+    from torchao.float8 import (
         Float8LinearConfig,
         convert_to_float8_training,
     )
@@ -96,6 +98,9 @@ class Fp8(Strategy):
         gains: Callable[[nn.Linear, str], bool] = (
             divisible if self.emulate else _auto_filter_for_recipe(self.recipe, [])
         )
+        for prefixes in context.layout.groups(model, self.scope).values():
+            for name in linear_layers(model, prefixes):
+                straighten(model, name)
         hidden = read_directly(model)
         layers = {
             name: layer

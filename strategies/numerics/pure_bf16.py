@@ -46,7 +46,7 @@ def to_bf16(model: nn.Module) -> None:
 def rounding_adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     """Make torchao's AdamW with stochastic rounding; on a CPU its step is not compiled."""
     import torch
-    from torchao.optim import _AdamW  # type: ignore[import-untyped]
+    from torchao.optim import _AdamW
 
     optimizer: torch.optim.Optimizer = _AdamW(groups, weight_decay=WEIGHT_DECAY, bf16_stochastic_round=True)
     if all(parameter.device.type == "cpu" for group in groups for parameter in group["params"]):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 OLDEST_GPU = (7, 0)
+VARIANTS = 64
 # Warnings about what Dynamo itself does while tracing; torch hides or ignores them, but not where warnings are errors.
 TRACING_NOISE = (
     "The .grad attribute of a Tensor",
@@ -64,6 +66,7 @@ class Compile(Strategy):
     kind: ClassVar[Kind] = "speed"
     stage: ClassVar[int] = 50
     slots: ClassVar[frozenset[str]] = frozenset({"compiler"})
+    trial: ClassVar[Mapping[str, Any]] = {"backend": "eager"}
 
     mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = "default"
     regional: bool = True
@@ -87,6 +90,10 @@ class Compile(Strategy):
 
     def place(self, model: nn.Module, context: Context) -> None:
         """Mark the modules; the compiler runs at their first call."""
+        import torch
+
+        # A stack may hold more kinds of layer than Dynamo's default of 8 variants; past that it would run uncompiled.
+        torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)  # noqa: SLF001
         for message in TRACING_NOISE:
             warnings.filterwarnings("ignore", message=message)
         groups = context.layout.groups(model, None).values()

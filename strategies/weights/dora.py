@@ -7,7 +7,8 @@ than LoRA at the same small rank, for one more number per output.
 What it costs: every forward pass computes B·A and the norm of the whole weight and keeps more for the backward pass:
 on a tiny ViT+BERT 1.5 times LoRA's bytes with query and value adapted, 2.3 times with all linear layers. A compiled
 graph breaks at each adapted layer (30 breaks there, LoRA none). A quantised base is unpacked once more per layer, and
-the lengths are read before it is quantised. When not to use it: time or activation memory is short, or on int8 on CPU.
+the lengths are read before it is quantised. When not to use it: time or activation memory is short, or
+with int8 on CPU, where it fails.
 Paper: Liu et al., DoRA: Weight-Decomposed Low-Rank Adaptation, 2024, https://arxiv.org/abs/2402.09353
 """
 
@@ -16,7 +17,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
-from strategies.errors import PlanError
 from strategies.options import Count, Names, Rate, Share
 from strategies.protocol import ADAPTER_PACKAGES, FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
 from strategies.roles import Role
@@ -50,7 +50,4 @@ class Dora(Strategy):
     def transform(self, model: nn.Module, context: Context) -> None:
         """Freeze the scope and inject adapters tower by tower; the lengths are read before anything is quantised."""
         with float_weights(model):
-            tuners = adapt_low_rank(self, model, context, use_dora=True)
-        kinds = {type(module).__name__ for tuner in tuners for module in tuner.modules()}
-        if "Linear8bitLt" in kinds and context.device.type == "cpu":
-            raise PlanError("dora: PEFT loses the scales of an int8 base on CPU: take nf4 or a GPU, or lora+int8")
+            adapt_low_rank(self, model, context, use_dora=True)

@@ -9,8 +9,9 @@ Paper: Howard and Ruder, Universal Language Model Fine-tuning, 2018, https://arx
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 from strategies.options import Rate
 from strategies.protocol import WEIGHTS, Kind, Strategy
@@ -25,6 +26,8 @@ class Full(Strategy):
     kind: ClassVar[Kind] = "weights"
     stage: ClassVar[int] = 20
     slots: ClassVar[frozenset[str]] = frozenset({WEIGHTS})
+
+    trial: ClassVar[Mapping[str, Any]] = {"lr": 1e-3}  # with defaults it is the empty sum
 
     lr: Rate = 1e-4
     head_lr: Rate = 1e-3

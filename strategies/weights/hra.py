@@ -13,9 +13,9 @@ Paper: Yuan et al., Bridging The Gap between Low-rank and Orthogonal Adaptation 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
-from strategies.adapters import Place, adapt, refuse_quantised
+from strategies.adapters import adapt
 from strategies.options import Count, Names, Rate
 from strategies.protocol import ADAPTER_PACKAGES, FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
 from strategies.roles import Role
@@ -53,9 +53,4 @@ class Hra(Strategy):
         import peft
 
         config = peft.HRAConfig(r=self.r, apply_GS=self.apply_GS)
-        adapt(self, model, context, config, convolutions=True, fit=self._check_layers)
-
-    def _check_layers(self, config: Any, places: list[Place]) -> None:
-        """Refuse quantised layers: the stored codes themselves would be reflected."""
-        del config
-        refuse_quantised(self, places)
+        adapt(self, model, context, config, convolutions=True)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True, kw_only=True)
 class LinearProbe(Strategy):
-    """Nothing but the head trains, with `head_lr`; `lr` would be the rate of the rest and has no effect."""
+    """Nothing but the head trains, with `head_lr`."""
 
     name: ClassVar[str] = "linear_probe"
     kind: ClassVar[Kind] = "weights"
@@ -36,7 +36,6 @@ class LinearProbe(Strategy):
     slots: ClassVar[frozenset[str]] = frozenset({WEIGHTS})
     provides: ClassVar[frozenset[str]] = frozenset({FROZEN, FROZEN_BASE})
 
-    lr: Rate = 1e-4
     head_lr: Rate = 1e-3
 
     def transform(self, model: nn.Module, context: Context) -> None:

@@ -13,9 +13,9 @@ al., Navigating Text-To-Image Customization (LyCORIS), 2023, https://arxiv.org/a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
-from strategies.adapters import Place, adapt, refuse_quantised
+from strategies.adapters import adapt
 from strategies.options import Count, Names, Rate, Share
 from strategies.protocol import ADAPTER_PACKAGES, FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
 from strategies.roles import Role
@@ -53,9 +53,4 @@ class Loha(Strategy):
         config = peft.LoHaConfig(
             r=self.r, alpha=self.alpha, rank_dropout=self.rank_dropout, module_dropout=self.module_dropout,
         )  # fmt: skip
-        adapt(self, model, context, config, convolutions=True, fit=self._check_layers)
-
-    def _check_layers(self, config: Any, places: list[Place]) -> None:
-        """Refuse 4-bit layers: the change takes its shape from the stored weight, which is packed there."""
-        del config
-        refuse_quantised(self, places, four_bit_only=True)
+        adapt(self, model, context, config, convolutions=True)

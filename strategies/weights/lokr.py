@@ -14,9 +14,9 @@ Customization (LyCORIS), 2023, https://arxiv.org/abs/2309.14859
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
-from strategies.adapters import Place, adapt, refuse_quantised
+from strategies.adapters import adapt
 from strategies.options import Count, Names, Rate, Share
 from strategies.protocol import ADAPTER_PACKAGES, FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
 from strategies.roles import Role
@@ -62,9 +62,4 @@ class Lokr(Strategy):
             r=self.r, alpha=self.alpha, rank_dropout=self.rank_dropout, module_dropout=self.module_dropout,
             decompose_both=self.decompose_both, decompose_factor=self.decompose_factor,
         )  # fmt: skip
-        adapt(self, model, context, config, convolutions=True, fit=self._check_layers)
-
-    def _check_layers(self, config: Any, places: list[Place]) -> None:
-        """Refuse 4-bit layers: the change takes its shape from the stored weight, which is packed there."""
-        del config
-        refuse_quantised(self, places, four_bit_only=True)
+        adapt(self, model, context, config, convolutions=True)

@@ -192,7 +192,7 @@ def test_dora_has_the_rows_lengths_and_follows_its_formula(foreign):
 
 
 def test_dora_on_an_int8_base_is_refused_on_cpu(foreign):
-    with pytest.raises(PlanError, match="int8 base on CPU"):
+    with pytest.raises(PlanError, match="on CPU PEFT loses"):
         applied(foreign, Dora(), Int8())
 
 
