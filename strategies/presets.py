@@ -20,9 +20,9 @@ PRESETS: Final[dict[str, Preset]] = {
         "one of every kind: what trains, on what base, in which numbers, with which memory, compiled or not",
     ),
     "adapters": Preset(
-        "full, freeze, freeze(last_n=1), bitfit, layernorm, "
-        "lora, lora(roles=['query','key','value','output','up','down']), rslora, dora, pissa, loraplus, adalora, ia3, vera, oft, miss, houlsby, adaptformer, qlora8, qlora, "
-        "lora+checkpointing",
+        "full, freeze, freeze(last_n=1), bitfit, layernorm, lora, rslora, dora, pissa, loraplus, adalora, ia3, "
+        "vera, oft, lora(roles=['query','key','value','output','up','down']), "
+        "miss, houlsby, adaptformer, qlora8, qlora, lora+checkpointing",
         (0, 1, 2),
         "what decides which weights train, each at its own rate, and what adapters are put on; three seeds each",
     ),

@@ -77,7 +77,7 @@ def test_defaults_are_in_the_canonical_form():
     ("text", "words"),
     [
         ("", "no strategy"),
-        ("lroa", "unknown strategy 'lroa'; there is: lora"),
+        ("loraa", "unknown strategy 'loraa'; there is: lora"),
         ("lora(rank=8)", "no option 'rank'.*: r,|no option 'rank'; it has: "),
         ("lora(r='x')", "r='x' should be int"),
         ("lora(r=True)", "should be int"),
