@@ -133,9 +133,15 @@ def as_page(rows: Sequence[Row]) -> str:
         "",
         *_reasons([row for row in towers if row.status != "ok"]),
         "",
+        "## Slots",
+        "",
+        "Two strategies of one slot exclude each other where their scopes overlap.",
+        "",
+        *_slots(),
+        "",
         "## Why not",
         "",
-        *_reasons([row for row in rows if row.status != "ok" and row not in towers]),
+        *_reasons([row for row in apart if row.status != "ok"]),
     ]
     return "\n".join(lines) + "\n"
 
@@ -148,6 +154,15 @@ def _grid(names: Sequence[str], columns: Sequence[str], status: dict[frozenset[s
         for name in names
     ]
     return [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *cells)]
+
+
+def _slots() -> list[str]:
+    """List the slots that more than one strategy could take."""
+    taken: dict[str, list[str]] = {}
+    for name, part in sorted(catalogue().items()):
+        for slot in part.slots:
+            taken.setdefault(slot, []).append(f"`{name}`")
+    return [f"- {slot}: {', '.join(names)}" for slot, names in sorted(taken.items()) if len(names) > 1]
 
 
 def _reasons(rows: Sequence[Row]) -> list[str]:

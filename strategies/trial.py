@@ -15,6 +15,9 @@ from strategies.errors import PlanError
 from strategies.plan import Plan, compose
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
     import torch
     from torch import Tensor, nn
 
@@ -39,7 +42,7 @@ class Trace:
     losses: tuple[float, ...]
     trained: tuple[str, ...]
     number_types: tuple[str, ...]
-    kept_bytes: int
+    kept_bytes: tuple[int, int]  # as seen by hooks outside and inside those of the plan
     rates: tuple[float, ...]
     graphs: int
 
@@ -108,6 +111,32 @@ def try_plan(text: str) -> tuple[Outcome, Trace | None]:
         _forget_graphs()
 
 
+class Counter:
+    """Sums the bytes that autograd saves."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def hooks(self) -> AbstractContextManager[None]:
+        """Count inside; hooks that are set further in see the tensors in place of these."""
+        import torch
+
+        return torch.autograd.graph.saved_tensors_hooks(self._count, lambda tensor: tensor)
+
+    def around(self, loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """Count in a loss function."""
+
+        def counted(*arguments: Any) -> Tensor:
+            with self.hooks():
+                return loss(*arguments)
+
+        return counted
+
+    def _count(self, tensor: Tensor) -> Tensor:
+        self.total += tensor.numel() * tensor.element_size()
+        return tensor
+
+
 def _run(plan: Plan) -> Trace:
     """Train, evaluate and train on; refuse results that are not finite or do not move."""
     import torch
@@ -116,16 +145,11 @@ def _run(plan: Plan) -> Trace:
     batch = tiny_batch()
     tuned = plan.apply(tiny_model(), total_steps=STEPS)
     before = _scores(tuned, batch)
-    sizes: list[int] = []
+    outside, inside = Counter(), Counter()
     losses = []
-
-    def count(tensor: Tensor) -> Tensor:
-        sizes.append(tensor.numel() * tensor.element_size())
-        return tensor
-
     for step in range(STEPS):
-        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            losses.append(float(tuned.step(tiny_loss, batch)))
+        with outside.hooks():
+            losses.append(float(tuned.step(tiny_loss if step else inside.around(tiny_loss), batch)))
         if step == 0:
             _scores(tuned, batch)
     after = _scores(tuned, batch)
@@ -135,7 +159,7 @@ def _run(plan: Plan) -> Trace:
         losses=tuple(losses),
         trained=tuple(sorted(name for name, p in tuned.model.named_parameters() if p.requires_grad)),
         number_types=tuple(str(p.dtype) for p in tuned.model.parameters()),
-        kept_bytes=sum(sizes),
+        kept_bytes=(outside.total, inside.total),
         rates=tuple(float(group["lr"]) for group in tuned.optimizer.param_groups),
         graphs=_graphs(),
     )

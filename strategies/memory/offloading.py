@@ -1,7 +1,8 @@
-"""offload_activations — keep what the backward pass needs in the host's memory.
+"""offload_activations — keep what the backward pass needs in the host's memory, or on disk.
 
 What: every tensor of at least `min_bytes` that autograd saves in the forward pass is copied to the host (pinned
 memory, without waiting) and comes back when its gradient is due; a tensor saved by several layers is copied once.
+With `to="disk"` the copy is a memory-mapped temporary file, which helps a CPU with little memory, too.
 Why it helps: activation memory on the GPU falls to about one layer, and unlike checkpointing nothing is computed twice.
 What it costs: each byte crosses the bus twice, so steps take longer unless products are large; host memory instead of
 the GPU's. Under amp 16-bit copies of the weights travel, too; int8 layers keep their inputs where no hook sees them.
@@ -13,9 +14,11 @@ Weights and views of them stay where they are: they are not activations and are 
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, final
 
 from strategies.options import Natural
 from strategies.protocol import Context, Kind, Strategy
@@ -40,6 +43,7 @@ class Parked(NamedTuple):
 class Parking:
     """Pack and unpack hooks for the tensors that one forward pass saves."""
 
+    to: str
     min_bytes: int
     stay: frozenset[int]  # storages that are never copied
     count: int = 0  # copies made
@@ -51,13 +55,16 @@ class Parking:
         from torch.multiprocessing.reductions import StorageWeakRef
 
         plain = type(tensor) in {torch.Tensor, torch.nn.Parameter} and tensor.layout is torch.strided
-        if not plain or tensor.nbytes < self.min_bytes or _address(tensor) in self.stay:
+        if not plain or tensor.nbytes < max(1, self.min_bytes) or _address(tensor) in self.stay:
             return tensor
         # The weak reference keeps the address from being used again; the version changes with every write.
         key = (_address(tensor), tensor._version, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype)  # noqa: SLF001
         if key not in self._known:
             on_gpu = tensor.device.type == "cuda"
-            host = torch.empty_like(tensor, device="cpu", pin_memory=on_gpu, requires_grad=False)
+            if self.to == "disk":
+                host = _on_disk(tensor)
+            else:
+                host = torch.empty_like(tensor, device="cpu", pin_memory=on_gpu, requires_grad=False)
             host.copy_(tensor.detach(), non_blocking=on_gpu)
             self._known[key] = StorageWeakRef(tensor.untyped_storage()), Parked(host, tensor.device)
             self.count += 1
@@ -72,6 +79,15 @@ class Parking:
     def close(self) -> None:
         """Forget what was seen: later on addresses may mean other tensors."""
         self._known.clear()
+
+
+def _on_disk(tensor: Tensor) -> Tensor:
+    """Make a tensor like this one in a file of its own, which goes when the tensor goes."""
+    import torch
+
+    with tempfile.NamedTemporaryFile() as file:  # POSIX keeps the mapped data when the name is gone
+        flat = torch.from_file(file.name, shared=True, size=tensor.numel(), dtype=tensor.dtype)
+    return flat.as_strided(tensor.shape, torch.empty_like(tensor, device="meta").stride())
 
 
 def storages(tensors: Iterable[Tensor]) -> frozenset[int]:
@@ -92,14 +108,16 @@ class OffloadActivations(Strategy):
     kind: ClassVar[Kind] = "memory"
     stage: ClassVar[int] = 40
     slots: ClassVar[frozenset[str]] = frozenset({"offloading"})
+    trial: ClassVar[Mapping[str, Any]] = {"to": "disk", "min_bytes": 0}
 
+    to: Literal["host", "disk"] = "host"
     min_bytes: Natural = MEBIBYTE
 
     def unavailable(self, device: torch.device | str) -> str | None:
-        """Need a device with memory of its own."""
+        """Need a device with memory of its own, or a disk."""
         missing = super().unavailable(device)
-        on_cpu = str(device).partition(":")[0] == "cpu"
-        return missing or ("on a CPU activations are in host memory already" if on_cpu else None)
+        pointless = self.to == "host" and str(device).partition(":")[0] == "cpu"
+        return missing or ("on a CPU activations are in host memory already; to='disk' works" if pointless else None)
 
     def place(self, model: nn.Module, context: Context) -> None:
         """Remember the model, whose weights stay where they are."""
@@ -114,7 +132,7 @@ class OffloadActivations(Strategy):
             if not torch.is_grad_enabled():
                 return forward(*arguments, **options)
             model: nn.Module = context.kept[self]
-            parking = Parking(self.min_bytes, storages([*model.parameters(), *model.buffers()]))
+            parking = Parking(self.to, self.min_bytes, storages([*model.parameters(), *model.buffers()]))
             with torch.autograd.graph.saved_tensors_hooks(parking.pack, parking.unpack):
                 result = forward(*arguments, **options)
             parking.close()

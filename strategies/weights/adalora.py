@@ -71,7 +71,7 @@ class AdaLora(Strategy):
     roles: tuple[Role, ...] | None = None
     target_modules: Names | None = None
     scope: str | None = None
-    lr: Rate = 1e-3
+    lr: Rate = 3e-3
     head_lr: Rate = 1e-3
 
     def __post_init__(self) -> None:

@@ -47,7 +47,7 @@ class AdaptFormer(Strategy):
     roles: tuple[Role, ...] | None = None
     target_modules: Names | None = None
     scope: str | None = None
-    lr: Rate = 1e-3
+    lr: Rate = 1e-2
     head_lr: Rate = 1e-3
 
     def transform(self, model: nn.Module, context: Context) -> None:

@@ -9,7 +9,7 @@ features but cannot mix them. When not to use it: large data sets or distant tas
 better there), and models built without biases, where it is refused.
 Paper: Ben Zaken, Ravfogel and Goldberg, BitFit, 2021, https://arxiv.org/abs/2106.10199
 
-PEFT has biases only as an option of other methods. The rate is the largest of those the paper searches for BERT.
+PEFT has biases only as an option of other methods.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class BitFit(Strategy):
     provides: ClassVar[frozenset[str]] = frozenset({FROZEN_BASE})
 
     scope: str | None = None
-    lr: Rate = 1e-3
+    lr: Rate = 3e-3
     head_lr: Rate = 1e-3
 
     def transform(self, model: nn.Module, context: Context) -> None:

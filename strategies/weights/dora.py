@@ -44,7 +44,7 @@ class Dora(Strategy):
     roles: tuple[Role, ...] | None = None
     target_modules: Names | None = None
     scope: str | None = None
-    lr: Rate = 1e-3
+    lr: Rate = 3e-3
     head_lr: Rate = 1e-3
 
     def transform(self, model: nn.Module, context: Context) -> None:

@@ -43,7 +43,7 @@ class Ia3(Strategy):
     roles: tuple[Role, ...] | None = None
     target_modules: Names | None = None
     scope: str | None = None
-    lr: Rate = 5e-3
+    lr: Rate = 1.5e-2
     head_lr: Rate = 1e-3
 
     def transform(self, model: nn.Module, context: Context) -> None:

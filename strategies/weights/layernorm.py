@@ -54,7 +54,7 @@ class LayerNormTuning(Strategy):
     provides: ClassVar[frozenset[str]] = frozenset({FROZEN_BASE})
 
     scope: str | None = None
-    lr: Rate = 1e-3
+    lr: Rate = 3e-3
     head_lr: Rate = 1e-3
 
     def transform(self, model: nn.Module, context: Context) -> None:

@@ -4,7 +4,7 @@ What: y = Wx + (alpha/r)·B·A·x as in LoRA, but the learning rate of B is `rat
 Why it helps: B starts at zero and A does not; with one rate for both, wide models hardly learn through A. The paper
 reports 1–2 % better scores and up to twice the speed to the same loss.
 What it costs: nothing in time or memory; one more hyper-parameter, and with a large `lr` the fast B gets unstable,
-so `lr` here is a fifth of `lora`'s. When not to use it: no time to try at least two rates.
+so `lr` here is lower than `lora`'s. When not to use it: no time to try at least two rates.
 Paper: Hayou et al., LoRA+: Efficient Low Rank Adaptation of Large Models, 2024, https://arxiv.org/abs/2402.12354;
 its advice is a ratio of about 16.
 """
@@ -45,7 +45,7 @@ class LoraPlus(Strategy):
     roles: tuple[Role, ...] | None = None
     target_modules: Names | None = None
     scope: str | None = None
-    lr: Rate = 2e-4
+    lr: Rate = 6e-4
     head_lr: Rate = 1e-3
 
     def transform(self, model: nn.Module, context: Context) -> None:

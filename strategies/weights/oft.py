@@ -45,7 +45,7 @@ class Oft(Strategy):
     roles: tuple[Role, ...] | None = None
     target_modules: Names | None = None
     scope: str | None = None
-    lr: Rate = 2e-3
+    lr: Rate = 7e-4
     head_lr: Rate = 1e-3
 
     def transform(self, model: nn.Module, context: Context) -> None:

@@ -16,8 +16,9 @@ Needs `total_steps`. Batch norms that rest keep their statistics from then on.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
 
 from strategies.depths import block_names, depths
 from strategies.errors import PlanError
@@ -41,6 +42,7 @@ class ProgressiveFreezing(Strategy):
     kind: ClassVar[Kind] = "weights"
     stage: ClassVar[int] = 20
     slots: ClassVar[frozenset[str]] = frozenset({WEIGHTS})
+    trial: ClassVar[Mapping[str, Any]] = {"start": 0.0}
 
     start: Share = 0.5
     level: Level = 1.0

@@ -72,7 +72,7 @@ TABLE = {
     "pure_bf16": Row(start=0.05),
     "fp8": Row(start=0.3, refused=NO_LINEAR),
     "checkpointing": Row(refused={"cnn": "batch normalisation"}),
-    "offload_activations": Row(forced=True),
+    "offload_activations": Row(),
     "compile": Row(),
     "attention": Row(refused=NO_ATTENTION),
     "layer_decay": Row(),

@@ -43,10 +43,11 @@ def gradients(foreign, members, kind):
     return tuned, losses, seen
 
 
+@pytest.mark.parametrize("to", ["host", "disk"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradients_equal_plain_to_the_bit(kind, foreign, parkings):
+def test_gradients_equal_plain_to_the_bit(kind, to, foreign, parkings):
     _, losses, plain = gradients(foreign, [], kind)
-    _, again, offloaded = gradients(foreign, [OffloadActivations(min_bytes=0)], kind)
+    _, again, offloaded = gradients(foreign, [OffloadActivations(to=to, min_bytes=0)], kind)
     assert losses == again
     assert plain.keys() == offloaded.keys()
     assert all(plain[name].equal(offloaded[name]) for name in plain)
@@ -98,7 +99,7 @@ def test_weights_stay_and_small_tensors_too(foreign):
 
     layer = torch.nn.Linear(64, 64)
     x = torch.randn(32, 64, requires_grad=True)
-    parking = Parking(0, storages(layer.parameters()))
+    parking = Parking("host", 0, storages(layer.parameters()))
     assert parking.pack(layer.weight) is layer.weight
     view = layer.weight.t()
     assert parking.pack(view) is view
@@ -106,7 +107,7 @@ def test_weights_stay_and_small_tensors_too(foreign):
     assert parked.host.equal(x)
     assert parked.host.data_ptr() != x.data_ptr()
     assert parking.unpack(parked).equal(x)
-    small = Parking(x.nbytes + 1, frozenset())
+    small = Parking("host", x.nbytes + 1, frozenset())
     assert small.pack(x) is x
     assert (parking.count, small.count) == (1, 0)
 
@@ -114,7 +115,7 @@ def test_weights_stay_and_small_tensors_too(foreign):
 def test_equal_tensors_travel_once_and_changed_ones_again():
     import torch
 
-    parking, x = Parking(0, frozenset()), torch.arange(6.0).reshape(2, 3)
+    parking, x = Parking("host", 0, frozenset()), torch.arange(6.0).reshape(2, 3)
     first = parking.pack(x)
     assert parking.pack(x.detach()) is first
     turned = parking.pack(x.t())
@@ -130,7 +131,7 @@ def test_equal_tensors_travel_once_and_changed_ones_again():
 def test_an_address_used_again_is_no_match():
     import torch
 
-    parking = Parking(0, frozenset())
+    parking = Parking("host", 0, frozenset())
     for number in range(200):
         tensor = torch.full((64,), float(number))
         assert float(parking.unpack(parking.pack(tensor))[0]) == number
