@@ -40,6 +40,14 @@ class Layout:
         """Say whether a parameter or module belongs to fusion or head."""
         return inside(name, self.new)
 
+    def tied_head(self, model: nn.Module) -> str | None:
+        """Name the parameter that a head without its own shares with a part before it, as in language models."""
+        head = self.scopes["head"]
+        if self.owned(model, "head"):
+            return None
+        used = {id(p) for name in head for p in model.get_submodule(name).parameters()}
+        return next((name for name, parameter in model.named_parameters() if id(parameter) in used), None)
+
     def groups(self, model: nn.Module, where: str | None) -> dict[str, tuple[str, ...]]:
         """Resolve a scope to labelled groups of module names; a scope that matches nothing is an error."""
         if where is None:

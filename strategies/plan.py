@@ -142,7 +142,11 @@ class Plan:
                 groups = member.param_groups(groups, model, context)
                 factory = member.optimizer(factory)
             if not groups:
-                raise PlanError(f"{self}: nothing is left to train")
+                tied = context.layout.tied_head(model)
+                why = (
+                    f": the head is tied to {tied}, which rests; train the last blocks or use adapters" if tied else ""
+                )
+                raise PlanError(f"{self}: nothing is left to train{why}")
             optimizer: torch.optim.Optimizer = factory(groups)
             return optimizer
 

@@ -182,7 +182,9 @@ class Tuned:
         rates = sorted(
             {(group["name"], peak) for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True)}
         )
-        first = f"plan {self.plan} on {self.device}; head: {layout.scopes['head'][0]} ({layout.origin})"
+        tied = layout.tied_head(self.model)
+        note = f"; tied to {tied}, so it trains as that does" if tied else ""
+        first = f"plan {self.plan} on {self.device}; head: {layout.scopes['head'][0]} ({layout.origin}{note})"
         return f"{first}\n{table(self.counts(), self.memory(), rates, expected=not self.optimizer.state)}"
 
     def _wrapped(self, forward: Callable[..., Any]) -> Callable[..., Any]:
