@@ -110,7 +110,7 @@ def print_cards(words: Sequence[str], cards: Mapping[str, Mapping[str, Any]]) ->
             print(f"{cards[word]['text']}\n\nOptions: {word}({cards[word]['options']})\n")
         else:
             known = closest_first(word, [*cards, *recipes()])
-            print(f"run_matrix.py: list: unknown word {word!r}; there is: {known}", file=sys.stderr)
+            print(f"run_matrix.py: list: unknown word {word!r}; there is: {known} (`list` shows all)", file=sys.stderr)
             return USAGE
     return 0
 

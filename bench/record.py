@@ -53,7 +53,7 @@ RUN_COLUMNS: Final[dict[str, str]] = {
     "train_samples": "examples in the training set",
     "epochs": "passes over the training set (may be a fraction)",
     "steps": "optimizer updates done",
-    "lr": "peak learning rate of adapters and pretrained weights; empty when none of them trains",
+    "lr": "peak learning rate of adapters and pretrained weights (the plan's first member); empty when none trains",
     "head_lr": "peak learning rate of the new parts: fusion and head",
     "ttt_seconds": "time to train: first training batch asked for to last update, device synchronised, data "
     "wait and compiling included, plus the recipe's own set-up (quantising, …); loading, evaluating, saving "

@@ -40,7 +40,7 @@ def make_texts(direction: int, count: int, seed: int) -> list[torch.Tensor]:
 def build() -> nn.Module:
     torch.manual_seed(0)
     sizes = {"n_embd": 48, "n_layer": 2, "n_head": 4, "n_positions": 64, "vocab_size": len(LETTERS)}
-    still = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    still = {"bos_token_id": None, "eos_token_id": None, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
     return GPT2LMHeadModel(GPT2Config(**sizes, **still, initializer_range=0.1))
 
 

@@ -1,6 +1,6 @@
 """Fine-tune a plain PyTorch network: convolutions, batch norm, no transformers anywhere.
 
-    python examples/plain_cnn.py --strategies "full(lr=1e-3), lora(lr=3e-3), freeze(last_n=1), freeze"
+    python examples/plain_cnn.py --strategies "full(lr=1e-3), lora(lr=3e-3), freeze(last_n=1, lr=1e-3), freeze"
 
 The base has learnt the digits 0–4 of scikit-learn's 8 × 8 pictures and is tuned to tell 5–9. One learns that `lora`
 goes into convolutions where there are no linear layers, that `last_n` counts repeated blocks of any class, and that a
@@ -87,6 +87,6 @@ def main(strategies: str) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = "full(lr=1e-3), lora(lr=3e-3), freeze(last_n=1), freeze"
+    default = "full(lr=1e-3), lora(lr=3e-3), freeze(last_n=1, lr=1e-3), freeze"
     parser.add_argument("--strategies", default=default, help="plans to compare, separated by commas")
     main(**vars(parser.parse_args()))

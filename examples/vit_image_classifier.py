@@ -1,6 +1,6 @@
 """Fine-tune a ViT under several plans: same start, same data; what each one trains and reaches.
 
-    python examples/vit_image_classifier.py --strategies "full(lr=1e-3), lora(lr=3e-3), freeze(last_n=1), freeze"
+    python examples/vit_image_classifier.py --strategies "full(lr=1e-3), lora(lr=3e-3), freeze"
 
 The base has learnt the digits 0–4 of scikit-learn's 8 × 8 pictures and is tuned to tell 5–9. One learns to hand a
 transformers vision model to a plan, to give it a new head, to have the same rate for the head under every plan, and
@@ -82,6 +82,6 @@ def main(strategies: str) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = "full(lr=1e-3), lora(lr=3e-3), freeze(last_n=1), freeze"
+    default = "full(lr=1e-3), lora(lr=3e-3), freeze(last_n=1, lr=1e-3), freeze"
     parser.add_argument("--strategies", default=default, help="plans to compare, separated by commas")
     main(**vars(parser.parse_args()))

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from strategies.catalogue import catalogue
 from strategies.errors import PlanError, SelfCheckError
-from strategies.plan import NamedPlan, Plan, baseline, compose, load, parse_plans
+from strategies.plan import Plan
 from strategies.problems import Problem
 from strategies.protocol import Context, State, Strategy
 from strategies.recipes import recipes
 from strategies.tuned import Tuned
+from strategies.words import NamedPlan, baseline, compose, load, parse_plans
 
 __all__ = [
     "Context",

@@ -1,4 +1,4 @@
-"""Pairs that do not work together, each seen to fail, each with its reason and where it is discussed.
+"""Pairs that do not work together, each seen to fail, each with its reason and where PEFT's code for it comes from.
 
 Keep this short: what follows from slots and capabilities does not belong here. Every row has a test that expects
 the failure, strictly: when an upstream release fixes it, that test fails and the row goes.

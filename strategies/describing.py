@@ -36,7 +36,8 @@ def count_parameters(model: nn.Module, layout: Layout, trained: frozenset[str]) 
 def memory_by_kind(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, int]:
     """Give the bytes of weights (buffers and quantisation statistics too), gradients and optimizer state.
 
-    Gradients are counted as they will be in a step. Before the first step the optimizer's state is what AdamW needs.
+    Gradients are those of all that trains now (`lisa` rests blocks from its first step on). Before the first step the
+    optimizer's state is what AdamW needs.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     gradients = sum(parameter.numel() * parameter.element_size() for parameter in trained)

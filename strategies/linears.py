@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from strategies.errors import PlanError
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -20,12 +22,18 @@ def is_conv1d(layer: nn.Module) -> bool:
 
 
 def straighten(model: nn.Module, name: str) -> None:
-    """Replace the `Conv1D` called `name` by an equal `nn.Linear`; other layers stay as they are."""
+    """Replace the `Conv1D` called `name` by an equal `nn.Linear`; other layers stay as they are.
+
+    `PlanError` where several layers share the weight, which would be transposed under all of them.
+    """
     from torch import nn
 
     old = model.get_submodule(name)
     if not is_conv1d(old):
         return
+    users = sum(part is old.weight for module in model.modules() for part in module.parameters(recurse=False))
+    if users > 1:
+        raise PlanError(f"{name!r} shares its transposed weight with another layer; give each a weight of its own")
     new = nn.Linear(1, 1, bias=False, device="meta")
     new.weight, new.bias = cast("nn.Parameter", old.weight), cast("nn.Parameter", old.bias)
     new.weight.data = new.weight.data.t().contiguous()

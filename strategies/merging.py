@@ -7,7 +7,9 @@ merge reports its drift: evaluate after merging, not only before.
 
 from __future__ import annotations
 
+import copy
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,8 @@ from strategies.errors import PlanError
 from strategies.linears import bend_back
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor, nn
 
 ROWS = 64  # random inputs per layer
@@ -47,28 +51,47 @@ def merge_adapters(model: nn.Module) -> Merged:
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    refuse_bottlenecks(model)
     layers = {name: part for name, part in model.named_modules() if isinstance(part, BaseTunerLayer)}
+    refuse_bottlenecks(model)
+    refuse_shared(model, layers)
     drifts: dict[str, float] = {}
+    was_training = model.training
+    model.eval()  # dropout would count as drift
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Merge .* module to .-bit")  # said below, in numbers
+        rehearse(layers)
         for name, layer in layers.items():
             inputs = _random_inputs(layer.get_base_layer())
             before = layer(inputs)
-            try:
-                layer.merge(safe_merge=True)
-            except (NotImplementedError, AttributeError, ValueError, TypeError, RuntimeError) as problem:
-                for done in drifts:
-                    layers[done].unmerge()
-                raise PlanError(
-                    f"{name!r} ({type(layer).__name__}) cannot be merged: {str(problem) or UNKNOWN}"
-                ) from None
+            layer.merge(safe_merge=True)
             drifts[name] = float((layer(inputs) - before).norm() / before.norm().clamp_min(1e-12))
     for name, layer in layers.items():
         model.set_submodule(name, layer.get_base_layer())
     bend_back(model)
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    model.train(was_training)
     worst = max(drifts, key=lambda name: drifts[name], default="")
     return Merged(layers=len(drifts), layer_drift=drifts.get(worst, 0.0), worst_layer=worst)
+
+
+def rehearse(layers: Mapping[str, Any]) -> None:
+    """Merge a copy of one layer of each kind, so that a kind that cannot be merged is found before anything changes."""
+    kinds = {(type(layer), type(layer.get_base_layer())): name for name, layer in layers.items()}
+    for name in kinds.values():
+        try:
+            copy.deepcopy(layers[name]).merge(safe_merge=True)
+        except (NotImplementedError, AttributeError, ValueError, TypeError, RuntimeError) as problem:
+            kind = type(layers[name]).__name__
+            raise PlanError(f"{name!r} ({kind}) cannot be merged: {str(problem) or UNKNOWN}") from None
+
+
+def refuse_shared(model: nn.Module, layers: Mapping[str, Any]) -> None:
+    """Refuse an adapter on a weight that other parts use, too: merging would change them."""
+    uses = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
+    for name, layer in layers.items():
+        if uses[id(layer.get_base_layer().weight)] > 1:
+            raise PlanError(f"{name!r} cannot be merged: other layers use its weight, too")
 
 
 def refuse_bottlenecks(model: nn.Module) -> None:

@@ -15,24 +15,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from strategies.blocks import call_children
-from strategies.catalogue import catalogue
 from strategies.engine import Engine
-from strategies.errors import PlanError, closest_first
-from strategies.grammar import Call, parse_sums
+from strategies.errors import PlanError
 from strategies.layout import lay_out
 from strategies.optimization import Rates, adamw, parameter_groups, plan_rates, weights_members
 from strategies.problems import Problem, find_problems
-from strategies.protocol import Context, State, Strategy, build, defaults
-from strategies.recipes import RECIPES
-from strategies.storage import put_back, read_facts
-from strategies.tuned import Tuned
+from strategies.protocol import OPTIMIZER, Context, State, Strategy, defaults
+from strategies.tuned import MARK, Tuned
 from strategies.weights.full import Full
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
     from torch import nn
+
+
+HALF = 2  # bytes of a 16-bit number
 
 
 @dataclass(frozen=True)
@@ -86,13 +83,19 @@ class Plan:
         self, model: nn.Module, *, device: torch.device | str = "cpu", head: str | None = None, seed: int = 0,
         total_steps: int | None = None,
     ) -> Context:  # fmt: skip
-        """Change the structure only, on CPU or meta; `PlanError` for a plan with problems."""
+        """Change the structure only, on CPU or meta; `PlanError` for a plan with problems.
+
+        A model takes one plan: also after a failure half-way it has to be built again.
+        """
         import torch
 
         problems = self.problems(device, model, head)
         if problems:
             raise PlanError(f"{self}: " + "; ".join(problem.reason for problem in problems))
+        if MARK in vars(model):
+            raise PlanError(f"the model was changed by a plan before ({vars(model)[MARK]}): build it again")
         context = Context(lay_out(model, head), torch.device(device), self.facts(device), seed, total_steps)
+        vars(model)[MARK] = str(self)
         for member in self.members:
             member.transform(model, context)
         call_children(model)
@@ -130,7 +133,8 @@ class Plan:
             for name, parameter in model.named_parameters()
             if parameter.requires_grad or context.layout.is_new(name) or _is_added(parameter, of_base)
         )
-        return Tuned(self, engine, context, state, own=own, setup_seconds=setup if self.members else 0.0)
+        setup = setup if self.members else 0.0
+        return Tuned(self, engine, context, state, own=own, setup_seconds=setup, given={"lr": lr, "head_lr": head_lr})
 
     def _optimizer_factory(self, context: Context, lr: float | None, head_lr: float | None) -> Any:
         """Give `model -> optimizer`, with the members' changes to groups and factory."""
@@ -141,6 +145,7 @@ class Plan:
             for member in self.members:
                 groups = member.param_groups(groups, model, context)
                 factory = member.optimizer(factory)
+            self._refuse_half_precision(groups)
             if not groups:
                 tied = context.layout.tied_head(model)
                 why = (
@@ -152,72 +157,14 @@ class Plan:
 
         return make
 
-
-@dataclass(frozen=True)
-class NamedPlan:
-    """A plan and the words it was asked for with."""
-
-    text: str
-    plan: Plan
-
-
-def parse_plans(text: str) -> tuple[NamedPlan, ...]:
-    """Read a comma-separated list; all unknown words and values are reported at once."""
-    plans: list[NamedPlan] = []
-    wrong: list[str] = []
-    for entry, calls in parse_sums(text):
-        members: list[Strategy] = []
-        for call in calls:
-            try:
-                members += _expand(call)
-            except PlanError as problem:
-                wrong.append(str(problem))
-        plans.append(NamedPlan(entry, Plan.of(members)))
-    if wrong:
-        raise PlanError("\n".join(dict.fromkeys(wrong)))
-    seen: dict[Plan, str] = {}
-    for named in plans:
-        if named.plan in seen:
-            raise PlanError(f"{seen[named.plan]!r} and {named.text!r} are the same plan ({named.plan}); leave one out")
-        seen[named.plan] = named.text
-    return tuple(plans)
-
-
-def compose(text: str) -> Plan:
-    """Read one sum, such as `lora(r=8)+amp`."""
-    plans = parse_plans(text)
-    if len(plans) != 1:
-        raise PlanError(f"{text!r} names {len(plans)} plans, one is wanted; join strategies with +")
-    return plans[0].plan
-
-
-def baseline() -> Plan:
-    """Give the empty sum, which every other plan is compared with: all weights train, plainly."""
-    return Plan.of(())
-
-
-def load(folder: Path, model: nn.Module, *, device: torch.device | str = "cpu") -> Tuned:
-    """Apply a saved plan to a freshly built base `model` and put the tuned tensors back."""
-    facts = read_facts(folder)
-    plan = Plan.of([part for member in facts["members"] for part in _expand(Call(member.pop("name"), member))])
-    steps = facts.get("total_steps")
-    tuned = plan.apply(model, device=device, head=facts["head"], seed=facts["seed"], total_steps=steps)
-    put_back(folder, model, tuned.full_state())
-    return tuned
-
-
-def _expand(call: Call) -> list[Strategy]:
-    """Turn a word into strategies: one, or a recipe's."""
-    if call.name in RECIPES:
-        if call.arguments:
+    def _refuse_half_precision(self, groups: list[dict[str, Any]]) -> None:
+        """Refuse to train 16-bit weights with an optimizer that rounds small updates to nothing."""
+        halves = [p.dtype for group in groups for p in group["params"] if p.dtype.itemsize == HALF]
+        if halves and not any(OPTIMIZER in member.slots for member in self.members):
             raise PlanError(
-                f"{call.name} is short for {RECIPES[call.name][0]}; give options there: {RECIPES[call.name][0]}(…)"
+                f"{self}: {len(halves)} tensors would train in {halves[0]}, where small updates round to nothing: load "
+                "the model in 32 bits (model.float()), or add pure_bf16"
             )
-        return [part for _, calls in parse_sums(RECIPES[call.name][0]) for inner in calls for part in _expand(inner)]
-    known = catalogue()
-    if call.name not in known:
-        raise PlanError(f"unknown strategy {call.name!r}; there is: {closest_first(call.name, [*known, *RECIPES])}")
-    return [build(known[call.name], call.arguments)]
 
 
 def _order(member: Strategy) -> tuple[int, str, str, str]:

@@ -107,16 +107,19 @@ def as_page(rows: Sequence[Row]) -> str:
     lines = [
         "# Which strategies go together",
         "",
-        "Written by `make compatibility` (`python -m strategies.probe`), which trains every pair for three updates on",
-        "a tiny ViT + BERT on CPU, evaluates in between and checks that each member leaves a trace. A test repeats it.",
+        "Written by `make compatibility` (`python -m strategies.probe`), which trains every pair that is not refused",
+        "for three updates on a tiny ViT + BERT on CPU, evaluates in between and checks that each member leaves a",
+        "trace. A test repeats it.",
         "All rows, with the sum that was tried and the whole reason: [compatibility.csv](compatibility.csv).",
+        "",
+        *_options(),
         "",
         f"Versions: {', '.join(f'{package} {version(package)}' for package in PACKAGES)}.",
         "",
         f"**{len(catalogue())} strategies, {len(rows)} pairs: {kinds}.**",
         f"Of the {len(apart)} pairs from different slots {ran} run ({ran / max(len(apart), 1):.0%}).",
         "",
-        "✓ runs · refused, with the reason below ? unverified here: needs other hardware",
+        "`✓` runs, `·` refused (the reason is below), `?` unverified here (needs other hardware).",
         "",
         "## What trains, with everything else",
         "",
@@ -154,6 +157,13 @@ def _grid(names: Sequence[str], columns: Sequence[str], status: dict[frozenset[s
         for name in names
     ]
     return [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *cells)]
+
+
+def _options() -> list[str]:
+    """Say which strategies were tried with other options than their defaults."""
+    changed = [f"`{term(name)}`" for name, part in sorted(catalogue().items()) if part.trial]
+    why = "Tried with options that suit two layers on a CPU (so `compile` without its code generator)"
+    return [f"{why}: {', '.join(changed)}."]
 
 
 def _slots() -> list[str]:

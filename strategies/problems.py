@@ -14,6 +14,7 @@ from strategies.conflicts import CONFLICTS
 from strategies.errors import PlanError
 from strategies.layout import surely_contains, surely_disjoint
 from strategies.optimization import head_rates, weights_members
+from strategies.protocol import FROZEN, FROZEN_BASE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -74,7 +75,15 @@ def _slots(reaches: Sequence[Reach]) -> Iterator[Problem]:
         for slot in sorted(one.member.slots & other.member.slots):
             if _overlap(one, other):
                 pair = " and ".join(f"{reach.member.name}{_on(reach.member)}" for reach in (one, other))
-                yield Problem("slot", f"{pair} both decide {slot!r}; choose one, or give them disjoint scopes")
+                yield Problem("slot", f"{pair} both decide {slot!r}; {_advice(one.member, other.member)}")
+
+
+def _advice(one: Strategy, other: Strategy) -> str:
+    """Say what to do about two members of one slot."""
+    for rest, adapter in ((one, other), (other, one)):
+        if FROZEN in rest.capabilities() and adapter.capabilities() == {FROZEN_BASE}:
+            return f"{adapter.name} freezes the base already: leave {rest.name} out, or give them disjoint scopes"
+    return "choose one, or give them disjoint scopes"
 
 
 def _capabilities(reaches: Sequence[Reach]) -> Iterator[Problem]:

@@ -30,6 +30,7 @@ Kind = Literal["weights", "numerics", "memory", "speed", "update", "data"]
 
 EVERYTHING = "*"  # the whole model, head and fusion included
 WEIGHTS = "weights"  # the slot of what decides which weights train, and with which rate
+OPTIMIZER = "optimizer"  # the slot of what replaces AdamW
 ADAPTER_PACKAGES = ("peft", "bitsandbytes")
 FROZEN_BASE = "a frozen base"  # capability: no original weight matrix of the scope trains
 FROZEN = "nothing trains"  # capability: no weight of the scope trains, original or added
@@ -174,7 +175,7 @@ def build(strategy: type[Strategy], arguments: Mapping[str, Any]) -> Strategy:
         if word not in known
     ]
     problems += [
-        f"{strategy.name} needs {option}=…"
+        f"{strategy.name} needs {option}=… (`run_matrix.py list {strategy.name}` says which there are)"
         for option, default in defaults(strategy).items()
         if default is dataclasses.MISSING and option not in arguments
     ]

@@ -8,6 +8,7 @@ role. Without a match by role the fallback is every linear layer in repeated blo
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
 from strategies.blocks import read_directly, repeated_blocks
@@ -24,8 +25,12 @@ ROLES: tuple[tuple[str, str], ...] = (
     ("key", r"k_proj|key|k_lin|to_k|wk|k"),
     ("value", r"v_proj|value|v_lin|to_v|wv|v"),
     ("query key value", r"c_attn|qkv|qkv_proj|query_key_value|Wqkv"),
-    ("output", r"o_proj|out_proj|out_lin|to_out\.0|wo|attention\.output\.dense|attn\.c_proj|attn\.proj"),
-    ("up", r"fc1|up_proj|gate_proj|lin1|linear1|c_fc|wi|intermediate\.dense"),
+    ("down", r"mlp\.Wo|DenseReluDense\.wo"),
+    (
+        "output",
+        r"attn\.Wo|(?:Self|EncDec)Attention\.o|o_proj|out_proj|out_lin|to_out\.0|wo|attention\.output\.dense|attn\.c_proj|attn\.proj",
+    ),
+    ("up", r"fc1|up_proj|gate_proj|lin1|linear1|c_fc|wi(?:_[01])?|Wi|intermediate\.dense"),
     ("down", r"fc2|down_proj|lin2|linear2|mlp\.c_proj|output\.dense"),
 )
 Role = Literal["query", "key", "value", "output", "up", "down"]
@@ -86,12 +91,24 @@ def targets(
             f"{lost[0]!r} in {label!r} lies in nn.MultiheadAttention, which reads its weights without calling it: an "
             "adapter there would be lost. Choose layers outside it, or split the attention into linears"
         )
+    _refuse_shared_layers(model, label, chosen)
     if not chosen:
         asked = f"target_modules={list(names)}" if names is not None else f"roles={list(roles or default)}"
         there = closest_first((names or roles or default)[0], {name.rpartition(".")[2] for name in layers})
         kinds = "linear or convolution layers" if convolutions else "linear layers"
         raise PlanError(f"no layer to adapt in {label!r}: {asked} matches none of its {kinds}; it has: {there or '–'}")
     return chosen
+
+
+def _refuse_shared_layers(model: nn.Module, label: str, chosen: list[str]) -> None:
+    """Refuse a layer that stands in several places: it would be replaced in one of them only."""
+    places = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
+    for name in chosen:
+        if places[id(model.get_submodule(name))] > 1:
+            raise PlanError(
+                f"{name!r} in {label!r} stands in several places of the model and an adapter would reach one: choose "
+                "others with target_modules, or give each place a layer of its own"
+            )
 
 
 def _fallback(model: nn.Module, roots: tuple[str, ...], names: list[str]) -> list[str]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from strategies.errors import PlanError
-from strategies.plan import Plan, compose
+from strategies.plan import Plan
+from strategies.words import compose
 
 if TYPE_CHECKING:
     from collections.abc import Callable

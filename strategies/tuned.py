@@ -32,19 +32,23 @@ if TYPE_CHECKING:
     LossFunction = Callable[[nn.Module, Any], Tensor]
 
 
+MARK = "_tunematrix_plan"  # on a model that a plan has changed
+
+
 class Tuned:
     """A model under a plan, with its optimizer; made by `Plan.apply`."""
 
     def __init__(
-        self, plan: Plan, engine: Engine, context: Context, state: State, *, own: frozenset[str], setup_seconds: float
-    ) -> None:
+        self, plan: Plan, engine: Engine, context: Context, state: State, *, own: frozenset[str], setup_seconds: float,
+        given: Mapping[str, float | None],
+    ) -> None:  # fmt: skip
         self.plan, self.engine, self.context, self.state = plan, engine, context, state
         self.own = own  # names of what a fresh base lacks: all that may train, new parts, what the plan added
         self.trained = frozenset(name for name, p in state.model.named_parameters() if p.requires_grad)
         self.setup_seconds = setup_seconds
+        self._given = given  # rates in place of the plan's
         self._peaks = [float(group["lr"]) for group in state.optimizer.param_groups]
         self._checked = self._merged = False
-        self._own_forward = state.model.forward
         self._eval_forward = self._wrapped(state.model.forward)
 
     @property
@@ -117,7 +121,7 @@ class Tuned:
         import torch
 
         model = self.state.model
-        was_training = model.training
+        was_training, outer = model.training, model.forward
         with ExitStack() as stack:
             for member in self.plan.members:
                 stack.enter_context(member.evaluating(self.state))
@@ -127,7 +131,7 @@ class Tuned:
             try:
                 yield
             finally:
-                model.forward = self._own_forward
+                model.forward = outer
                 model.train(was_training)
 
     def save(self, folder: Path) -> int:
@@ -139,7 +143,7 @@ class Tuned:
             layout, plan = self.context.layout, self.plan
             facts = {"plan": str(plan), "members": plan.canonical(), "head": layout.scopes["head"][0]}
             steps = self.state.total_steps
-            return write(folder, self.full_state(), **facts, seed=self.context.seed, total_steps=steps)
+            return write(folder, self.full_state(), **facts, **self._given, seed=self.context.seed, total_steps=steps)
 
     def full_state(self) -> dict[str, Tensor]:
         """Give what a fresh base lacks, by name: what may train, new parts, what the plan added, buffers."""
@@ -150,13 +154,14 @@ class Tuned:
         return self.engine.skipped_steps()
 
     def merge(self, outputs: Callable[[nn.Module], Tensor] | None = None) -> Merged:
-        """Add the adapters to the weights below them, in place: `model` is a plain one afterwards, training is over.
+        """Add the adapters to the weights below them, in place: `model` is a plain one afterwards, free to train whole.
 
         Gives the number of layers and the drift; with `outputs(model)` also the change of the model's outputs.
         """
         before = self._evaluated(outputs)
         merged = merge_adapters(self.model)
         self._merged = True
+        vars(self.model).pop(MARK, None)
         after = self._evaluated(outputs)
         if before is None or after is None:
             return merged

@@ -9,7 +9,7 @@ Paper: Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016, https:/
 
 Always torch's non-reentrant variant: the reentrant one loses gradients behind a frozen front end. Blocks with
 batch normalisation are left alone, since running them twice would count their statistics twice. With `every_n=2`
-every second block of a tower is recomputed: half the saving for half the time.
+every second block of a tower is recomputed: half the saving for half the extra time.
 """
 
 from __future__ import annotations

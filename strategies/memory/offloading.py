@@ -6,7 +6,8 @@ With `to="disk"` the copy is a memory-mapped temporary file, which helps a CPU w
 Why it helps: activation memory on the GPU falls to about one layer, and unlike checkpointing nothing is computed twice.
 What it costs: each byte crosses the bus twice, so steps take longer unless products are large; host memory instead of
 the GPU's. Under amp 16-bit copies of the weights travel, too; int8 layers keep their inputs where no hook sees them.
-When not to use it: checkpointing saves as much in less time; with both, block inputs travel.
+When not to use it: checkpointing saves enough in less time (with both, only block inputs travel), or, for the disk, the
+temporary folder is itself in memory.
 Paper: Rhu et al., vDNN: Virtualized Deep Neural Networks, 2016, https://arxiv.org/abs/1602.08124
 
 Weights and views of them stay where they are: they are not activations and are on the device anyway.

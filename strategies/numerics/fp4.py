@@ -6,7 +6,7 @@ Why it helps: the base takes about 1/7 of its 32-bit memory (scales included), s
 What it costs: the same as nf4 in time, and a larger rounding error, since its 16 values are not spaced for weights
 that are normally distributed: 12 % of the norm of such a matrix, where nf4 loses 9 % (measured on 1024 × 1024 values).
 When not to use it: nf4 is nearly always better at the same size; this word is for showing that difference.
-Paper: Dettmers and Zettlemoyer, The case for 4-bit precision, 2023, https://arxiv.org/abs/2212.09720
+Paper: Dettmers and Zettlemoyer, The case for 4-bit precision, 2022, https://arxiv.org/abs/2212.09720
 
 Layers are swapped before adapters are injected, so that PEFT picks its own 4-bit LoRA layers. Layers whose inputs are
 no multiple of 64 get a scale per 32 values; those that are no multiple of 32 either stay as they are.

@@ -22,9 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 from strategies.blocks import read_directly
 from strategies.errors import PlanError
 from strategies.layout import inside
-from strategies.linears import straighten
 from strategies.protocol import Context, Kind, Strategy
-from strategies.roles import linear_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,9 +96,6 @@ class Fp8(Strategy):
         gains: Callable[[nn.Linear, str], bool] = (
             divisible if self.emulate else _auto_filter_for_recipe(self.recipe, [])
         )
-        for prefixes in context.layout.groups(model, self.scope).values():
-            for name in linear_layers(model, prefixes):
-                straighten(model, name)
         hidden = read_directly(model)
         layers = {
             name: layer

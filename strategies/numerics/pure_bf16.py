@@ -1,13 +1,13 @@
 """pure_bf16 — weights, gradients and optimizer state all in 16 bits.
 
-What: everything that amp keeps in float32 is bf16, too. AdamW computes each update in float32 and rounds the new weight
-up or down at random, in proportion to what is nearer, so that small updates count on average.
+What: everything that amp keeps in float32 is bf16, too. AdamW computes each update in float32 and rounds the new
+weight up or down at random, in proportion to what is nearer, so that small updates count on average.
 Why it helps: weights, gradients and optimizer state take half the memory (8 bytes per trained weight, not 16), and
 there are no casts between two copies.
 What it costs: 8 bits of precision in the weights themselves and noise in each update; a run no longer repeats another
-machine's to many digits. Without the random rounding nothing would train: at lr 1e-4 fifty updates move a weight of
-1.0 by 0.0. When not to use it: memory suffices for amp. On a CPU the optimizer runs uncompiled, as compiling it there
-takes tens of seconds: slower than torch's own.
+machine's to many digits. Without the random rounding only small weights would train: at lr 1e-4 fifty updates leave a
+weight of 1.0 where it was. When not to use it: memory suffices for amp. On a CPU the optimizer runs uncompiled, as
+compiling it there takes tens of seconds: slower than torch's own.
 Paper: Zamirai et al., Revisiting BFloat16 Training, 2020, https://arxiv.org/abs/2010.06192
 
 Batch norms stay in float32, as their running averages would stop moving just so; quantised layers keep their storage.
@@ -76,7 +76,7 @@ class PureBf16(Strategy):
         """Need torchao's optimizer, and hardware that multiplies bf16."""
         missing = super().unavailable(device)
         if missing:
-            return f"{missing} (plain AdamW would not move weights in bf16: most updates round to nothing)"
+            return f"{missing} (plain AdamW would not move most weights in bf16: updates round to nothing)"
         kind = str(device).partition(":")[0]
         if kind == "cuda" and not native_bf16(kind):
             return "this GPU only emulates bf16: use amp(dtype='fp16')"

@@ -41,11 +41,13 @@ def swap_linears(
     """
     from torch import nn
 
-    uses = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
+    everywhere = [module for _, module in model.named_modules(remove_duplicate=False)]
+    uses = Counter(id(p) for module in everywhere for p in module.parameters(recurse=False))
     left_alone = read_directly(model)
     for label, prefixes in layout.groups(model, where).items():
-        for name in linear_layers(model, prefixes):
-            straighten(model, name)
+        for name, layer in linear_layers(model, prefixes).items():
+            if uses[id(layer.weight)] == 1:
+                straighten(model, name)
         layers = {
             name: module
             for name, module in model.named_modules()

@@ -133,7 +133,10 @@ class Attention(Strategy):
                 part.set_attn_implementation("eager")  # type: ignore[operator]
             return
         if not theirs and not own:
-            raise PlanError(f"attention: would do nothing, {type(model).__name__} has no layer that uses a kernel")
+            raise PlanError(
+                f"attention: would do nothing, {type(model).__name__} has no transformers model and no encoder layer "
+                "of torch (attention written out in a model of one's own is not seen)"
+            )
         if context.device.type == "cuda" and self.backend in ONLY_16_BIT and context.facts.get("precision") == "fp32":
             raise PlanError(f"attention: {self.backend!r} computes in 16 bits only: add amp, or choose 'efficient'")
         call_children(model, everywhere=True)

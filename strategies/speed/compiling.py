@@ -92,6 +92,8 @@ class Compile(Strategy):
         """Mark the modules; the compiler runs at their first call."""
         import torch
 
+        known = torch.compiler.list_backends(exclude_tags=())
+        self.require(self.backend in known, f"backend={self.backend!r} is none of {', '.join(known)}")
         # A stack may hold more kinds of layer than Dynamo's default of 8 variants; past that it would run uncompiled.
         torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)  # noqa: SLF001
         for message in TRACING_NOISE:

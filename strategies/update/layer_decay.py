@@ -54,7 +54,8 @@ class LayerDecay(Strategy):
             if len(blocks) > 1:
                 last = len(blocks) + 1
                 found = depths(model, roots, blocks).items()
-                factors |= {name: self.decay ** (last - depth) for name, depth in found}
+                base = [(name, depth) for name, depth in found if not context.layout.is_new(name)]
+                factors |= {name: self.decay ** (last - depth) for name, depth in base}
         if not factors:
             raise PlanError("layer_decay: nothing in scope has two or more blocks to tell apart; set lr instead")
         return factors

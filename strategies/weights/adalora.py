@@ -6,7 +6,7 @@ between the shares `tinit` and 1 − `tfinal` of the run, every `deltaT` updates
 Why it helps: layers that matter keep a larger rank than others, at the same budget; so all linear layers in the
 blocks are adapted here, not just query and value.
 What it costs: the memory of `init_r` throughout, an extra loss of two small products per layer, importance statistics
-the size of the adapters' weights twice over, and one value read back from the device at every reallocation. The
+the size of the adapters' weights three times over, and one value read back from the device at every reallocation. The
 length of the run must be known. When not to use it: the run is short, or few layers are adapted.
 Paper: Zhang et al., Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning, 2023,
 https://arxiv.org/abs/2303.10512; ranks, betas and orth_reg_weight are PEFT's defaults, the two shares ours.

@@ -8,7 +8,7 @@ What it costs: every forward pass computes B·A and the norm of the whole weight
 on a tiny ViT+BERT 1.5 times LoRA's bytes with query and value adapted, 2.3 times with all linear layers. A compiled
 graph breaks at each adapted layer (30 breaks there, LoRA none). A quantised base is unpacked once more per layer, and
 the lengths are read before it is quantised. When not to use it: time or activation memory is short, or
-with int8 on CPU, where it fails.
+with int8 on CPU, where it is refused.
 Paper: Liu et al., DoRA: Weight-Decomposed Low-Rank Adaptation, 2024, https://arxiv.org/abs/2402.09353
 """
 

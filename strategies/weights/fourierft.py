@@ -3,7 +3,7 @@
 What: y = (W + scaling·Re(ifft2(E)))·x with W frozen and E zero but for `n_frequency` trained values at places drawn
 from the plan's seed and common to equal layers. A layer with fewer weights trains all of them. The spectrum starts at
 zero, so training starts at the pretrained model; the paper draws it at random (`init_weights=False`), which moved the
-scores of a 32-channel ViT with BERT by 0.7.
+outputs of a 32-channel ViT with BERT by 0.7.
 Why it helps: 1,000 trained values per layer whatever its width; a very small file.
 What it costs: an inverse transform to a full matrix per layer and step. The step in weight space falls with the number
 of weights, so small layers want a smaller `scaling` or rate than the paper's. When not to use it: half-precision

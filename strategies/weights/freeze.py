@@ -2,7 +2,8 @@
 
 What: no weight of the scope trains, except in the last `last_n` repeated blocks of each tower; batch norms that
 rest use and keep their pretrained statistics, in training too.
-Why it helps: no gradients, no optimizer state and no kept activations in the towers; often 2–4× faster.
+Why it helps: no gradients, no optimizer state and no kept activations in the towers, so a step is one forward
+pass and little more.
 What it costs: the towers' features must already be good for the task. When not to use it: the task is far from
 what the towers were pretrained on.
 Paper: Donahue et al., DeCAF, 2013, https://arxiv.org/abs/1310.1531; when it beats full fine-tuning: Kumar et

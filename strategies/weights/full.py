@@ -2,8 +2,8 @@
 
 What: all pretrained and new weights are updated, the new head faster than the pretrained towers.
 Why it helps: nothing limits what can be learned; usually the best quality with enough data.
-What it costs: gradients and two optimizer moments for every weight (4× the weights' memory), and a model-sized
-file per task. When not to use it: little memory, little data, or many tasks on one base.
+What it costs: gradients and two optimizer moments for every weight (with the weights themselves, 4× their memory),
+and a model-sized file per task. When not to use it: little memory, little data, or many tasks on one base.
 Paper: Howard and Ruder, Universal Language Model Fine-tuning, 2018, https://arxiv.org/abs/1801.06146
 """
 

@@ -3,7 +3,7 @@
 What: y + U·gelu(D·y) behind the last layer of each attention and of each feed-forward part, D to `r` features and U
 back; U starts at zero, so training starts at the pretrained model. A fall-back puts them behind every linear layer or
 (as 1×1 convolutions) every convolution of models without such roles.
-Why it helps: the first adapters; non-linear, yet only 2.1 % of BERT-base train at r = 64.
+Why it helps: the first adapters for transformers; non-linear, yet only 2.1 % of BERT-base train at r = 64.
 What it costs: two small layers in sequence in every block, also at inference, since a non-linear branch cannot be
 merged. When not to use it: the model must not get slower (lora, which merges), or the file must be tiny (bitfit).
 Paper: Houlsby et al., Parameter-Efficient Transfer Learning for NLP, 2019, https://arxiv.org/abs/1902.00751

@@ -1,7 +1,8 @@
 """hra — reflect each layer's input by a chain of trained Householder reflections.
 
-What: y = W·H1·…·Hr·x with W frozen, each H = 1 − 2uuᵀ a reflection with one trained vector. Vectors start in equal
-pairs, which cancel, so training starts at the pretrained model; hence r is even. `apply_GS` orthogonalises them.
+What: y = W·H1·…·Hr·x with W frozen, each H = I − 2uuᵀ a reflection with one trained u of length one. Vectors start in
+equal pairs, which cancel, so training starts at the pretrained model; hence r is even. `apply_GS` orthogonalises
+them.
 Why it helps: an orthogonal change as in oft, and a low-rank one as in lora: r·in_features trained values per layer.
 What it costs: r products with rank-one matrices in a row, each with a full in×in matrix in PEFT's layer; slow for
 large r. Rounding makes the start equal to about 1e-7 only. Quantised bases are refused. When not to use it: wide

@@ -2,10 +2,11 @@
 
 What: y = Wx + (alpha/r)·B·A·x with W frozen, A random and B zero, so training starts at the pretrained model.
 Why it helps: gradients and optimizer state only for 0.1–2 % of the weights; a file of a few MB per task.
-What it costs: activations are kept as in full fine-tuning, and each adapted layer runs two small extra products:
-small models do not get faster. Dropout on every adapted layer keeps one more activation each. When not to use
-it: the towers need to change a lot, or memory is dominated by activations (use checkpointing).
-Paper: Hu et al., 2021, https://arxiv.org/abs/2106.09685
+What it costs: most activations are still kept (a frozen layer without an adapter no longer needs its input; with all
+linear layers adapted nothing is saved there), and each adapted layer runs two small extra products: small models do
+not get faster. Dropout on every adapted layer keeps one more activation each. When not to use it: the towers need to
+change a lot, or memory is dominated by activations (use checkpointing).
+Paper: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, 2021, https://arxiv.org/abs/2106.09685
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def float_weights(model: nn.Module) -> Iterator[None]:
     import bitsandbytes as bnb
     from torch import nn
 
-    packing = [p for p in model.parameters() if isinstance(p, bnb.nn.Params4bit | bnb.nn.Int8Params)]
+    kinds_of_bnb = bnb.nn.Params4bit | bnb.nn.Int8Params
+    packing = [p for p in model.parameters() if isinstance(p, kinds_of_bnb) and p.is_floating_point()]
     kinds = [type(parameter) for parameter in packing]
     for parameter in packing:
         parameter.__class__ = nn.Parameter

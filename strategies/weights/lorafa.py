@@ -5,8 +5,9 @@ directions that A reads.
 Why it helps: the backward pass needs A·x (r numbers per token) instead of x, so adapted layers keep almost no
 activations of their own (a tiny ViT+BERT with all linear layers adapted kept 71 % of LoRA's bytes at the same rank);
 gradients and optimizer state are half of LoRA's at the same rank.
-What it costs: less freedom per rank, so r=16, alpha=32 here: as many trained weights and the same scale as `lora`.
-Dropout keeps its mask in every adapted layer. When not to use it: memory is no problem, or the rank must be tiny.
+What it costs: less freedom per rank, so r=16, alpha=32 here: as many trained weights (in square layers) and the scale
+of `lora`. Dropout keeps its mask in every adapted layer. When not to use it: memory is no problem, or the rank must
+be tiny.
 Paper: Zhang et al., LoRA-FA: Memory-efficient Low-rank Adaptation for Large Language Models Fine-tuning, 2023,
 https://arxiv.org/abs/2308.03303. This is its plain form, with AdamW on B; PEFT's own optimizer for it corrects B's
 gradient by (A·Aᵀ)⁻¹ in addition, and A starts uniformly as in `lora`, not normally distributed.

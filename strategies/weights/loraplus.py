@@ -1,8 +1,8 @@
 """loraplus — LoRA whose B matrices learn faster than its A matrices.
 
 What: y = Wx + (alpha/r)·B·A·x as in LoRA, but the learning rate of B is `ratio` times that of A (`lr`).
-Why it helps: B starts at zero and A does not; with one rate for both, wide models hardly learn through A. The paper
-reports 1–2 % better scores and up to twice the speed to the same loss.
+Why it helps: B starts at zero and A does not; with one rate for both, one that is safe for A in a wide layer is too
+low for B. The paper reports 1–2 % better scores and up to twice the speed to the same loss.
 What it costs: nothing in time or memory; one more hyper-parameter, and with a large `lr` the fast B gets unstable,
 so `lr` here is lower than `lora`'s. When not to use it: no time to try at least two rates.
 Paper: Hayou et al., LoRA+: Efficient Low Rank Adaptation of Large Models, 2024, https://arxiv.org/abs/2402.12354;

@@ -2,9 +2,10 @@
 
 What: the input is cut into groups of r channels, the groups are summed, and one trained r × out_features matrix, zero
 at the start, maps the sum to an addition to the output; the weights stay frozen.
-Why it helps: half of LoRA's matrices, one product instead of two, and no random initialisation.
-What it costs: trained values r·out_features per layer; activations as in full fine-tuning. r=8 here, since PEFT's 64
-is for layers thousands of channels wide and more than small layers have. When not to use it: inputs whose channels
+Why it helps: half of LoRA's matrices, one product instead of two, no random initialisation, and an adapted layer keeps
+r numbers per token for the backward pass in place of its input.
+What it costs: trained values r·out_features per layer. r=8 here, since PEFT's 64 is for layers thousands of channels
+wide and more than small layers have. When not to use it: inputs whose channels
 mean very different things at a distance of r, which the shared matrix cannot tell apart.
 Paper: Kang and Yin, MiSS: Revisiting the Trade-off in LoRA with an Efficient Shard-Sharing Structure, 2024,
 https://arxiv.org/abs/2409.15371

@@ -1,12 +1,13 @@
 """peft — any other adapter method of the installed PEFT, by its type: `peft(type='road', options={'group_size': 8})`.
 
-What: `type` is a member of `peft.PeftType` in any case, `options` are fields of its config. Options that hold a seed
-are set from the plan's seed unless given. Methods with a word of their own and those that cannot work on a plain
-module are refused with the word or the reason.
+What: `type` is one of beft, c3a, deft, delora, glora, gralora, hira, lily, osf, peanut, psoft, pvera, road,
+supertuning, tinylora, unilora, vblora, waveft; `options` are fields of its config. Options that hold a seed are set
+from the plan's seed unless given. Methods with a word of their own and those that cannot work on a plain module are
+refused with the word or the reason.
 Why it helps: less common methods can be compared on equal terms with those that have a word.
-What it costs: what the method costs; nothing here is tuned, so the rate should be. Some methods do not start exactly at
-the pretrained model (vblora, unilora, c3a), and defaults meant for wide layers are refused on small ones with PEFT's
-own words. When not to use it: a method with its own word, which has checked options and a default rate.
+What it costs: what the method costs; nothing here is tuned, so the rate should be. Some methods do not start exactly
+at the pretrained model (vblora, unilora, c3a), and defaults meant for wide layers are refused on small ones with
+PEFT's own words. When not to use it: a method with its own word, which has checked options and a default rate.
 Paper: Mangrulkar et al., PEFT, 2022, https://github.com/huggingface/peft; each method's is in PEFT's documentation.
 """
 

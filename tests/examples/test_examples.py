@@ -110,7 +110,7 @@ def test_tune_your_own_model_learns(root, tmp_path):
 @pytest.mark.parametrize(
     ("task", "plan", "least"),
     [
-        ("examples.digits_task:DigitsTask(limit=400)", "lora", 0.5),
+        ("examples.digits_task:DigitsTask(limit=400)", "full(lr=1e-3)", 0.5),
         ("examples.sentences_task:SentencesTask", "full(lr=1e-3)", 0.9),
     ],
 )

@@ -62,7 +62,7 @@ def test_what_conforms_lies_in_the_range(value):
         assert fits == bool(number and holds(value))
         if fits:
             assert type(kept) is kind
-            assert kept == value
+            assert kept == kind(value)
             assert conform(kept, hint) == (True, kept)
 
 
@@ -75,5 +75,5 @@ def test_unions_choices_and_dictionaries():
     assert list(kept) == ["a", "r"]
     assert hash(kept) == hash(Options({"a": [1], "r": 8}))
     assert described(Rate | None) == "float (positive) or None"
-    with pytest.raises(PlanError, match=r"needs type=…"):
+    with pytest.raises(PlanError, match="needs type="):
         build(catalogue()["peft"], {})

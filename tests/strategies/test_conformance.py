@@ -70,7 +70,7 @@ TABLE = {
     "amp": Row(start=0.05),
     "tf32": Row(forced=True),
     "pure_bf16": Row(start=0.05),
-    "fp8": Row(start=0.3, refused=NO_LINEAR),
+    "fp8": Row(start=0.3, refused={"cnn": "no linear layer", "gpt": "no linear layer"}),
     "checkpointing": Row(refused={"cnn": "batch normalisation"}),
     "offload_activations": Row(),
     "compile": Row(),

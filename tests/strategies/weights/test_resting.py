@@ -184,7 +184,7 @@ def test_compiled_runs_are_the_same(strategy, foreign):
 def test_what_ever_trained_is_saved(strategy, foreign, tmp_path):
     import torch
 
-    from strategies.plan import put_back
+    from strategies.storage import put_back
 
     tuned, _ = watched(foreign, [strategy])
     tuned.save(tmp_path)
