@@ -77,7 +77,8 @@ TABLE = {
     "attention": Row(refused=NO_ATTENTION),
     "layer_decay": Row(),
 }
-CASES = [(name, kind) for name in TABLE for kind in KINDS]
+QUICK = ("mlp", "two")  # the others run in the whole suite
+CASES = [pytest.param(name, kind, marks=() if kind in QUICK else pytest.mark.slow) for name in TABLE for kind in KINDS]
 
 
 def text_of(name):
