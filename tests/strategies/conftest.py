@@ -18,6 +18,15 @@ def foreign():
     return module
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Leave all kinds of foreign models but the two towers to the whole suite."""
+    for item in items:
+        kind = item.callspec.params.get("kind", "two") if hasattr(item, "callspec") else "two"
+        if kind != "two" and Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def _fresh_compiler():
     import sys

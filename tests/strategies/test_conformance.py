@@ -77,8 +77,7 @@ TABLE = {
     "attention": Row(refused=NO_ATTENTION),
     "layer_decay": Row(),
 }
-QUICK = ("mlp", "two")  # the others run in the whole suite
-CASES = [pytest.param(name, kind, marks=() if kind in QUICK else pytest.mark.slow) for name in TABLE for kind in KINDS]
+CASES = [(name, kind) for name in TABLE for kind in KINDS]
 
 
 def text_of(name):

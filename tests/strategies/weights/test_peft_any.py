@@ -10,7 +10,10 @@ from strategies.weights.peft_any import ALLOWED, FLOAT_ONLY, OWN_WORD, REFUSED, 
 KINDS = ("mlp", "text", "two", "gpt")
 # These start near the pretrained model, not at it.
 NEARLY = {"c3a": 0.05, "unilora": 0.01, "vblora": 0.01}
-types = pytest.mark.parametrize("type_", ALLOWED)
+QUICK = ("road", "vblora")  # the others run in the whole suite
+types = pytest.mark.parametrize(
+    "type_", [pytest.param(type_, marks=() if type_ in QUICK else pytest.mark.slow) for type_ in ALLOWED]
+)
 
 
 def member(type_, **options):
