@@ -85,7 +85,7 @@ class Plan:
     ) -> Context:  # fmt: skip
         """Change the structure only, on CPU or meta; `PlanError` for a plan with problems.
 
-        A model takes one plan: also after a failure half-way it has to be built again.
+        A model takes one plan that changes it: also after a failure half-way it has to be built again.
         """
         import torch
 
@@ -95,7 +95,8 @@ class Plan:
         if MARK in vars(model):
             raise PlanError(f"the model was changed by a plan before ({vars(model)[MARK]}): build it again")
         context = Context(lay_out(model, head), torch.device(device), self.facts(device), seed, total_steps)
-        vars(model)[MARK] = str(self)
+        if any(_changes_models(member) for member in self.members):
+            vars(model)[MARK] = str(self)
         for member in self.members:
             member.transform(model, context)
         call_children(model)
@@ -181,6 +182,11 @@ def _label(member: Strategy) -> str:
     plain = {"name": member.name, **defaults(type(member))}
     changed = [f"{key}={value!r}" for key, value in _fields(member).items() if value != plain[key]]
     return f"{member.name}({', '.join(changed)})" if changed else member.name
+
+
+def _changes_models(member: Strategy) -> bool:
+    """Say whether a strategy changes the model itself (`full` only trains it)."""
+    return any(getattr(type(member), hook) is not getattr(Strategy, hook) for hook in ("transform", "place"))
 
 
 def _is_added(parameter: nn.Parameter, of_base: Any) -> bool:
