@@ -5,9 +5,13 @@ import re
 import shlex
 import subprocess
 import sys
+from collections import defaultdict
+from statistics import mean
 
 from bench.arguments import make_parser
 from bench.cli import make_request
+
+ALL_LAYERS = "lora(roles=['query','key','value','output','up','down'])"
 
 
 def test_the_python_in_the_readme_runs(root, tmp_path):
@@ -43,6 +47,27 @@ def test_the_table_in_the_readme_is_the_committed_sweep(root):
         row = rows[name]
         measured = [100 * float(row[key]) for key in ("vqa_accuracy", "accuracy", "f1_macro")]
         assert [float(f) for f in figures] == [round(m, 1) for m in (*measured, float(row["ttt_seconds"]))], name
+
+
+def test_the_table_of_adapters_is_the_committed_sweep(root):
+    by_name = defaultdict(list)
+    with (root / "results" / "embedded-adapters" / "runs.csv").open() as file:
+        for row in csv.DictReader(file):
+            assert row["status"] == "ok"
+            by_name[row["strategy"]].append(row)
+    assert {len(rows) for rows in by_name.values()} == {3}
+    text = (root / "README.md").read_text().replace("lora, all linear layers", ALL_LAYERS)
+    line = re.compile(r"^\| (\S+) \| ([\d.]+) \| ([\d.]+)–([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", re.MULTILINE)
+    lines = line.findall(text)
+    assert {name for name, *_ in lines} == set(by_name) - {"majority-answer", "question-only"}
+    for name, *figures in lines:
+        scores = [100 * float(row["vqa_accuracy"]) for row in by_name[name]]
+        peaks = [
+            mean(float(row[key]) for row in by_name[name]) / 2**20
+            for key in ("peak_allocated_bytes", "activations_bytes")
+        ]
+        measured = [mean(scores), min(scores), max(scores), *peaks]
+        assert [float(f) for f in figures] == [round(m, 1) for m in measured], name
 
 
 def test_the_committed_sweep_meets_what_the_default_is_built_for(root):
