@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from bench.arguments import USAGE, make_parser
 from bench.folder import InputError
@@ -22,9 +22,9 @@ from strategies import NamedPlan, catalogue, parse_plans, recipes
 from strategies.cards import card
 from strategies.errors import closest_first
 from strategies.presets import PRESETS
+from strategies.protocol import Kind
 
 INTERRUPTED = 130
-KINDS = ("weights", "numerics", "memory", "speed", "update", "data")  # the order of `list`
 
 NOT_YET = {
     "tune": "--tune: not yet; sweep rates with --lr and --task '...(evaluate_on=\"tune\")' meanwhile",
@@ -86,8 +86,10 @@ def print_list(words: Sequence[str]) -> int:
     cards = {name: card(strategy) for name, strategy in sorted(catalogue().items())}
     if words:
         return print_cards(words, cards)
-    for kind in sorted({shown["kind"] for shown in cards.values()}, key=KINDS.index):
+    for kind in get_args(Kind):
         known = [shown for shown in cards.values() if shown["kind"] == kind]
+        if not known:
+            continue
         print_table(
             [kind, "what it does", "options and their defaults"],
             [[c["name"], c["summary"], c["options"]] for c in known],

@@ -3,7 +3,7 @@
     tuned = compose("lora(r=8)+amp").apply(model, device="cuda")
     loss = tuned.step(loss_fn, batch)      # loss_fn(model, batch) -> mean loss; one call = one update
 
-This package is a leaf: it imports torch, peft and bitsandbytes, each only when it is used, and nothing of the
+This package is a leaf: it imports torch, peft, bitsandbytes and torchao, each only when it is used, and nothing of the
 suite around it. `import strategies` does not import torch.
 """
 

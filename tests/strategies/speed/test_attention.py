@@ -171,3 +171,6 @@ def test_a_model_on_meta(foreign):
         with torch.device("meta"):
             model = foreign.TwoTowers()
         Plan.of([Attention(backend=backend)]).transform(model)
+        assert {part.device.type for part in model.parameters()} == {"meta"}
+        own = {part.config._attn_implementation for part in (model.seeing, model.reading)}
+        assert own == ({"eager"} if backend == "eager" else {"sdpa"})
