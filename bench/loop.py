@@ -10,8 +10,8 @@ import math
 import random
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 from bench.events import EventWriter
 from bench.sections import Clock
 from bench.task import Prediction, Task
+from strategies import volume
 
 if TYPE_CHECKING:
     from strategies import Tuned
@@ -33,7 +34,7 @@ class DivergedError(Exception):
     """The training loss became NaN or infinite."""
 
 
-def endless(loader: Any) -> Iterator[Mapping[str, Tensor]]:
+def endless(loader: Any) -> Iterator[Any]:
     """Batches of one pass after another; a loader without a whole batch is an error."""
     while True:
         batch = None
@@ -56,7 +57,7 @@ class Training:
     data_wait_seconds: float = 0.0
     compile_seconds: float | None = None
     step: int = 0
-    largest_batch: Mapping[str, Tensor] = field(default_factory=dict)
+    largest_batch: Any = ()
     _pending: tuple[int, Tensor] | None = None
 
     @property
@@ -80,13 +81,13 @@ class Training:
             if predictions:
                 self._history("tune", "accuracy", right / len(predictions))
 
-    def _advance(self, batches: Iterator[Mapping[str, Tensor]], stop: int) -> None:
+    def _advance(self, batches: Iterator[Any], stop: int) -> None:
         compiled_before = compiler_seconds()
         while self.step < stop:
             asked = time.perf_counter()
             batch = next(batches)
             self.data_wait_seconds += time.perf_counter() - asked
-            if _size(batch) > _size(self.largest_batch):
+            if volume(batch) > volume(self.largest_batch):
                 self.largest_batch = batch
             loss = self.tuned.step(self.task.loss, batch)
             self.step += 1
@@ -120,10 +121,6 @@ def compiler_seconds() -> float:
         return 0.0
     spent = sys.modules["torch._dynamo.utils"].compilation_time_metrics
     return sum(sum(spent.get(part, ())) for part in ("_compile.compile_inner", "backward._backward_impl"))
-
-
-def _size(batch: Mapping[str, Tensor]) -> int:
-    return sum(tensor.numel() for tensor in batch.values())
 
 
 def predict(tuned: Tuned, task: Task, items: Sequence[Any], batch_size: int) -> list[Prediction]:

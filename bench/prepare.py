@@ -54,15 +54,16 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     started = time.perf_counter()
     task.prepare()
     cache_seconds = time.perf_counter() - started
-    model = task.build_model()
+    model, items = task.build_model(), task.train_set()
+    first = items[0] if len(items) else None
     problems = {
-        plan: [dataclasses.asdict(problem) for problem in compose(plan).problems(device, model)]
+        plan: [dataclasses.asdict(problem) for problem in compose(plan).problems(device, model, item=first)]
         for plan in request["plans"]
     }
     controls: dict[str, Task] = getattr(task, "controls", dict)()
     return {
         "device": device, "cache_seconds": cache_seconds, "problems": problems, "main": describe_task(task),
-        "train_samples": len(task.train_set()),
+        "train_samples": len(items),
         "controls": {name: describe_task(control) for name, control in controls.items()},
     }  # fmt: skip
 

@@ -52,7 +52,10 @@ class Task(Protocol):
         """The model, fp32, on CPU; new parts are drawn from the global random state."""
 
     def train_set(self) -> Sequence[Mapping[str, Any]]:
-        """Items to train on; each has `id` and may have `keys`, what it shares with others per scope."""
+        """Items to train on: mappings with `id`, maybe `keys` and `length`.
+
+        `keys: {scope: hashable}` says what of it others share, such as a picture; `length` how long it is (in tokens).
+        """
 
     def tune_set(self) -> Sequence[Mapping[str, Any]]:
         """The only items that may choose anything: rates, early choices, defaults."""
@@ -61,10 +64,13 @@ class Task(Protocol):
         """Items the results are reported on."""
 
     def collate(self, items: Sequence[Mapping[str, Any]]) -> Mapping[str, Tensor]:
-        """Items to one batch of tensors."""
+        """Items to one batch of tensors.
+
+        What items with equal keys share may stand in it once, in the order of their first appearance.
+        """
 
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-        """Mean loss of a batch, 0-dim."""
+        """Mean loss of a batch, 0-dim, or the loss of each item, (items,), of which the mean is taken."""
 
     def predict(self, model: nn.Module, batch: Mapping[str, Tensor]) -> list[Prediction]:
         """Per item: `id`, `prediction`, `target` (both labels, as text) and `probability`."""

@@ -28,9 +28,7 @@ from bench.scores import classification_scores
 from bench.sections import Clock
 from bench.spec import RunSpec
 from bench.task import Prediction, Task, load_task
-from strategies import compose
-
-OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")  # CUDA libraries, torch's CPU allocator
+from strategies import PlanError, compose, is_out_of_memory
 
 
 def run(spec: RunSpec, folder: Path, emit: EventWriter) -> None:
@@ -61,7 +59,7 @@ def run(spec: RunSpec, folder: Path, emit: EventWriter) -> None:
     try:
         training.run(loader, tune_items)
     finally:
-        emit("measured", **training_figures(training, len(train_items), tuned.setup_seconds))
+        emit("measured", **training_figures(training, len(train_items), tuned.setup_seconds), **tuned.found())
     if tuned.skipped_steps() == training.step:
         raise DivergedError("every update was skipped: the gradients overflowed in fp16")
     evaluate(training, eval_items, folder)
@@ -136,11 +134,10 @@ def report_scores(task: Task, predictions: Sequence[Prediction], folder: Path, e
 def failure(error: BaseException) -> tuple[str, str]:
     """Status and one-line reason of an exception."""
     text = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}".rstrip(": ")
-    out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in text for words in OUT_OF_MEMORY)
-    )
-    if out_of_memory:
+    if is_out_of_memory(error):
         return "oom", text
+    if isinstance(error, PlanError):
+        return "refused", str(error)
     return ("diverged", str(error)) if isinstance(error, DivergedError) else ("failed", text)
 
 

@@ -10,7 +10,8 @@ suite around it. `import strategies` does not import torch.
 from __future__ import annotations
 
 from strategies.catalogue import catalogue
-from strategies.errors import PlanError, SelfCheckError
+from strategies.errors import PlanError, SelfCheckError, is_out_of_memory
+from strategies.feeding import volume
 from strategies.plan import Plan
 from strategies.problems import Problem
 from strategies.protocol import Context, State, Strategy
@@ -31,7 +32,9 @@ __all__ = [
     "baseline",
     "catalogue",
     "compose",
+    "is_out_of_memory",
     "load",
     "parse_plans",
     "recipes",
+    "volume",
 ]

@@ -62,6 +62,10 @@ OWN: dict[str, str] = {
     "attention": "strategies.speed.attention:Attention",
     # how gradients become updates
     "layer_decay": "strategies.update.layer_decay:LayerDecay",
+    "schedule": "strategies.update.schedule:Schedule",
+    "clip": "strategies.update.clip:Clip",
+    # what an update is fed with, and how
+    "accumulate": "strategies.data.accumulate:Accumulate",
 }
 
 

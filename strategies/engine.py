@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from strategies.errors import PlanError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     import torch
     from torch import Tensor, nn
@@ -47,19 +47,20 @@ class Engine:
         return self.model, self.optimizer
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of `loss`; afterwards they are unscaled."""
+        """Add the gradients of `loss`."""
         self.scaler.scale(loss).backward()
+
+    def collected(self) -> None:
+        """Say that an update's gradients are all there; afterwards they are unscaled."""
         self.scaler.unscale_(self.optimizer)
 
     def named_gradients(self) -> Iterator[tuple[str, Tensor | None]]:
         """Give the name and gradient of every parameter that trains."""
         return ((name, p.grad) for name, p in self.model.named_parameters() if p.requires_grad)
 
-    def clip(self, max_norm: float) -> None:
-        """Scale the gradients down to a total norm of at most `max_norm`; does not synchronise."""
-        import torch
-
-        torch.nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], max_norm)
+    def clip(self, limit: Callable[[Sequence[Tensor]], object]) -> None:
+        """Limit the gradients of what trains, in place."""
+        limit([p for p in self.model.parameters() if p.requires_grad])
 
     def update(self) -> None:
         """Take the optimizer's step, unless the loss scaler finds a gradient that is not finite."""

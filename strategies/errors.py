@@ -22,9 +22,19 @@ class SelfCheckError(RuntimeError):
 
 
 SHOWN = 12
+# How CUDA libraries and torch's CPU allocator say it.
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 def closest_first(word: str, known: Iterable[str]) -> str:
     """The `known` words most like `word`, closest in front: `amp, compile, …`."""
     ranked = sorted(known, key=lambda other: (-difflib.SequenceMatcher(None, word, other).ratio(), other))
     return ", ".join([*ranked[:SHOWN], *["…"][: len(ranked) > SHOWN]]) or "(none)"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an exception means that memory, of the device or of the host, did not suffice."""
+    import torch
+
+    told = isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+    return told or isinstance(error, torch.OutOfMemoryError | MemoryError)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
     from strategies.layout import Layout
 
@@ -47,7 +47,13 @@ def plan_rates(members: Sequence[Strategy]) -> Rates:
     trained = [rate for rate in (_own_rate(member) for member in weights) if rate is not None]
     everywhere = any(member.where() in {None, EVERYTHING} for member in weights)
     lr = trained[0] if trained else None if everywhere else Full().lr
-    return Rates(lr=lr, head_lr=head_rates(weights)[0])
+    scale = rate_scale(members)
+    return Rates(lr=lr and lr * scale, head_lr=head_rates(weights)[0] * scale)
+
+
+def rate_scale(members: Sequence[Strategy]) -> float:
+    """Give what the members' `lr_scale` multiply to: other optimizers want other rates than AdamW."""
+    return math.prod(float(vars(member).get("lr_scale", 1.0)) for member in members)
 
 
 def head_rates(weights: Sequence[Strategy]) -> list[float]:
@@ -83,7 +89,7 @@ def parameter_groups(
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        own = next((rate for owned, rate in scoped if name in owned), plain)
+        own = next((rate for owned, rate in scoped if name in owned), plain) * rate_scale(members)
         part, rate = ("new", head_rate) if layout.is_new(name) else ("base", lr or own)
         decay = WEIGHT_DECAY if parameter.ndim > 1 else 0.0
         empty: dict[str, Any] = {"params": [], "lr": rate, "weight_decay": decay, "name": part}
@@ -97,6 +103,19 @@ def adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
 
     devices = {parameter.device.type for group in groups for parameter in group["params"]}
     return torch.optim.AdamW(groups, fused=devices <= {"cpu", "cuda"})
+
+
+def limit_norm(parameters: Sequence[Tensor]) -> None:
+    """Scale gradients down to a total norm of at most 1; does not synchronise."""
+    import torch
+
+    torch.nn.utils.clip_grad_norm_(parameters, MAX_NORM)
+
+
+def rate_share(members: Sequence[Strategy], step: int, total_steps: int | None) -> float:
+    """Give the share of the peak rate for update number `step` (from 0), as the plan's member for it says."""
+    told = (member.rate_share(step, total_steps) for member in members)
+    return next((share for share in told if share is not None), multiplier(step, total_steps))
 
 
 def multiplier(step: int, total_steps: int | None) -> float:

@@ -20,7 +20,7 @@ from strategies.errors import PlanError
 from strategies.layout import lay_out
 from strategies.optimization import Rates, adamw, parameter_groups, plan_rates, weights_members
 from strategies.problems import Problem, find_problems
-from strategies.protocol import OPTIMIZER, Context, State, Strategy, defaults
+from strategies.protocol import ROUNDING, Context, State, Strategy, defaults
 from strategies.tuned import MARK, Tuned
 from strategies.weights.full import Full
 
@@ -53,16 +53,22 @@ class Plan:
         return [_fields(member) for member in self.members or (Full(),)]
 
     def problems(
-        self, device: torch.device | str, model: nn.Module | None = None, head: str | None = None
+        self, device: torch.device | str, model: nn.Module | None = None, head: str | None = None, item: Any = None
     ) -> tuple[Problem, ...]:
-        """Give all reasons why this plan cannot run on `device` (and on `model`, whose weights are not read)."""
-        if model is None:
-            return find_problems(self.members, device, None, None)
-        try:
-            layout = lay_out(model, head)
-        except PlanError as problem:
-            return (Problem("scope", str(problem)), *find_problems(self.members, device, None, None))
-        return find_problems(self.members, device, model, layout)
+        """Give all reasons why this plan cannot run on `device`.
+
+        With `model` (whose weights are not read) and `item`, one of those it is to be trained on, also on these.
+        """
+        unusable = [(member.name, None if item is None else member.unusable(item)) for member in self.members]
+        found = [Problem("unavailable", f"{name}: {reason}") for name, reason in unusable if reason]
+        layout = None
+        if model is not None:
+            try:
+                layout = lay_out(model, head)
+            except PlanError as problem:
+                found.append(Problem("scope", str(problem)))
+                model = None
+        return (*found, *find_problems(self.members, device, model, layout))
 
     def environ(self) -> dict[str, str]:
         """Give the environment variables that must be set before torch starts."""
@@ -125,7 +131,10 @@ class Plan:
         if any(member.works_on_move for member in self.members):
             setup += moved - transformed
         make = self._optimizer_factory(context, lr, head_lr)
-        engine = Engine(context.device, str(context.facts["precision"]))
+        make_engine: Any = Engine
+        for member in self.members:
+            make_engine = member.engine(make_engine)
+        engine = make_engine(context.device, str(context.facts["precision"]))
         model, optimizer = engine.prepare(model.train(), make)
         torch.manual_seed(seed)  # the same random stream of training for every plan, whatever set-up drew
         state = State(model, optimizer, context.device, total_steps, context.kept)
@@ -161,7 +170,7 @@ class Plan:
     def _refuse_half_precision(self, groups: list[dict[str, Any]]) -> None:
         """Refuse to train 16-bit weights with an optimizer that rounds small updates to nothing."""
         halves = [p.dtype for group in groups for p in group["params"] if p.dtype.itemsize == HALF]
-        if halves and not any(OPTIMIZER in member.slots for member in self.members):
+        if halves and not any(ROUNDING in member.capabilities() for member in self.members):
             raise PlanError(
                 f"{self}: {len(halves)} tensors would train in {halves[0]}, where small updates round to nothing: load "
                 "the model in 32 bits (model.float()), or add pure_bf16"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from strategies.engine import Engine
+    from strategies.feeding import Feed
     from strategies.layout import Layout
 
 Kind = Literal["weights", "numerics", "memory", "speed", "update", "data"]
@@ -31,9 +33,15 @@ Kind = Literal["weights", "numerics", "memory", "speed", "update", "data"]
 EVERYTHING = "*"  # the whole model, head and fusion included
 WEIGHTS = "weights"  # the slot of what decides which weights train, and with which rate
 OPTIMIZER = "optimizer"  # the slot of what replaces AdamW
+SCHEDULE = "schedule"  # the slot of what shapes the rates over the steps
+MICRO_BATCHES = "micro-batches"  # the slot of what divides an update into several passes
+CLIPPING = "clipping"  # the slot of what limits gradients
+ENGINE = "engine"  # the slot of what carries out an update
+AVERAGED = "averaged weights"  # the slot of what evaluates and saves other weights than it trains
 ADAPTER_PACKAGES = ("peft", "bitsandbytes")
 FROZEN_BASE = "a frozen base"  # capability: no original weight matrix of the scope trains
 FROZEN = "nothing trains"  # capability: no weight of the scope trains, original or added
+ROUNDING = "random rounding"  # capability: small updates to 16-bit weights are not lost
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,7 @@ class State:
     total_steps: int | None
     kept: dict[Strategy, Any] = field(default_factory=dict)  # the context's
     step: int = 0
+    keys: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # of the batch under way, by scope; see Feed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +82,7 @@ class Strategy:
     inert_on: ClassVar[frozenset[str]] = frozenset()  # refused where one of these covers the whole scope
     packages: ClassVar[tuple[str, ...]] = ()  # imported before the set-up clock starts
     works_on_move: ClassVar[bool] = False  # its work happens while the model moves to the device
+    needs_items: ClassVar[bool] = False  # the loader keeps the items of a batch for it: it divides them or reads keys
     trial: ClassVar[Mapping[str, Any]] = {}  # options for a trial on a tiny model on CPU, where defaults do not fit
 
     def __post_init__(self) -> None:
@@ -132,20 +142,51 @@ class Strategy:
         return groups
 
     def optimizer(self, make: Callable[..., torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
-        """Replace or wrap the factory `groups -> optimizer`."""
+        """Replace or wrap the factory `groups -> optimizer`. An option `lr_scale` multiplies the plan's rates."""
         return make
+
+    def engine(self, make: Callable[..., Engine]) -> Callable[..., Engine]:
+        """Replace or wrap the factory `device, precision -> engine`."""
+        return make
+
+    def rate_share(self, step: int, total_steps: int | None) -> float | None:
+        """Give the share of the peak rates in update `step` (from 0); `None` leaves it to the usual schedule."""
+        del step, total_steps
+        return None
+
+    def clipping(self, clip: Callable[[Sequence[Tensor]], object]) -> Callable[[Sequence[Tensor]], object]:
+        """Replace what limits the gradients, a function of the parameters that train."""
+        return clip
+
+    def unusable(self, item: Any) -> str | None:
+        """Say why it cannot feed items like this one (a mapping with `id`, maybe `keys` and `length`), or `None`."""
+        del item
+        return None
 
     def loader(self, options: dict[str, Any]) -> dict[str, Any]:
         """Change the keyword arguments of the training `DataLoader`."""
         return options
 
+    def before_step(self, state: State) -> None:
+        """Run before the first forward pass of an update."""
+
+    def choose(self, feed: Feed, losses: Callable[[Feed], Tensor], state: State) -> Feed:
+        """Choose among the examples of an update; `losses(feed)` gives each one's loss, (n,), without gradients."""
+        del losses, state
+        return feed
+
+    def passes(self, run: Callable[[int], Tensor], size: int, state: State) -> Tensor:
+        """Decide how many of the update's `size` examples pass at a time.
+
+        `run(n)` passes all of them forward and backward, at most n at a time, and gives the mean loss, detached.
+        """
+        del state
+        return run(size)
+
     def prepare_batch(self, batch: Any, state: State) -> Any:
-        """Change a batch that is already on the device."""
+        """Change a batch that is already on the device; called for each pass."""
         del state
         return batch
-
-    def before_step(self, state: State) -> None:
-        """Run before the forward pass of an update."""
 
     def extra_loss(self, state: State) -> Tensor | None:
         """Give a term to add to the loss, or `None`."""
@@ -159,6 +200,11 @@ class Strategy:
         """Surround evaluation and saving (averaged weights, say)."""
         del state
         return nullcontext()
+
+    def found(self, state: State) -> dict[str, str | int]:
+        """Give facts for the record that only training could find."""
+        del state
+        return {}
 
 
 def defaults(strategy: type[Strategy]) -> dict[str, Any]:

@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 SHOWN = 5
 
 
-def check_loss(loss: object) -> None:
-    """Refuse a loss that is no scalar, or that does not come from the model."""
+def check_loss(loss: object, size: int) -> None:
+    """Refuse a loss that is neither a mean nor one for each of `size` examples, or does not come from the model."""
     import torch
 
-    if not isinstance(loss, torch.Tensor) or loss.ndim != 0:
-        raise SelfCheckError(f"loss_fn(model, batch) must return a 0-dim tensor, not {_described(loss)}")
+    if not isinstance(loss, torch.Tensor) or (loss.ndim and loss.shape != (size,)):
+        raise SelfCheckError(
+            f"loss_fn(model, batch) must return the mean loss, a 0-dim tensor, or each example's, of shape ({size},), "
+            f"not {_described(loss)}"
+        )
     if not loss.requires_grad:
         raise SelfCheckError("the loss depends on nothing that trains: loss_fn must call the model it is given")
 

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from strategies.errors import PlanError
 from strategies.plan import Plan
+from strategies.tiny import BATCH, STEPS, tiny_collate, tiny_items, tiny_loss, tiny_model
 from strategies.words import compose
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
     import torch
     from torch import Tensor, nn
 
+    from strategies.tuned import Tuned
+
 Status = Literal["ok", "refused", "unverified", "inert", "crashed"]
-STEPS = 3
-SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-DROPOUT = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.0}
 
 
 @dataclass(frozen=True)
@@ -46,59 +46,14 @@ class Trace:
     kept_bytes: tuple[int, int]  # as seen by hooks outside and inside those of the plan
     rates: tuple[float, ...]
     graphs: int
-
-
-def tiny_model() -> nn.Module:
-    """Make a ViT and a BERT of two layers with a fusion layer and a head, the same each time."""
-    import torch
-    from torch import nn
-    from transformers import BertConfig, BertModel, ViTConfig, ViTModel
-
-    class TwoTowers(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            picture = ViTConfig(**SIZES, **DROPOUT, image_size=16, patch_size=8)
-            text = BertConfig(**SIZES, **DROPOUT, vocab_size=40, max_position_embeddings=16)
-            self.vision = ViTModel(picture, add_pooling_layer=False)
-            self.text = BertModel(text, add_pooling_layer=False)
-            self.fusion, self.head = nn.Linear(64, 32), nn.Linear(32, 3)
-
-        @property
-        def scopes(self) -> dict[str, nn.Module]:
-            return {"vision": self.vision, "text": self.text, "fusion": self.fusion, "head": self.head}
-
-        def forward(self, pictures: Tensor, words: Tensor) -> Any:
-            seen = self.vision(pixel_values=pictures).last_hidden_state[:, 0]
-            read = self.text(input_ids=words).last_hidden_state[:, 0]
-            return self.head(torch.tanh(self.fusion(torch.cat([seen, read], -1))))
-
-    torch.manual_seed(11)
-    return TwoTowers()
-
-
-def tiny_batch() -> dict[str, Tensor]:
-    """Make a batch of 12 pictures, sentences and labels."""
-    import torch
-
-    generator = torch.Generator().manual_seed(5)
-    pictures = torch.randn(12, 3, 16, 16, generator=generator)
-    words = torch.randint(0, 40, (12, 6), generator=generator)
-    return {"pictures": pictures, "words": words, "labels": torch.arange(12) % 3}
-
-
-def tiny_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Give the mean cross entropy."""
-    import torch
-
-    scores = model(batch["pictures"], batch["words"]).float()
-    return torch.nn.functional.cross_entropy(scores, batch["labels"])
+    pictures: int  # that went through the vision tower
 
 
 def try_plan(text: str) -> tuple[Outcome, Trace | None]:
     """Run a sum of strategies on the tiny model; a trace for what ran."""
     try:
         plan = compose(text)
-        problems = plan.problems("cpu", tiny_model())
+        problems = plan.problems("cpu", tiny_model(), item=tiny_items()[0])
         if problems:
             kinds = {problem.kind for problem in problems}
             told = [problem.reason for problem in problems if kinds == {"unavailable"} or problem.kind != "unavailable"]
@@ -143,17 +98,22 @@ def _run(plan: Plan) -> Trace:
     import torch
 
     torch.manual_seed(1)
-    batch = tiny_batch()
+    items = tiny_items()
+    whole = tiny_collate(items)
     tuned = plan.apply(tiny_model(), total_steps=STEPS)
-    before = _scores(tuned, batch)
+    order = torch.Generator().manual_seed(3)
+    loader = tuned.loader(items, batch_size=BATCH, collate=tiny_collate, generator=order)
+    before = _scores(tuned, whole)
+    seen_before = _pictures(tuned.model)
     outside, inside = Counter(), Counter()
     losses = []
-    for step in range(STEPS):
+    for step, batch in enumerate(loader):
         with outside.hooks():
             losses.append(float(tuned.step(tiny_loss if step else inside.around(tiny_loss), batch)))
         if step == 0:
-            _scores(tuned, batch)
-    after = _scores(tuned, batch)
+            _scores(tuned, whole)
+    pictures = _pictures(tuned.model) - seen_before
+    after = _scores(tuned, whole)
     assert torch.isfinite(after).all(), "outputs are not finite"
     assert not torch.equal(after, before), "outputs did not move"
     return Trace(
@@ -163,13 +123,19 @@ def _run(plan: Plan) -> Trace:
         kept_bytes=(outside.total, inside.total),
         rates=tuple(float(group["lr"]) for group in tuned.optimizer.param_groups),
         graphs=_graphs(),
+        pictures=pictures,
     )
 
 
-def _scores(tuned: Any, batch: dict[str, Tensor]) -> torch.Tensor:
+def _scores(tuned: Tuned, batch: Mapping[str, Tensor]) -> torch.Tensor:
     with tuned.evaluating():
-        scores: torch.Tensor = tuned.model(batch["pictures"], batch["words"]).float()
+        scores: torch.Tensor = tuned.model(batch).float()
         return scores
+
+
+def _pictures(model: nn.Module) -> int:
+    """Count the pictures that went through the vision tower so far."""
+    return int(vars(model.get_submodule("vision")).get("pictures", 0))
 
 
 def _graphs() -> int:

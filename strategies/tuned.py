@@ -8,14 +8,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from strategies.describing import count_parameters, memory_by_kind, table
 from strategies.errors import PlanError
+from strategies.feeding import Feeder, as_feed
+from strategies.losses import Losses
 from strategies.merging import Merged, merge_adapters
-from strategies.optimization import MAX_NORM, multiplier, weights_members
-from strategies.protocol import FROZEN, Context, State
-from strategies.selfcheck import GraphWatch, check_gradients, check_loss, check_scopes
+from strategies.optimization import limit_norm, rate_share, weights_members
+from strategies.protocol import FROZEN, Context, State, Strategy
+from strategies.selfcheck import check_gradients, check_scopes
 from strategies.storage import write
 
 if TYPE_CHECKING:
@@ -27,9 +30,8 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
     from strategies.engine import Engine
+    from strategies.losses import LossFunction
     from strategies.plan import Plan
-
-    LossFunction = Callable[[nn.Module, Any], Tensor]
 
 
 MARK = "_tunematrix_plan"  # on a model that a plan has changed
@@ -48,8 +50,12 @@ class Tuned:
         self.setup_seconds = setup_seconds
         self._given = given  # rates in place of the plan's
         self._peaks = [float(group["lr"]) for group in state.optimizer.param_groups]
-        self._checked = self._merged = False
-        self._eval_forward = self._wrapped(state.model.forward)
+        self._merged = False
+        self._losses = Losses(plan, engine, context, state)
+        self._eval_forward = self._losses.wrapped(state.model.forward)
+        self._limit: Callable[[Sequence[Tensor]], object] = limit_norm
+        for member in plan.members:
+            self._limit = member.clipping(self._limit)
 
     @property
     def model(self) -> nn.Module:
@@ -67,32 +73,34 @@ class Tuned:
         return self.state.device
 
     def step(self, loss_fn: LossFunction, batch: Any) -> Tensor:
-        """Do one optimizer update on `batch` and give the detached loss, still on the device."""
+        """Do one optimizer update on `batch` and give the detached mean loss, still on the device.
+
+        batch: what `loader` yields, or tensors that share dimension 0 (a mapping, dataclass, list or tuple of them).
+        loss_fn: `loss_fn(model, batch)` gives the mean loss, or the loss of each example, (n,).
+        """
         self._refuse_merged()
         state, members = self.state, self.plan.members
-        batch = to_device(batch, self.device)
-        for member in members:
-            batch = member.prepare_batch(batch, state)
         for member in members:
             member.before_step(state)
-        watch = None if self._checked else GraphWatch(state.model, self.context.layout)
-        try:
-            loss = self._loss(loss_fn, batch)
-        finally:
-            if watch is not None:
-                watch.close()
-        self.engine.backward(loss)
-        if not self._checked:
-            self._check()
-        self.engine.clip(MAX_NORM)
-        share = multiplier(state.step, state.total_steps)
+        feed = as_feed(batch)
+        for member in members:
+            feed = member.choose(feed, partial(self._losses.each, loss_fn), state)
+        share = rate_share(members, state.step, state.total_steps)
         set_rates(state.optimizer, [peak * share for peak in self._peaks])
+        run: Callable[[int], Tensor] = partial(self._losses.passed, loss_fn, feed)
+        for member in members:
+            run = partial(_passing, member, run, state)
+        loss = run(len(feed))
+        self.engine.collected()
+        if not self._losses.checked:
+            self._check()
+        self.engine.clip(self._limit)
         self.engine.update()
         for member in members:
             member.after_update(state)
         state.optimizer.zero_grad(set_to_none=True)
         state.step += 1
-        return loss.detach()
+        return loss
 
     def loader(
         self,
@@ -112,7 +120,12 @@ class Tuned:
             "pin_memory": self.device.type == "cuda",
         }  # fmt: skip
         for member in self.plan.members:
+            reason = member.unusable(dataset[0])
+            if reason:
+                raise PlanError(f"{member.name}: {reason}")
             options = member.loader(options)
+        if any(member.needs_items for member in self.plan.members):
+            options["collate_fn"] = Feeder(options["collate_fn"])
         return DataLoader(**options)
 
     @contextmanager
@@ -148,6 +161,10 @@ class Tuned:
     def full_state(self) -> dict[str, Tensor]:
         """Give what a fresh base lacks, by name: what may train, new parts, what the plan added, buffers."""
         return self.engine.full_state(self.own)
+
+    def found(self) -> dict[str, str | int]:
+        """Give facts that only training could find, such as the number of examples that fit at a time."""
+        return {name: fact for member in self.plan.members for name, fact in member.found(self.state).items()}
 
     def skipped_steps(self) -> int:
         """Count the updates that fp16's loss scaler skipped, as their gradients were not finite; synchronises."""
@@ -192,21 +209,6 @@ class Tuned:
         first = f"plan {self.plan} on {self.device}; head: {layout.scopes['head'][0]} ({layout.origin}{note})"
         return f"{first}\n{table(self.counts(), self.memory(), rates, expected=not self.optimizer.state)}"
 
-    def _wrapped(self, forward: Callable[..., Any]) -> Callable[..., Any]:
-        for member in self.plan.members:
-            forward = member.wrap_forward(forward, self.context)
-        return forward
-
-    def _loss(self, loss_fn: LossFunction, batch: Any) -> Tensor:
-        """Compute the loss under the plan's wrappers, and add what members add."""
-        loss: Tensor = self._wrapped(loss_fn)(self.state.model, batch)
-        if not self._checked:
-            check_loss(loss)
-        for member in self.plan.members:
-            term = member.extra_loss(self.state)
-            loss = loss if term is None else loss + term
-        return loss
-
     def _refuse_merged(self) -> None:
         if self._merged:
             raise PlanError(
@@ -219,7 +221,7 @@ class Tuned:
         asked = [member.where() for member in weights if FROZEN not in member.capabilities()]
         check_scopes(self.state.model, self.context.layout, asked)
         check_gradients(self.engine.named_gradients(), finite=not self.engine.scaler.is_enabled())
-        self._checked = True
+        self._losses.checked = True
 
 
 def set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:
@@ -233,17 +235,6 @@ def set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:
             group["lr"] = rate
 
 
-def to_device(batch: Any, device: torch.device) -> Any:
-    """Move every tensor of a batch: tensors, mappings, dataclasses, lists and tuples of them."""
-    import torch
-
-    if isinstance(batch, torch.Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, Mapping):
-        return {key: to_device(value, device) for key, value in batch.items()}
-    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
-        names = [part.name for part in dataclasses.fields(batch)]
-        return dataclasses.replace(batch, **{name: to_device(getattr(batch, name), device) for name in names})
-    if type(batch) in (list, tuple):
-        return type(batch)(to_device(part, device) for part in batch)
-    return batch
+def _passing(member: Strategy, run: Callable[[int], Tensor], state: State, size: int) -> Tensor:
+    """Let a member decide on the passes of `size` examples."""
+    return member.passes(run, size, state)

@@ -8,6 +8,7 @@ row number with its keys, and `collate` indexes. Pictures shared in a batch are 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,8 +45,15 @@ class QuestionSet(Dataset[Item]):
         return len(self.questions)
 
     def __getitem__(self, place: int) -> Item:
-        key = self.questions[place].image_id if self.rows[place] >= 0 else BLANK
-        return {"id": self.questions[place].id, "keys": {"vision": key}, "place": place, "set": self}
+        question = self.questions[place]
+        keys = {"vision": question.image_id if self.rows[place] >= 0 else BLANK, "text": question.text}
+        return {"id": question.id, "keys": keys, "length": self.lengths[place], "place": place, "set": self}
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Word pieces of each question, without padding."""
+        counts: list[int] = self.columns["attention_mask"].sum(1).tolist()
+        return counts
 
 
 def encode_questions(
@@ -70,10 +78,16 @@ def encode_questions(
 
 
 def collate_questions(items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """Gather a batch: per-question tensors, each picture once (uint8), and `picture_index` to it."""
+    """Gather a batch: per-question tensors, each picture once (uint8), and `picture_index` to it.
+
+    Pictures stand in the order in which the questions first ask about them.
+    """
     source: QuestionSet = items[0]["set"]
     places = np.fromiter((item["place"] for item in items), dtype=np.int64, count=len(items))
-    rows, picture_index = np.unique(source.rows[places], return_inverse=True)
+    asked = source.rows[places]
+    rows = np.array(list(dict.fromkeys(asked.tolist())), dtype=np.int64)
+    order = np.argsort(rows)
+    picture_index = order[np.searchsorted(rows, asked, sorter=order)]
     blank = rows[0] < 0
     pixels = np.full((1, *source.pixels.shape[1:]), _GREY, dtype=np.uint8) if blank else source.pixels[rows]
     chosen = torch.from_numpy(places)

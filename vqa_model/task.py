@@ -171,12 +171,12 @@ class VQATask:
         return logits.float()
 
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-        """Mean loss over the batch's questions; one whose answer is not in the vocabulary counts as zero."""
+        """Give each question's loss, (questions,); one whose answer is not in the vocabulary counts as zero."""
         logits = self._logits(model, batch)
         if self.objective == "soft_bce":
             goal = torch.zeros_like(logits).scatter_add(1, batch["answer_index"], batch["answer_score"])
-            return binary_cross_entropy_with_logits(logits, goal, reduction="sum") / len(logits)
-        return cross_entropy(logits, batch["label"], ignore_index=NO_LABEL, reduction="sum") / len(logits)
+            return binary_cross_entropy_with_logits(logits, goal, reduction="none").sum(1)
+        return cross_entropy(logits, batch["label"], ignore_index=NO_LABEL, reduction="none")
 
     def predict(self, model: nn.Module, batch: Mapping[str, Tensor]) -> list[dict[str, Any]]:
         """Best answer, its probability and the (normalised) majority answer of each question."""

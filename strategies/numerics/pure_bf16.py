@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from strategies.numerics.amp import native_bf16
 from strategies.optimization import WEIGHT_DECAY
-from strategies.protocol import Context, Kind, Strategy
+from strategies.protocol import OPTIMIZER, ROUNDING, Context, Kind, Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +69,8 @@ class PureBf16(Strategy):
     name: ClassVar[str] = "pure_bf16"
     kind: ClassVar[Kind] = "numerics"
     stage: ClassVar[int] = 30
-    slots: ClassVar[frozenset[str]] = frozenset({"precision", "optimizer"})
+    slots: ClassVar[frozenset[str]] = frozenset({"precision", OPTIMIZER})
+    provides: ClassVar[frozenset[str]] = frozenset({ROUNDING})
     packages: ClassVar[tuple[str, ...]] = ("torchao",)
 
     def unavailable(self, device: torch.device | str) -> str | None:

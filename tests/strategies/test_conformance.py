@@ -76,6 +76,9 @@ TABLE = {
     "compile": Row(),
     "attention": Row(refused=NO_ATTENTION),
     "layer_decay": Row(),
+    "schedule": Row(),
+    "clip": Row(),
+    "accumulate": Row(),
 }
 CASES = [(name, kind) for name in TABLE for kind in KINDS]
 

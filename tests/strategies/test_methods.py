@@ -289,8 +289,8 @@ def test_hooks_are_called_in_order(foreign):
     assert calls == [
         "param_groups",
         "optimizer",
-        "prepare_batch",
         "before_step",
+        "prepare_batch",
         "extra_loss",
         "after_update",
         "evaluating",

@@ -1,0 +1,129 @@
+"""What one update is fed with: its examples, whole or in parts, and the keys of what they share.
+
+A loader of ours yields a `Feed` where a member of the plan asks for the items (`needs_items`); a batch from anywhere
+else is divided along dimension 0. Dividing items and collating again keeps what a batch holds once for several examples
+(a picture with five questions) once in each part.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from strategies.errors import PlanError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import torch
+
+    Collate = Callable[[Sequence[Any]], Any]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A batch of `size` examples; `keys` by scope, one for each example, where they are known."""
+
+    batch: Any
+    size: int
+    keys: Mapping[str, Sequence[Any]]
+
+
+class Feed:
+    """The examples of one update: `items`, and `collate`, which makes a batch of some of them."""
+
+    def __init__(self, items: Sequence[Any], collate: Collate, feeder: Feeder | None = None) -> None:
+        self.items, self._collate, self._feeder = items, collate, feeder
+        self._made: tuple[int, list[Part]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def parts(self, most: int) -> list[Part]:
+        """Give batches of at most `most` examples each, in order."""
+        if self._feeder is not None:
+            self._feeder.most = most
+        if self._made is None or self._made[0] != most:
+            chunks = [self.items[start : start + most] for start in range(0, len(self.items), most)]
+            self._made = most, [Part(self._collate(chunk), len(chunk), keys_of(chunk)) for chunk in chunks]
+        return self._made[1]
+
+    @property
+    def made(self) -> list[Any]:
+        """The batches collated last."""
+        return [part.batch for part in self._made[1]] if self._made else []
+
+    def only(self, chosen: Sequence[int]) -> Feed:
+        """Give a feed of the examples at these positions."""
+        return Feed([self.items[place] for place in chosen], self._collate)
+
+
+class Feeder:
+    """A collate function that keeps the items, and divides a batch as the one before was divided."""
+
+    def __init__(self, collate: Collate) -> None:
+        self._collate = collate
+        self.most: int | None = None
+
+    def __call__(self, items: Sequence[Any]) -> Feed:
+        """Collate here, in the loader, so that waiting for it is known as such."""
+        feed = Feed(items, self._collate, self)
+        feed.parts(self.most or len(items))
+        return feed
+
+
+def keys_of(items: Sequence[Any]) -> dict[str, list[Any]]:
+    """Give the items' keys by scope, for the scopes that all of them declare."""
+    declared = [item.get("keys", {}) if isinstance(item, Mapping) else {} for item in items]
+    return {scope: [keys[scope] for keys in declared] for scope in declared[0] if all(scope in k for k in declared)}
+
+
+def as_feed(batch: Any) -> Feed:
+    """Give a feed of what was handed to a step: one already, or a batch of tensors that share dimension 0."""
+    if isinstance(batch, Feed):
+        return batch
+    lengths = sorted({len(tensor) for tensor in tensors_of(batch) if tensor.ndim})
+    return Feed(range(max(lengths, default=1)), partial(_rows, batch, lengths))
+
+
+def _rows(batch: Any, lengths: Sequence[int], chosen: Sequence[int]) -> Any:
+    """Take rows of every tensor; scalars belong to every part."""
+    if len(chosen) == max(lengths, default=1):
+        return batch
+    if len(lengths) > 1:
+        raise PlanError(
+            f"a batch whose tensors have {' and '.join(map(str, lengths))} rows cannot be divided: take batches from "
+            "tuned.loader(…), which divides the items and collates each part"
+        )
+    return map_tensors(batch, lambda tensor: tensor[list(chosen)] if tensor.ndim else tensor)
+
+
+def volume(batch: Any) -> int:
+    """Count the values in all tensors of what a loader of ours yields."""
+    return sum(tensor.numel() for tensor in tensors_of(batch.made if isinstance(batch, Feed) else batch))
+
+
+def tensors_of(batch: Any) -> list[torch.Tensor]:
+    """Give all tensors of a batch."""
+    found: list[torch.Tensor] = []
+    map_tensors(batch, found.append)
+    return found
+
+
+def map_tensors(batch: Any, change: Callable[[torch.Tensor], Any]) -> Any:
+    """Change every tensor of a batch: tensors, mappings, dataclasses, lists and tuples of them."""
+    import torch
+
+    if isinstance(batch, torch.Tensor):
+        return change(batch)
+    if isinstance(batch, Mapping):
+        return {key: map_tensors(value, change) for key, value in batch.items()}
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        names = [part.name for part in dataclasses.fields(batch)]
+        return dataclasses.replace(batch, **{name: map_tensors(getattr(batch, name), change) for name in names})
+    if type(batch) in (list, tuple):
+        return type(batch)(map_tensors(part, change) for part in batch)
+    return batch
