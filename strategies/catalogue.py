@@ -66,6 +66,8 @@ OWN: dict[str, str] = {
     "clip": "strategies.update.clip:Clip",
     # what an update is fed with, and how
     "accumulate": "strategies.data.accumulate:Accumulate",
+    "group_by_image": "strategies.data.group_by_image:GroupByImage",
+    "bucketing": "strategies.data.bucketing:Bucketing",
 }
 
 

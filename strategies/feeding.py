@@ -81,6 +81,13 @@ def keys_of(items: Sequence[Any]) -> dict[str, list[Any]]:
     return {scope: [keys[scope] for keys in declared] for scope in declared[0] if all(scope in k for k in declared)}
 
 
+def missing_key(item: Any, scope: str) -> str | None:
+    """Say that an item has no key for a scope, or `None` if it has."""
+    keys = item.get("keys", {}) if isinstance(item, Mapping) else {}
+    has = f"these have keys for {', '.join(map(repr, keys))} only" if keys else "these have none"
+    return None if scope in keys else f"needs items with keys[{scope!r}], what they share with others: {has}"
+
+
 def as_feed(batch: Any) -> Feed:
     """Give a feed of what was handed to a step: one already, or a batch of tensors that share dimension 0."""
     if isinstance(batch, Feed):

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from strategies.catalogue import catalogue
-from strategies.protocol import FROZEN_BASE, WEIGHTS, Strategy
+from strategies.protocol import FROZEN, FROZEN_BASE, WEIGHTS, Strategy
 from strategies.trial import Outcome, Trace, try_plan
 
 if TYPE_CHECKING:
@@ -54,10 +54,19 @@ def term(name: str, scope: str | None = None) -> str:
 
 
 def terms(one: str, other: str) -> list[str]:
-    """Give the sum that tries a pair: its two members, each on a tower if both decide which weights train."""
-    pair = [catalogue()[one], catalogue()[other]]
-    if all(WEIGHTS in part.slots and _has_scope(part) for part in pair):
+    """Give the sum that tries a pair: its two members, and what they need beside them.
+
+    Two that decide which weights train get a tower each; so does one beside a member that needs a tower at rest.
+    """
+    names, pair = (one, other), [catalogue()[one], catalogue()[other]]
+    decide = [WEIGHTS in part.slots and _has_scope(part) for part in pair]
+    if all(decide):
         return [term(one, TOWERS[0]), term(other, TOWERS[1])]
+    if any(FROZEN in part.requires for part in pair):
+        if any(FROZEN in part.provides for part in pair):
+            return [term(one), term(other)]
+        rests = term("freeze", None if any(FROZEN_BASE in part.requires for part in pair) else TOWERS[0])
+        return [*(term(name, TOWERS[1] if own else None) for name, own in zip(names, decide, strict=True)), rests]
     needy = any(FROZEN_BASE in part.requires for part in pair) and not any(WEIGHTS in part.slots for part in pair)
     return [term(one), term(other), *([HELPER] if needy else [])]
 

@@ -47,6 +47,7 @@ class Trace:
     rates: tuple[float, ...]
     graphs: int
     pictures: int  # that went through the vision tower
+    scores: tuple[float, ...]  # evaluated in the end
 
 
 def try_plan(text: str) -> tuple[Outcome, Trace | None]:
@@ -124,6 +125,7 @@ def _run(plan: Plan) -> Trace:
         rates=tuple(float(group["lr"]) for group in tuned.optimizer.param_groups),
         graphs=_graphs(),
         pictures=pictures,
+        scores=tuple(after.flatten().tolist()),
     )
 
 

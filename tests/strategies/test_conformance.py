@@ -79,6 +79,8 @@ TABLE = {
     "schedule": Row(),
     "clip": Row(),
     "accumulate": Row(),
+    "group_by_image": Row(),
+    "bucketing": Row(),
 }
 CASES = [(name, kind) for name in TABLE for kind in KINDS]
 

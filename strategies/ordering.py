@@ -1,0 +1,82 @@
+"""In which order a loader goes through its items: batches of units that stay together, near others of like length.
+
+Members of a plan change one `Order` by turns, so that grouping and sorting go together. Drawn anew in every pass, from
+the loader's generator alone: the same seed gives the same batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import torch
+
+
+@dataclass(eq=False)
+class Order:
+    """Batches of positions in a data set of `size` items, `batch_size` each.
+
+    units: positions that stay together (each item alone, unless `together` says otherwise).
+    lengths: of each item; with them, `pool` batches at a time are sorted by length, and then come in random order.
+    """
+
+    size: int
+    batch_size: int
+    generator: torch.Generator
+    drop_last: bool = True
+    units: list[list[int]] = field(default_factory=list)
+    lengths: Sequence[int] = ()
+    pool: int = 1
+
+    def together(self, keys: Sequence[Any]) -> None:
+        """Let items with equal keys follow each other."""
+        units: dict[Any, list[int]] = {}
+        for place, key in enumerate(keys):
+            units.setdefault(key, []).append(place)
+        self.units = list(units.values())
+
+    def __len__(self) -> int:
+        return self.size // self.batch_size if self.drop_last else -(-self.size // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rank = self._drawn(self.size)
+        units = [sorted(unit, key=rank.__getitem__) for unit in self.units] or [[place] for place in rank]
+        drawn = [units[place] for place in self._drawn(len(units))]
+        if self.lengths:
+            drawn = [unit for pool in self._pools(drawn) for unit in sorted(pool, key=self._longest)]
+        places = list(chain.from_iterable(drawn))
+        batches = [places[start : start + self.batch_size] for start in range(0, self.size, self.batch_size)]
+        if self.drop_last and len(batches[-1]) < self.batch_size:
+            batches.pop()
+        return iter([batches[place] for place in self._drawn(len(batches))] if self.lengths else batches)
+
+    def _drawn(self, number: int) -> list[int]:
+        drawn: list[int] = torch.randperm(number, generator=self.generator).tolist()
+        return drawn
+
+    def _pools(self, units: Sequence[list[int]]) -> Iterator[list[list[int]]]:
+        """Cut units into pools of about `pool` batches."""
+        pool: list[list[int]] = []
+        items = 0
+        for unit in units:
+            pool.append(unit)
+            items += len(unit)
+            if items >= self.pool * self.batch_size:
+                yield pool
+                pool, items = [], 0
+        yield pool
+
+    def _longest(self, unit: Sequence[int]) -> int:
+        return max(self.lengths[place] for place in unit)
+
+
+def order_of(options: dict[str, Any]) -> tuple[Order, dict[str, Any]]:
+    """Give the order that a loader's options name, and the options with it in place of `shuffle`."""
+    order = options.get("batch_sampler")
+    if isinstance(order, Order):
+        return order, options
+    rest = {key: value for key, value in options.items() if key not in {"batch_size", "shuffle", "drop_last"}}
+    made = Order(len(options["dataset"]), options["batch_size"], options["generator"], options["drop_last"])
+    return made, {**rest, "batch_sampler": made}
