@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(eq=False)
@@ -53,6 +54,8 @@ class Order:
         return iter([batches[place] for place in self._drawn(len(batches))] if self.lengths else batches)
 
     def _drawn(self, number: int) -> list[int]:
+        import torch
+
         drawn: list[int] = torch.randperm(number, generator=self.generator).tolist()
         return drawn
 

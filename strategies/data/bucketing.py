@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from strategies.options import Count, Names
+from strategies.ordering import order_of
 from strategies.protocol import Kind, Strategy
 
 if TYPE_CHECKING:
@@ -48,8 +49,6 @@ class Bucketing(Strategy):
 
     def loader(self, options: dict[str, Any]) -> dict[str, Any]:
         """Sort, and cut what comes out of collate."""
-        from strategies.ordering import order_of
-
         order, options = order_of(options)
         dataset = options["dataset"]
         order.lengths, order.pool = [dataset[place]["length"] for place in range(len(dataset))], self.pool

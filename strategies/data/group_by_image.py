@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 from strategies.feeding import missing_key
+from strategies.ordering import order_of
 from strategies.protocol import EVERYTHING, Kind, Strategy
 
 
@@ -44,8 +45,6 @@ class GroupByImage(Strategy):
 
     def loader(self, options: dict[str, Any]) -> dict[str, Any]:
         """Let items with one key follow each other."""
-        from strategies.ordering import order_of
-
         order, options = order_of(options)
         dataset = options["dataset"]
         order.together([dataset[place]["keys"][self.scope] for place in range(len(dataset))])
