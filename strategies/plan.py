@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from strategies.trainers import Ready
+
 
 HALF = 2  # bytes of a 16-bit number
 
@@ -145,6 +147,29 @@ class Plan:
         )
         setup = setup if self.members else 0.0
         return Tuned(self, engine, context, state, own=own, setup_seconds=setup, given={"lr": lr, "head_lr": head_lr})
+
+    def for_trainer(
+        self, model: nn.Module, args: Any, *, head: str | None = None, seed: int | None = None, collate: Any = None,
+        total_steps: int | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Apply the plan for Hugging Face's Trainer: `Trainer(**plan.for_trainer(model, args), train_dataset=…)`.
+
+        `total_steps` is needed unless `args.max_steps` is set; `callbacks[0].tuned` is what `apply` would give.
+        """
+        from strategies.trainers import for_trainer
+
+        return for_trainer(self, model, args, head=head, seed=seed, collate=collate, total_steps=total_steps)
+
+    def for_accelerate(
+        self, accelerator: Any, model: nn.Module, *, head: str | None = None, seed: int = 0,
+        total_steps: int | None = None, lr: float | None = None, head_lr: float | None = None,
+    ) -> Ready:  # fmt: skip
+        """Apply the plan in an Accelerate loop, with model, optimizer and schedule prepared."""
+        from strategies.trainers import for_accelerate
+
+        return for_accelerate(
+            self, accelerator, model, head=head, seed=seed, total_steps=total_steps, lr=lr, head_lr=head_lr
+        )
 
     def _optimizer_factory(self, context: Context, lr: float | None, head_lr: float | None) -> Any:
         """Give `model -> optimizer`, with the members' changes to groups and factory."""

@@ -201,6 +201,14 @@ class Strategy:
         del state
         return nullcontext()
 
+    def elsewhere(self, facts: Mapping[str, str | int]) -> Mapping[str, Any] | str | None:
+        """Say how another loop does what its loop-level hooks do in ours: settings, or a text that names others' means.
+
+        With settings (`strategies/trainers.py` has them) its forward and loop-level hooks are left to that loop.
+        """
+        del facts
+        return None
+
     def found(self, state: State) -> dict[str, str | int]:
         """Give facts for the record that only training could find."""
         del state

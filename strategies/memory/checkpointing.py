@@ -14,6 +14,7 @@ every second block of a tower is recomputed: half the saving for half the extra 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, final
@@ -63,6 +64,11 @@ class Checkpointing(Strategy):
 
     every_n: Count = 1
     scope: str | None = None
+
+    def elsewhere(self, facts: Mapping[str, str | int]) -> Mapping[str, Any]:
+        """Keep the other loop from doing it, too."""
+        del facts
+        return {"recomputes": True}
 
     def transform(self, model: nn.Module, context: Context) -> None:
         """Wrap the blocks in place."""

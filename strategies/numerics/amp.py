@@ -10,6 +10,7 @@ Paper: Micikevicius et al., Mixed Precision Training, 2017, https://arxiv.org/ab
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -61,6 +62,10 @@ class Amp(Strategy):
     def facts(self, device: torch.device | str) -> dict[str, str | int]:
         """Give the precision that this device will compute in."""
         return {"precision": self.dtype or ("bf16" if native_bf16(str(device).partition(":")[0]) else "fp16")}
+
+    def elsewhere(self, facts: Mapping[str, str | int]) -> Mapping[str, Any]:
+        """Let the other loop do it."""
+        return {"precision": facts["precision"]}
 
     def place(self, model: nn.Module, context: Context) -> None:
         """Check what the loss scaler needs: weights that train are kept in 32 bits."""

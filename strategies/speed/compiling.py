@@ -88,6 +88,11 @@ class Compile(Strategy):
         capability = torch.cuda.get_device_capability(device)
         return None if capability >= OLDEST_GPU else f"needs compute capability 7.0 or newer, this GPU has {capability}"
 
+    def elsewhere(self, facts: Mapping[str, str | int]) -> Mapping[str, Any]:
+        """Keep the other loop from doing it, too."""
+        del facts
+        return {"compiles": True}
+
     def place(self, model: nn.Module, context: Context) -> None:
         """Mark the modules; the compiler runs at their first call."""
         import torch

@@ -37,6 +37,15 @@ class Clip(Strategy):
     norm: Rate | None = 0.1
     value: Rate | None = None
 
+    def elsewhere(self, facts: Mapping[str, str | int]) -> Mapping[str, Any] | str:
+        """Let the other loop limit the norm."""
+        del facts
+        others = (
+            "value=… is not among TrainingArguments: take norm=… (max_grad_norm); in an Accelerate loop leave clip out "
+            "and call accelerator.clip_grad_value_"
+        )
+        return {"max_norm": self.norm} if self.value is None else others
+
     def clipping(self, clip: Callable[[Sequence[Tensor]], object]) -> Callable[[Sequence[Tensor]], object]:
         """Take the place of the usual limit."""
         del clip
