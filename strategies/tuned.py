@@ -175,20 +175,22 @@ class Tuned:
 
         Gives the number of layers and the drift; with `outputs(model)` also the change of the model's outputs.
         """
-        before = self._evaluated(outputs)
-        merged = merge_adapters(self.model)
+        import torch
+
+        with self.evaluating():  # the weights that this plan evaluates and saves are merged
+            before = None if outputs is None else outputs(self.model)
+            merged = merge_adapters(self.model)
+            after = None if outputs is None else outputs(self.model)
+            evaluated = [(p, p.detach().clone()) for group in self.optimizer.param_groups for p in group["params"]]
+        with torch.no_grad():
+            for parameter, weights in evaluated:
+                parameter.copy_(weights)
+        self.optimizer.state.clear()  # nothing trains on from here
         self._merged = True
         vars(self.model).pop(MARK, None)
-        after = self._evaluated(outputs)
         if before is None or after is None:
             return merged
         return dataclasses.replace(merged, output_drift=float((after - before).abs().max()))
-
-    def _evaluated(self, outputs: Callable[[nn.Module], Tensor] | None) -> Tensor | None:
-        if outputs is None:
-            return None
-        with self.evaluating():
-            return outputs(self.model)
 
     def counts(self) -> dict[str, int]:
         """Count parameters, 4-bit ones unpacked: trainable, total, and both for each scope."""

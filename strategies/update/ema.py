@@ -1,0 +1,114 @@
+"""ema — evaluate and save a moving average of the weights.
+
+What: after each update a shadow of every weight that trains moves towards it: shadow ← d·shadow + (1 − d)·weight, with
+d = min(`decay`, (1 + t)/(10 + t)) in update t, so that a short run is no average of its start. Evaluation, saved files
+and merged models have the shadows; training goes on with the weights themselves, to the bit as without this.
+Why it helps: the average cancels the noise of single updates, much as a falling rate does, and is good at every moment
+of a run with a constant rate.
+What it costs: a copy of the weights that train (in float32 where they have 16 bits), one pass over both per update, and
+one more copy during an evaluation. Batch norms keep the statistics of the weights in training, not of their average.
+When not to use it: the schedule ends at zero (the usual one does, and leaves less noise to average away), or the run
+has few updates beyond 1/(1 − `decay`).
+Paper: Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992,
+https://doi.org/10.1137/0330046; Tarvainen and Valpola, Mean teachers, 2017, https://arxiv.org/abs/1703.01780
+
+Weights that rest for a while (lisa, progressive_freezing) are averaged on: their shadows catch up with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, ClassVar, final
+
+from strategies.options import Range
+from strategies.protocol import AVERAGED, Kind, State, Strategy
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Decay = Annotated[float, Range("between 0 and 1", lambda value: 0 < value < 1)]
+WARMUP = 10  # how slowly the decay rises in the first updates
+
+
+@dataclass
+class Averages:
+    """The shadows of everything an optimizer holds, in its order, and the number of updates they have seen."""
+
+    weights: list[Tensor]
+    shadows: list[Tensor]
+    updates: int = 0
+    shown: bool = False  # the shadows are in the model now
+    kept: list[Tensor] = field(default_factory=list)  # the weights meanwhile
+
+    def follow(self, decay: float) -> None:
+        """Move each shadow towards its weight."""
+        import torch
+
+        self.updates += 1
+        decay = min(decay, (1 + self.updates) / (WARMUP + self.updates))
+        with torch.no_grad():
+            now = [weight.to(shadow.dtype) for weight, shadow in zip(self.weights, self.shadows, strict=True)]
+            torch._foreach_lerp_(self.shadows, now, 1 - decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Put the shadows in place of the weights, and the very same weights back."""
+        if self.shown:
+            yield
+            return
+        kept = [weight.detach().clone() for weight in self.weights]
+        self.shown = True
+        try:
+            _copy(self.weights, self.shadows)
+            yield
+        finally:
+            _copy(self.weights, kept)
+            self.shown = False
+
+
+def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
+    import torch
+
+    with torch.no_grad():
+        for target, source in zip(targets, sources, strict=True):
+            target.copy_(source)
+
+
+def shadow_of(weight: Tensor) -> Tensor:
+    """Copy a weight, 16 bits as 32: a thousandth of a difference would round to nothing in 16."""
+    import torch
+
+    return weight.detach().to(torch.promote_types(weight.dtype, torch.float32), copy=True)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Ema(Strategy):
+    """Evaluate and save an exponential moving average of everything that trains."""
+
+    name: ClassVar[str] = "ema"
+    kind: ClassVar[Kind] = "update"
+    stage: ClassVar[int] = 60
+    slots: ClassVar[frozenset[str]] = frozenset({AVERAGED})
+
+    decay: Decay = 0.999
+
+    def after_update(self, state: State) -> None:
+        """Start from the weights after the first update, then follow them."""
+        if self not in state.kept:
+            weights = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+            state.kept[self] = Averages(weights, [shadow_of(weight) for weight in weights])
+            return
+        state.kept[self].follow(self.decay)
+
+    @contextmanager
+    def evaluating(self, state: State) -> Iterator[None]:
+        """Show the averages."""
+        if self not in state.kept:
+            yield
+            return
+        averages: Averages = state.kept[self]
+        with averages.in_place():
+            yield
