@@ -13,6 +13,12 @@ class Preset(NamedTuple):
     why: str
 
 
+# One technique more on each rung: what each adds to time, memory and quality.
+LADDER: Final = (
+    "full, amp, amp+group_by_image, amp+group_by_image+bucketing, amp+group_by_image+bucketing+compile, "
+    "amp+group_by_image+bucketing+lora, amp+group_by_image+bucketing+lora+checkpointing, "
+    "amp+group_by_image+bucketing+lora+checkpointing+accumulate"
+)
 PRESETS: Final[dict[str, Preset]] = {
     "default": Preset(
         "full, freeze, lora, lora+amp, qlora8, qlora, checkpointing, compile",
@@ -25,5 +31,20 @@ PRESETS: Final[dict[str, Preset]] = {
         "miss, houlsby, adaptformer, qlora8, qlora, lora+checkpointing",
         (0, 1, 2),
         "what decides which weights train, each at its own rate, and what adapters are put on; three seeds each",
+    ),
+    "ladder": Preset(
+        LADDER,
+        (0, 1, 2),
+        "techniques added one by one: mixed precision, pictures encoded once, less padding, compiling, then adapters",
+    ),
+    "bonus": Preset(
+        f"{LADDER}, "
+        "adamw8bit, lion, lion8bit, adafactor, galore, apollo, schedule_free, muon, optimizer_in_backward, "
+        "optimizer_in_backward+adafactor, ema, schedule(shape='wsd'), layer_decay, "
+        "accumulate, group_by_image, bucketing, patch_dropout, selective_backprop, "
+        "freeze(scope='vision'), freeze(scope='vision')+cache_features, freeze(scope='vision')+group_by_image, "
+        "lora+group_by_image, lora+adamw8bit, lora+muon, kaggle_t4, lean, fast",
+        (0, 1, 2),
+        "the ladder, and what feeds and updates, one by one and in recipes; three seeds each",
     ),
 }

@@ -12,14 +12,17 @@ RECIPES: dict[str, tuple[str, str]] = {
         "magnitude and direction over a 4-bit base (Liu et al., 2024, https://arxiv.org/abs/2402.09353)",
     ),
     "kaggle_t4": (
-        "amp(dtype='fp16')+lora",
-        "a free T4: its tensor cores want float16 (its bfloat16 is emulated), adapters keep the files small",
+        "amp(dtype='fp16')+group_by_image+lora",
+        "a free T4: its tensor cores want float16 (its bfloat16 is emulated), each picture passes once, small files",
     ),
     "lean": (
-        "amp+checkpointing+lora+nf4",
-        "least memory: 4-bit base, few gradients and moments, one block's activations in 16 bits at a time",
+        "accumulate+amp+checkpointing+lora+nf4",
+        "least memory: 4-bit base, few gradients and moments, a quarter of the batch and one block in 16 bits at a time",
     ),
-    "fast": ("amp+freeze", "least time: no backward pass through the towers, products in 16 bits where that is fast"),
+    "fast": (
+        "amp+bucketing+cache_features+freeze",
+        "least time: no backward pass through the towers, each picture's features computed once, no padding",
+    ),
 }
 
 

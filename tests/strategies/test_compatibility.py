@@ -2,6 +2,7 @@
 
 import csv
 import warnings
+from zlib import crc32
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -40,10 +41,16 @@ def test_the_page_covers_the_catalogue(page, root):
 @pytest.mark.slow
 @pytest.mark.parametrize("word", WORDS)
 @pytest.mark.filterwarnings("ignore")
-def test_each_pair_is_as_the_page_says(word, page, foreign):
-    rows = [row for row in page if row.one == word]
+def test_pairs_are_as_the_page_says(word, page):
+    """Every pair that is refused, and a third of those that run; `make compatibility` tries all."""
+    rows = [row for row in page if row.one == word and (row.status != "ok" or drawn(row))]
     for row in rows:
         assert probe_pair((row.one, row.other)) == row, ADVICE
+
+
+def drawn(row):
+    """A third of all pairs, the same ones everywhere."""
+    return crc32(f"{row.one}+{row.other}".encode()) % 3 == 0
 
 
 @pytest.mark.slow
