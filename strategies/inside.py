@@ -16,6 +16,7 @@ from strategies.errors import PlanError
 from strategies.optimization import rate_share
 from strategies.protocol import Strategy
 from strategies.selfcheck import check_gradients
+from strategies.storage import write
 from strategies.tuned import MARK
 
 if TYPE_CHECKING:
@@ -117,7 +118,12 @@ class Inside:
 
     def save(self, folder: Path) -> int:
         """Write a folder that `strategies.load` reads; averaged weights that are in place already stay."""
-        return self.tuned.save(folder)
+        tuned = self.tuned
+        if self._averaged is None:
+            return tuned.save(folder)
+        layout, plan = tuned.context.layout, tuned.plan
+        facts = {"plan": str(plan), "members": plan.canonical(), "head": layout.scopes["head"][0]}
+        return write(folder, tuned.full_state(), **facts, seed=tuned.context.seed, total_steps=tuned.state.total_steps)
 
     def schedule(self) -> torch.optim.lr_scheduler.LambdaLR:
         """Give the plan's schedule; it follows the updates, however often it is stepped."""
@@ -191,10 +197,12 @@ def leave_out_base(model: nn.Module, own: frozenset[str]) -> None:
     Stay: parameters in `own`, persistent buffers, what modules add for themselves (`get_extra_state`), and everything
     once the adapters are merged.
     """
+    changed = MARK in vars(model)
     where = [""]  # the prefix of the model in what is being loaded: "module." under DistributedDataParallel
 
     def stays(name: str) -> bool:
-        return name in own or name in buffers or name.endswith("_extra_state") or MARK not in vars(model)
+        merged = changed and MARK not in vars(model)
+        return merged or name in own or name in buffers or name.endswith("_extra_state")
 
     def drop(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
         del module, metadata

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError
 from strategies.feeding import Feeder
-from strategies.inside import NOWHERE, Inside, carried_over, overridden
+from strategies.inside import NOWHERE, Inside, carried_over
 from strategies.optimization import MAX_NORM
 
 if TYPE_CHECKING:
@@ -70,10 +70,9 @@ def for_trainer(
         model, device=args.device, head=head, seed=args.seed if seed is None else seed, total_steps=steps
     )
     inside = Inside(tuned, ours)
-    if "micro_batches" in settings or any(overridden(member, ["extra_loss"]) for member in plan.members):
-        # Otherwise Trainer expects a forward with **kwargs to divide its loss by the labels of the whole update, and adds
-        # up micro-batches: where it gives the mean of each, as BERT's classifier does, gradients grow n-fold.
-        tuned.model.accepts_loss_kwargs = False  # type: ignore[assignment]
+    # With a forward that takes **kwargs Trainer leaves it to the model to divide its loss by all labels of the update,
+    # and adds up micro-batches and processes: BERT's classifier does not divide, and its gradients would grow n-fold.
+    tuned.model.accepts_loss_kwargs = False  # type: ignore[assignment]
     callback = _callback(inside)
     given = {"data_collator": collate} if collate else {}
     optimizers = (tuned.optimizer, inside.schedule())
