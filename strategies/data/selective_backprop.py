@@ -6,8 +6,9 @@ percentile^(1/`keep` − 1), and only these are trained on. `interrupt=0` leaves
 Why it helps: the backward pass, two thirds of an update, is done for the examples that still teach something.
 What it costs: one more forward pass of the whole batch, so that of a selective update at most 1 − (1 + 3·`keep`)/3 is
 saved: a sixth at keep=0.5, nothing from 2/3 on. Since only some updates are selective, the whole training is shorter by
-a thirtieth at the defaults. Their order is read back to the host, which waits for the device; batch norms count the batch
-twice; examples with wrong labels are hard, too, and chosen often. Gradients are those of the chosen, not of the data.
+a thirtieth at the defaults. The order of the losses is read back to the host, which waits for the device; batch norms
+count the batch twice; examples with wrong labels are hard, too, and chosen often. Gradients are those of the chosen,
+not of the data.
 When not to use it: labels are noisy, the forward pass dominates (frozen towers), or examples share their costly part
 (several questions about one picture).
 Paper: Jiang et al., Accelerating Deep Learning by Focusing on the Biggest Losers, 2019,
