@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from strategies.protocol import Strategy
 
 # Capability → sums that offer it, for the message.
-OFFERED_BY = {"a frozen base": "lora or freeze"}
+OFFERED_BY = {FROZEN_BASE: "lora or freeze", FROZEN: "freeze (of the same scope)"}
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _advice(one: Strategy, other: Strategy) -> str:
 
 
 def _capabilities(reaches: Sequence[Reach]) -> Iterator[Problem]:
-    """What a member requires must hold in its whole scope; what makes it inert must not."""
+    """What a member requires must hold in its whole scope; what makes it inert or wrong must not."""
     for reach in reaches:
         name = f"{reach.member.name}{_on(reach.member)}"
         for wanted in sorted(reach.member.requires):
@@ -102,6 +102,11 @@ def _capabilities(reaches: Sequence[Reach]) -> Iterator[Problem]:
         for spoiling in sorted(reach.member.inert_on):
             if _surely_covered(reach, [other for other in reaches if spoiling in other.member.capabilities()]):
                 yield Problem("capability", f"{name} would do nothing: {spoiling} in its scope")
+        for other in reaches:
+            for spoiling in sorted(reach.member.spoiled_by & other.member.capabilities()):
+                if _overlap(reach, other):
+                    reason = f"{name} cannot be with {spoiling} in its scope: leave {other.member.name} out there"
+                    yield Problem("capability", reason)
 
 
 def _conflicts(reaches: Sequence[Reach], device: torch.device | str) -> Iterator[Problem]:

@@ -41,6 +41,7 @@ AVERAGED = "averaged weights"  # the slot of what evaluates and saves other weig
 ADAPTER_PACKAGES = ("peft", "bitsandbytes")
 FROZEN_BASE = "a frozen base"  # capability: no original weight matrix of the scope trains
 FROZEN = "nothing trains"  # capability: no weight of the scope trains, original or added
+RANDOM_TOKENS = "random tokens"  # capability: what the scope computes differs from pass to pass
 ROUNDING = "random rounding"  # capability: small updates to 16-bit weights are not lost
 
 
@@ -80,6 +81,7 @@ class Strategy:
     provides: ClassVar[frozenset[str]] = frozenset()
     requires: ClassVar[frozenset[str]] = frozenset()  # each must be provided for the whole scope
     inert_on: ClassVar[frozenset[str]] = frozenset()  # refused where one of these covers the whole scope
+    spoiled_by: ClassVar[frozenset[str]] = frozenset()  # refused where one of these touches the scope
     packages: ClassVar[tuple[str, ...]] = ()  # imported before the set-up clock starts
     works_on_move: ClassVar[bool] = False  # its work happens while the model moves to the device
     needs_items: ClassVar[bool] = False  # the loader keeps the items of a batch for it: it divides them or reads keys
