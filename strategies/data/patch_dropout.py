@@ -108,6 +108,14 @@ def drop_before(block: nn.Module, rate: float, keep_first: int) -> None:
     block.forward = forward
 
 
+def rests_in_eval(block: nn.Module) -> bool:
+    """Say whether a block stays in evaluation mode although it is told to train."""
+    mode = block.training
+    rests = not block.train().training
+    block.train(mode)
+    return rests
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class PatchDropout(Strategy):
@@ -132,6 +140,10 @@ class PatchDropout(Strategy):
             raise PlanError(
                 "patch_dropout: no image tower in scope: it takes a convolution (patch embedding) before repeated "
                 "blocks that hold none"
+            )
+        if all(map(rests_in_eval, chosen.values())):
+            raise PlanError(
+                "patch_dropout: would do nothing: the image tower rests in evaluation mode, where no token is dropped"
             )
         for block in chosen.values():
             drop_before(block, self.rate, self.keep_first)

@@ -48,9 +48,14 @@ class Averages:
 
         self.updates += 1
         decay = min(decay, (1 + self.updates) / (WARMUP + self.updates))
+        pairs = list(zip(self.shadows, self.weights, strict=True))
+        alike = [pair for pair in pairs if pair[0].dtype == pair[1].dtype]
         with torch.no_grad():
-            now = [weight.to(shadow.dtype) for weight, shadow in zip(self.weights, self.shadows, strict=True)]
-            torch._foreach_lerp_(self.shadows, now, 1 - decay)
+            if alike:
+                torch._foreach_lerp_([shadow for shadow, _ in alike], [weight for _, weight in alike], 1 - decay)
+            for shadow, weight in pairs:
+                if shadow.dtype != weight.dtype:  # one by one, so that one weight at a time is there in 32 bits
+                    shadow.lerp_(weight.to(shadow.dtype), 1 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

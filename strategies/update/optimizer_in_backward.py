@@ -2,14 +2,14 @@
 
 What: as soon as a weight's gradient is complete the optimizer takes its step for this weight alone, and the gradient
 goes; the update is over when the backward pass is. With any optimizer of a plan the result is that of usual training
-without clipping, to the bit.
-Why it helps: the gradients of all weights never lie in memory together: 4 bytes less per trained weight at the peak,
-which full fine-tuning has at the end of its backward pass.
+without clipping, to the bit (but for random rounding, as in pure_bf16, which draws in another order).
+Why it helps: the gradients of all weights never lie in memory together: up to 4 bytes less per trained weight, all of
+them where weights outweigh activations.
 What it costs: clipping: a total norm is known only when all gradients are, so none is limited here, whereas other plans
 limit it to 1. One call of the optimizer for each tensor instead of one for all, which looks through all tensors each
-time. No accumulation over micro-batches, no fp16 (its loss scaler has to see all gradients before a step), and no
-method that reads gradients after the update. When not to use it: gradients are a small part of the memory (adapters),
-or a run is unstable without clipping.
+time: felt where tensors are many and small. No accumulation over micro-batches, no fp16 (its loss scaler has to see all
+gradients before a step), and no method that reads gradients after the update. When not to use it: gradients are a small
+part of the memory (adapters), or a run is unstable without clipping.
 Paper: Lv et al., Full Parameter Fine-tuning for Large Language Models with Limited Resources (LOMO), 2023,
 https://arxiv.org/abs/2306.09782 (with plain gradient descent); with any optimizer: PyTorch's tutorial,
 https://docs.pytorch.org/tutorials/intermediate/optimizer_step_in_backward_tutorial.html

@@ -8,6 +8,7 @@ from strategies.memory.checkpointing import Checkpointing
 from strategies.plan import Plan
 from strategies.speed.compiling import Compile
 from strategies.weights.freeze import Freeze
+from strategies.weights.linear_probe import LinearProbe
 from strategies.weights.lora import Lora
 
 STEPS = 4
@@ -172,6 +173,11 @@ def test_blocks_that_know_places_are_refused_in_the_first_step(family):
         tuned.step(loss, torch.randn(2, 3, 32, 32))
     with tuned.evaluating():
         assert torch.isfinite(loss(tuned.model, torch.randn(2, 3, 32, 32)))
+
+
+def test_a_tower_that_rests_in_evaluation_mode_is_refused(foreign):
+    with pytest.raises(PlanError, match="evaluation mode"):
+        Plan.of([LinearProbe(), PatchDropout()]).apply(foreign.build("two"))
 
 
 def test_too_few_tokens_are_refused(foreign):
