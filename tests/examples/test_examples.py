@@ -41,7 +41,15 @@ def test_every_example_is_tested_here(root):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "example", ["bert_text_classifier", "gpt2_language_model", "plain_cnn", "vit_image_classifier"]
+    "example",
+    [
+        "bert_text_classifier",
+        "gpt2_language_model",
+        "hf_accelerate",
+        "hf_trainer",
+        "plain_cnn",
+        "vit_image_classifier",
+    ],
 )
 def test_help_says_what_one_learns(root, tmp_path, example):
     done = call(root, root / "examples" / f"{example}.py", "--help", cwd=tmp_path)
@@ -94,6 +102,34 @@ def test_vit_adapters_beat_a_frozen_body(root, tmp_path):
     assert float(rows["lora(lr=3e-3)"][0]) >= 0.88
     assert 0.6 < float(rows["freeze"][0]) < float(rows["lora(lr=3e-3)"][0])
     assert rows["lora(lr=3e-3)"][3] == rows["freeze"][3] == SAME
+
+
+@pytest.mark.slow
+def test_trainer_does_what_our_loop_does(root, tmp_path):
+    plans = ["lora(lr=1e-2)", "accumulate(n=2)+lora(lr=1e-2)"]
+    _, rows = table(root, tmp_path, "hf_trainer", *plans)
+    for first, last, apart, checkpoint, whole, resumed, loaded in rows.values():
+        assert float(last) < float(first) / 2
+        assert float(apart) <= 1e-6
+        assert int(checkpoint.replace(",", "")) < int(whole.replace(",", "")) / 10
+        assert resumed == loaded == SAME
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_accelerate_does_what_our_loop_does(root, tmp_path, processes):
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes] if processes > 1 else []
+    example, plans = root / "examples" / "hf_accelerate.py", "amp(dtype='bf16'), lora(lr=1e-2)"
+    done = call(root, *launcher, example, "--strategies", plans, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (refused,) = [line for line in done.stdout.splitlines() if line.startswith("amp")]
+    assert refused.endswith("Accelerator(mixed_precision='bf16')")
+    (row,) = [line for line in done.stdout.splitlines() if line.startswith("lora")]
+    first, last, apart, state, whole, number, loaded = row.removeprefix("lora(lr=1e-2)").split()
+    assert float(last) < float(first) / 2
+    assert float(apart) <= 1e-6
+    assert int(state.replace(",", "")) < int(whole.replace(",", "")) / 10
+    assert (int(number), loaded) == (processes, SAME)
 
 
 @pytest.mark.slow

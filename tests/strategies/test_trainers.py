@@ -152,14 +152,12 @@ def hugging(foreign, tmp_path):
 def accelerated(foreign):
     """Train a tiny BERT in an Accelerate loop; give what was made ready, the losses and the batches."""
 
-    def run(text, *, load_from=None, steps=STEPS, size=SIZE, dataset=None, **options):
+    def run(text, *, load_from=None, steps=STEPS, size=SIZE, **options):
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()
         accelerator, collate, losses = Accelerator(cpu=True, **options), Collate(), []
         ready = plan_of(text).for_accelerate(accelerator, foreign.build("text"), total_steps=STEPS)
-        loader = ready.loader(
-            dataset or items(STEPS * SIZE), batch_size=size, collate=collate, generator=torch.Generator().manual_seed(0)
-        )
+        loader = ready.loader(items(), batch_size=size, collate=collate, generator=torch.Generator().manual_seed(0))
         if load_from:
             accelerator.load_state(load_from)
         skipped = ready.tuned.state.step
@@ -287,6 +285,9 @@ def test_a_wrapped_forward_runs_once_in_training_and_evaluation(hugging):
     assert Third.seen == [True] * STEPS
     trainer.evaluate()
     assert Third.seen == [True] * STEPS + [False] * 2
+    left_to_trainer = third(wrap_forward=Third.wrap_forward, seen=[], elsewhere=lambda self, facts: {"max_norm": 2.0})
+    assert hugging(Plan.of([Lora(), left_to_trainer]))[0].args.max_grad_norm == 2
+    assert left_to_trainer.seen == []
 
 
 def test_averages_are_evaluated_and_saved_and_training_goes_on_without(foreign, hugging, tmp_path):
