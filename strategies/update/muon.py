@@ -17,6 +17,7 @@ https://arxiv.org/abs/2502.16982 (the scale)
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from strategies.linears import is_conv1d
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+FIRST_TORCH = (2, 9)
 THIN = 1  # rows or columns of what is a vector in truth
 
 
@@ -63,10 +65,10 @@ class Muon(Strategy):
 
     def unavailable(self, device: torch.device | str) -> str | None:
         """Need torch's Muon."""
-        import torch
-
         del device
-        return None if hasattr(torch.optim, "Muon") else f"needs torch 2.9 or later; there is {torch.__version__}"
+        found = version("torch")
+        older = tuple(int(part) for part in found.split(".")[:2]) < FIRST_TORCH
+        return f"torch.optim.Muon came with torch 2.9, and this is {found}; take another optimizer" if older else None
 
     def param_groups(self, groups: list[dict[str, Any]], model: nn.Module, context: Context) -> list[dict[str, Any]]:
         """Split the matrices of hidden layers off."""
