@@ -9,8 +9,8 @@ and on a small network, also for APOLLO-Mini. What is no matrix of more than `r`
 APOLLO-Mini is r=1, scaling='tensor'.
 Why it helps: 2·m·r values of optimizer state for a matrix of m × n (m ≥ n) instead of 2·m·n; the random directions are
 drawn from a seed whenever they are needed and take no memory. Saved files and models are those of full fine-tuning.
-What it costs: weights of one row share a step size, so rare features learn as fast as others only on average; drawing
-the directions takes time in each update. When not to use it: few weights train (adapters), or memory is no problem.
+What it costs: weights of one row share a step size; drawing the directions takes time in each update. When not to use
+it: few weights train (adapters), or memory is no problem.
 Paper: Zhu et al., APOLLO: SGD-like Memory, AdamW-level Performance, 2024, https://arxiv.org/abs/2412.05270
 """
 

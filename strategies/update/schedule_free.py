@@ -7,8 +7,8 @@ Why it helps: the average is good at every moment, so the length of the training
 the way show what a run that ended there would have given. As much optimizer state as AdamW.
 What it costs: a copy of the weights that train during each evaluation, so that training goes on to the bit as without
 it. Batch norms gather their statistics at the point of the gradients, not of the average. When not to use it: the
-length is known and a schedule has been tuned; weights that rest at times (lisa, progressive_freezing), since their
-average starts anew and falls behind.
+length is known and a schedule has been tuned; or beside adalora, whose budget the average exceeds (it holds values
+that training has set to zero).
 Paper: Defazio et al., The Road Less Scheduled, 2024, https://arxiv.org/abs/2405.15682
 """
 
