@@ -63,11 +63,12 @@ def fewer(tokens: Tensor, rate: float, keep_first: int) -> Tensor:
     """Keep the first tokens and a random 1 − `rate` of the others, at least one, in their order."""
     import torch
 
-    pictures, length, width = tokens.shape
+    pictures, length = tokens.shape[:2]
     kept = max(1, round((length - keep_first) * (1 - rate)))
     drawn = torch.rand(pictures, length - keep_first, device=tokens.device).topk(kept).indices.sort().values
-    index = (drawn + keep_first).unsqueeze(-1).expand(-1, -1, width)
-    return torch.cat([tokens[:, :keep_first], tokens.gather(1, index)], 1)
+    first = torch.arange(keep_first, device=tokens.device).expand(pictures, -1)
+    rows = torch.arange(pictures, device=tokens.device).unsqueeze(1)
+    return tokens[rows, torch.cat([first, drawn + keep_first], 1)]  # unlike gather, keeps no tokens for backward
 
 
 def refuse_places(tokens: Any, others: Iterable[Any], keep_first: int) -> None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, final
 
 from strategies.options import Range
@@ -39,8 +39,6 @@ class Averages:
     weights: list[Tensor]
     shadows: list[Tensor]
     updates: int = 0
-    shown: bool = False  # the shadows are in the model now
-    kept: list[Tensor] = field(default_factory=list)  # the weights meanwhile
 
     def follow(self, decay: float) -> None:
         """Move each shadow towards its weight."""
@@ -59,18 +57,13 @@ class Averages:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Put the shadows in place of the weights, and the very same weights back."""
-        if self.shown:
-            yield
-            return
+        """Put the shadows in place of what is there, and the very same values back."""
         kept = [weight.detach().clone() for weight in self.weights]
-        self.shown = True
         try:
             _copy(self.weights, self.shadows)
             yield
         finally:
             _copy(self.weights, kept)
-            self.shown = False
 
 
 def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
