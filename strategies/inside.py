@@ -7,6 +7,8 @@ weights out of `state_dict()`, so that any loop's checkpoints hold what was tune
 
 from __future__ import annotations
 
+import atexit
+import weakref
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import wraps
@@ -16,12 +18,10 @@ from strategies.errors import PlanError
 from strategies.optimization import rate_share
 from strategies.protocol import Strategy
 from strategies.selfcheck import check_gradients
-from strategies.storage import write
 from strategies.tuned import MARK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
 
     import torch
     from torch import nn
@@ -74,6 +74,8 @@ class Inside:
         self._begun = self._checked = False
         self._wrap(ours)
         leave_out_base(tuned.model, tuned.own)
+        if any(overridden(member, ["evaluating"]) for member in self._members):
+            atexit.register(_leave, weakref.ref(self))
 
     @property
     def averaged(self) -> bool:
@@ -115,15 +117,6 @@ class Inside:
         if self._averaged is not None:
             self._averaged.close()
             self._averaged = None
-
-    def save(self, folder: Path) -> int:
-        """Write a folder that `strategies.load` reads; averaged weights that are in place already stay."""
-        tuned = self.tuned
-        if self._averaged is None:
-            return tuned.save(folder)
-        layout, plan = tuned.context.layout, tuned.plan
-        facts = {"plan": str(plan), "members": plan.canonical(), "head": layout.scopes["head"][0]}
-        return write(folder, tuned.full_state(), **facts, seed=tuned.context.seed, total_steps=tuned.state.total_steps)
 
     def schedule(self) -> torch.optim.lr_scheduler.LambdaLR:
         """Give the plan's schedule; it follows the updates, however often it is stepped."""
@@ -176,6 +169,13 @@ class Inside:
         with torch.autocast(self.tuned.device.type, enabled=False):
             terms = [term for member in self._members if (term := member.extra_loss(self.tuned.state)) is not None]
         return with_larger_loss(outputs, sum(terms)) if terms else outputs
+
+
+def _leave(reference: weakref.ref[Inside]) -> None:
+    """End what was entered, while there still is a torch to do it with."""
+    inside = reference()
+    if inside is not None:
+        inside.train()
 
 
 def with_larger_loss(outputs: Any, term: Any) -> Any:

@@ -21,14 +21,13 @@ from strategies.layout import lay_out
 from strategies.optimization import Rates, adamw, parameter_groups, plan_rates, weights_members
 from strategies.problems import Problem, find_problems
 from strategies.protocol import ROUNDING, Context, State, Strategy, defaults
+from strategies.trainers import Ready, for_accelerate, for_trainer
 from strategies.tuned import MARK, Tuned
 from strategies.weights.full import Full
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-    from strategies.trainers import Ready
 
 
 HALF = 2  # bytes of a 16-bit number
@@ -156,8 +155,6 @@ class Plan:
 
         `total_steps` is needed unless `args.max_steps` is set; `callbacks[0].tuned` is what `apply` would give.
         """
-        from strategies.trainers import for_trainer
-
         return for_trainer(self, model, args, head=head, seed=seed, collate=collate, total_steps=total_steps)
 
     def for_accelerate(
@@ -165,8 +162,6 @@ class Plan:
         total_steps: int | None = None, lr: float | None = None, head_lr: float | None = None,
     ) -> Ready:  # fmt: skip
         """Apply the plan in an Accelerate loop, with model, optimizer and schedule prepared."""
-        from strategies.trainers import for_accelerate
-
         return for_accelerate(
             self, accelerator, model, head=head, seed=seed, total_steps=total_steps, lr=lr, head_lr=head_lr
         )

@@ -199,7 +199,7 @@ class Strategy:
         """Run after the optimizer's step, before gradients are cleared."""
 
     def evaluating(self, state: State) -> AbstractContextManager[None]:
-        """Surround evaluation and saving (averaged weights, say)."""
+        """Surround evaluation and saving (averaged weights, say); entered again within itself it changes nothing."""
         del state
         return nullcontext()
 

@@ -107,7 +107,7 @@ class Events:
 
     def save(self, folder: Path) -> int:
         """Write what trained; `strategies.load` reads it."""
-        return self.inside.save(folder)
+        return self.tuned.save(folder)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start, or go on from a checkpoint."""

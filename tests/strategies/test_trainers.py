@@ -1,6 +1,5 @@
 """Plans in Trainer and in Accelerate loops do what `tuned.step` does: same losses, same weights, small checkpoints."""
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -8,11 +7,14 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from safetensors.torch import load_file
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from strategies import Plan, PlanError, SelfCheckError, Strategy, compose, load
 from strategies.inside import with_larger_loss
+from strategies.update.ema import Ema
+from strategies.update.schedule_free import ScheduleFree
 from strategies.weights.lora import Lora
 
 STEPS, SIZE, TOKENS = 6, 8, 6
@@ -23,40 +25,6 @@ PLANS = [
 ]  # fmt: skip
 SUM = "accumulate(n=2)"
 CLOSE = 1e-6
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Mean(Strategy):
-    """The running mean of what trains is evaluated and saved; being entered twice would put the weights back."""
-
-    name: ClassVar[str] = "mean"
-    kind: ClassVar[str] = "update"
-    stage: ClassVar[int] = 60
-
-    def after_update(self, state):
-        kept = state.kept.setdefault(self, {})
-        for name, p in state.model.named_parameters():
-            if p.requires_grad:
-                mean = kept.setdefault(name, p.detach().clone())
-                mean.lerp_(p.detach(), 1 / (state.step + 1))
-
-    @contextmanager
-    def evaluating(self, state):
-        swap(state.model, state.kept.get(self, {}))
-        try:
-            yield
-        finally:
-            swap(state.model, state.kept.get(self, {}))
-
-
-def swap(model, kept):
-    with torch.no_grad():
-        for name, mean in kept.items():
-            p = model.get_parameter(name)
-            now = p.clone()
-            p.copy_(mean)
-            mean.copy_(now)
 
 
 @final
@@ -290,8 +258,9 @@ def test_a_wrapped_forward_runs_once_in_training_and_evaluation(hugging):
     assert left_to_trainer.seen == []
 
 
-def test_averages_are_evaluated_and_saved_and_training_goes_on_without(foreign, hugging, tmp_path):
-    plan = Plan.of([Lora(lr=1e-2), Mean()])
+@pytest.mark.parametrize("averaging", [Ema(decay=0.9), ScheduleFree()], ids=str)
+def test_averages_are_evaluated_and_saved_and_training_goes_on_without(foreign, hugging, tmp_path, averaging):
+    plan = Plan.of([Lora(lr=1e-2), averaging])
     trainer, collate = hugging(plan, eval_strategy="steps", eval_steps=2, save_strategy="steps", save_steps=2)
     tuned, losses = ours(plan, foreign, collate, trainer.args.seed)
     assert trainer.losses == pytest.approx(losses, abs=CLOSE)
@@ -308,7 +277,7 @@ def test_averages_are_evaluated_and_saved_and_training_goes_on_without(foreign, 
         trainer.save_model(str(tmp_path / "theirs"))
         trainer.plan.inside.train()
     assert_same(trainer.plan.tuned.full_state(), raw)
-    with pytest.raises(PlanError, match="mean: what it keeps"):
+    with pytest.raises(PlanError, match="what it keeps"):
         hugging(plan, folder="again", resume=str(tmp_path / "out" / f"checkpoint-{STEPS - 2}"))
 
 
@@ -318,11 +287,12 @@ def test_our_own_folder_holds_the_averages_that_are_in_place(foreign, hugging, t
     assert trainer.plan.save(tmp_path / "own") < 20_000
     again = load(tmp_path / "own", foreign.build("text"))
     assert_same(again.full_state(), trainer.plan.tuned.full_state(), 0)
-    mean, _ = hugging(Plan.of([Lora(lr=1e-2), Mean()]))
-    inside, before = mean.plan.inside, {name: value.clone() for name, value in mean.plan.tuned.full_state().items()}
-    inside.tuned.plan = compose("lora(lr=1e-2)")  # what can be read again
-    inside.save(tmp_path / "mean")
-    assert_same(load(tmp_path / "mean", foreign.build("text")).full_state(), before, 0)
+    averaged, _ = hugging(Plan.of([Lora(lr=1e-2), Ema(decay=0.9)]), folder="ema")
+    before = {name: value.clone() for name, value in averaged.plan.tuned.full_state().items()}
+    averaged.plan.save(tmp_path / "ema-own")
+    assert_same(load_file(tmp_path / "ema-own" / "tuned.safetensors"), before, 0)
+    averaged.plan.inside.train()
+    assert not torch.equal(averaged.plan.tuned.full_state()["classifier.weight"], before["classifier.weight"])
 
 
 @pytest.mark.parametrize("text", ["lora(lr=1e-2)", "nf4+lora(lr=1e-2)", "freeze(last_n=1)", "amp(dtype='bf16')+dora"])
@@ -420,7 +390,7 @@ def test_accelerate_goes_on_from_adapters_and_head_alone(foreign, accelerated, t
 
 
 def test_accelerate_evaluates_averages_and_clips_as_told(accelerated):
-    ready, _, _ = accelerated(Plan.of([Lora(lr=1e-2), Mean()]))
+    ready, _, _ = accelerated(Plan.of([Lora(lr=1e-2), Ema(decay=0.9)]))
     raw = ready.tuned.full_state()["classifier.weight"].clone()
     with ready.evaluating():
         assert not ready.model.training
