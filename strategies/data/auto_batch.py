@@ -1,0 +1,126 @@
+"""auto_batch — find out by trying how many examples fit in memory at a time.
+
+What: an update starts with its whole batch in one pass (or `start` examples at a time). Where memory does not suffice,
+its gradients are cleared, the random state goes back to where it was, and the whole update is done again with half as
+many; what fitted is kept for the updates that follow. The batch size of the plan stays what it is.
+Why it helps: the fewest passes that fit, without trying by hand; one plan for large and small devices.
+What it costs: each halving wastes a part of one update. When not to use it: the whole batch fits, or results must not
+depend on the device (dropout draws other numbers for another division): take `accumulate` with the number this found,
+`grad_accumulation` in the record.
+Paper: Smith et al., Don't Decay the Learning Rate, Increase the Batch Size, 2017, https://arxiv.org/abs/1711.00489
+(what matters is the batch of an update, which this leaves alone).
+
+Exact as `accumulate` is. Found is the largest half, quarter, … of the batch that fits, never a larger one again. Memory
+that runs out elsewhere, when the optimizer makes its state, say, is no reason to divide and is raised. On Linux a host
+that is out of memory kills processes without an exception unless a limit is set (`ulimit -v`), so that on a CPU this
+rarely has something to catch.
+"""
+
+from __future__ import annotations
+
+import gc
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, final
+
+from strategies.errors import is_out_of_memory
+from strategies.options import Count
+from strategies.protocol import MICRO_BATCHES, Kind, State, Strategy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+    from torch import Tensor, nn
+
+NOT_EVEN_ONE = "auto_batch: a single example at a time does not fit; take a smaller model, checkpointing or amp"
+
+
+@dataclass
+class Known:
+    """What updates so far have shown: the most examples to pass at a time (`None`: all), and the passes of the last."""
+
+    most: int | None
+    passes: int = 1
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class AutoBatch(Strategy):
+    """As many examples at a time as fit, `start` at most."""
+
+    name: ClassVar[str] = "auto_batch"
+    kind: ClassVar[Kind] = "data"
+    stage: ClassVar[int] = 70
+    slots: ClassVar[frozenset[str]] = frozenset({MICRO_BATCHES})
+    needs_items: ClassVar[bool] = True
+    trial: ClassVar[Mapping[str, Any]] = {"start": 4}
+
+    start: Count | None = None
+
+    def passes(self, run: Callable[[int], Tensor], size: int, state: State) -> Tensor:
+        """Try, and halve until it fits."""
+        known = state.kept.setdefault(self, Known(self.start))
+        before = Before(state.model, state.device)
+        while True:
+            most = min(size, known.most or size)
+            loss = self._tried(run, most)
+            if loss is not None:
+                known.passes = -(-size // most)
+                return loss
+            before.restore()
+            known.most = -(-most // 2)
+
+    def _tried(self, run: Callable[[int], Tensor], most: int) -> Tensor | None:
+        """Pass all examples; `None` where memory did not suffice. What the attempt held is gone on return."""
+        try:
+            return run(most)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if most == 1:
+                note = getattr(error, "add_note", None)  # Python 3.11
+                if note:
+                    note(NOT_EVEN_ONE)
+                raise
+            traceback.clear_frames(error.__traceback__)  # their locals hold the graph
+        return None
+
+    def found(self, state: State) -> dict[str, str | int]:
+        """Give the number of passes of the last update."""
+        known: Known | None = state.kept.get(self)
+        return {"grad_accumulation": known.passes} if known else {}
+
+
+class Before:
+    """What an attempt changes beside gradients, as it was before: random states, and statistics of batch norms."""
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        import torch
+
+        self._model, self._device = model, device
+        self._random = torch.get_rng_state()
+        self._on_gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        self._statistics = [(buffer, buffer.clone()) for buffer in _statistics(model)]
+
+    def restore(self) -> None:
+        """Clear what the attempt left: gradients, memory that is cached, numbers that were drawn or counted."""
+        import torch
+
+        self._model.zero_grad(set_to_none=True)
+        torch.set_rng_state(self._random)
+        for buffer, old in self._statistics:
+            buffer.copy_(old)
+        gc.collect()
+        if self._on_gpu is not None:
+            torch.cuda.set_rng_state(self._on_gpu, self._device)
+            torch.cuda.empty_cache()
+
+
+def _statistics(model: nn.Module) -> list[Tensor]:
+    """Give the buffers of batch norms that count in training."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    norms = [part for part in model.modules() if isinstance(part, _BatchNorm) and part.training]
+    return [buffer for part in norms for buffer in part.buffers(recurse=False)]
