@@ -62,12 +62,25 @@ OWN: dict[str, str] = {
     "attention": "strategies.speed.attention:Attention",
     # how gradients become updates
     "layer_decay": "strategies.update.layer_decay:LayerDecay",
+    "adamw8bit": "strategies.update.adamw8bit:AdamW8bit",
+    "paged_adamw8bit": "strategies.update.paged_adamw8bit:PagedAdamW8bit",
+    "lion": "strategies.update.lion:Lion",
+    "lion8bit": "strategies.update.lion8bit:Lion8bit",
+    "adafactor": "strategies.update.adafactor:Adafactor",
+    "galore": "strategies.update.galore:GaLore",
+    "apollo": "strategies.update.apollo:Apollo",
+    "muon": "strategies.update.muon:Muon",
+    "schedule_free": "strategies.update.schedule_free:ScheduleFree",
+    "optimizer_in_backward": "strategies.update.optimizer_in_backward:OptimizerInBackward",
+    "ema": "strategies.update.ema:Ema",
     "schedule": "strategies.update.schedule:Schedule",
     "clip": "strategies.update.clip:Clip",
     # what an update is fed with, and how
     "accumulate": "strategies.data.accumulate:Accumulate",
     "group_by_image": "strategies.data.group_by_image:GroupByImage",
     "bucketing": "strategies.data.bucketing:Bucketing",
+    "patch_dropout": "strategies.data.patch_dropout:PatchDropout",
+    "selective_backprop": "strategies.data.selective_backprop:SelectiveBackprop",
 }
 
 

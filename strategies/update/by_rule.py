@@ -57,6 +57,7 @@ def _class() -> Callable[..., torch.optim.Optimizer]:
         def __init__(self, groups: list[dict[str, Any]], rule: Rule, defaults: dict[str, Any]) -> None:
             super().__init__(groups, defaults)
             self.rule = rule
+            self.places = {p: place for place, p in enumerate(p for group in self.param_groups for p in group["params"])}
 
         @torch.no_grad()
         def step(self, closure: Any = None) -> Any:
@@ -66,11 +67,11 @@ def _class() -> Callable[..., torch.optim.Optimizer]:
                 with torch.enable_grad():
                     loss = closure()
             every = [(group, parameter) for group in self.param_groups for parameter in group["params"]]
-            for number, (group, parameter) in enumerate(every):
+            for group, parameter in every:
                 if parameter.grad is None:
                     continue
                 state = self.state[parameter]
-                state["number"], state["step"] = number, state.get("step", 0) + 1
+                state["number"], state["step"] = self.places[parameter], state.get("step", 0) + 1
                 direction = self.rule(parameter.grad, state, group)
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(direction, alpha=-group["lr"])

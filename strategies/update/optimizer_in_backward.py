@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 class InBackward(Engine):
     """Takes the optimizer's step for each parameter in the backward pass.
 
-    One optimizer holds all parameters, and only one of these has a gradient at a time: so it updates just that one.
-    What it keeps in its groups, such as a count of updates, is each time what it was before the whole update.
+    One optimizer holds all parameters and is shown one of them at a time. What it keeps in its groups, such as a count
+    of updates, is each time what it was before the whole update.
     """
 
     def prepare(
@@ -45,6 +45,7 @@ class InBackward(Engine):
         super().prepare(model, make_optimizer)
         self._running = False
         self._groups: list[dict[str, Any]] = []
+        self._members = {id(group["params"]): set(group["params"]) for group in self.optimizer.param_groups}
         self._first: dict[Tensor, Tensor] | None = {}
         for group in self.optimizer.param_groups:
             for parameter in group["params"]:
@@ -67,8 +68,10 @@ class InBackward(Engine):
             self._first[parameter] = parameter.grad.sum().mul(0)  # zero, or nan if anything is not finite
         for group, start in zip(self.optimizer.param_groups, self._groups, strict=True):
             group.clear()
-            group.update(start)
+            group.update(start, params=[parameter] if parameter in self._members[id(start["params"])] else [])
         self.optimizer.step()
+        for group, start in zip(self.optimizer.param_groups, self._groups, strict=True):
+            group["params"] = start["params"]
         parameter.grad = None
 
     def named_gradients(self) -> Iterator[tuple[str, Tensor | None]]:
