@@ -22,6 +22,7 @@ PLANS = [
     "full(lr=1e-2)", "lora(lr=1e-2)", "lora(lr=1e-2)+checkpointing", "freeze(last_n=1)", "nf4+lora(lr=1e-2)",
     "accumulate(n=2)+lora(lr=1e-2)", "amp(dtype='bf16')+lora(lr=1e-2)", "adalora", "layer_decay", "loraplus",
     "clip(norm=0.01)+full(lr=1e-2)", "schedule(shape='constant', warmup=0.5)+lora(lr=1e-2)", "lisa(n=1, period=2)",
+    pytest.param("compile(backend='eager')+lora(lr=1e-2)", marks=pytest.mark.slow),
 ]  # fmt: skip
 SUM = "accumulate(n=2)"
 CLOSE = 1e-6
@@ -375,6 +376,8 @@ def test_accelerates_mixed_precision_is_the_plans(foreign, accelerated):
     for plan, message in [(text, "mixed_precision='bf16'"), (SUM, "gradient_accumulation_steps=2")]:
         with pytest.raises(PlanError, match=message):
             accelerated(plan)
+    with pytest.raises(PlanError, match="dynamo_backend='no'"):
+        accelerated("compile(backend='eager')", dynamo_backend="eager")
 
 
 def test_accelerate_goes_on_from_adapters_and_head_alone(foreign, accelerated, tmp_path):
