@@ -129,13 +129,18 @@ def probe(model: nn.Module, optimizer: object, step: Callable[[], object], devic
     tracker.mark(tensors_in(getattr(optimizer, "state", {})), "optimizer")
     static = tracker.live_bytes
     measured: dict[str, int] = {}
+
+    def mark_kept(parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            tracker.mark([parameter.grad], "gradients")
+
     if device.type == "cpu":
         measured["peak_allocated_bytes"] = static + allocation_peak(step)
-    handles = [
-        parameter.register_post_accumulate_grad_hook(lambda p: tracker.mark([p.grad], "gradients"))
-        for parameter in model.parameters()
-        if parameter.requires_grad
-    ]
+    handles = []
+    for parameter in model.parameters():
+        if parameter.requires_grad:  # marked as it arrives, since an engine may use it up at once, and as it is kept
+            handles.append(parameter.register_hook(lambda gradient: tracker.mark([gradient], "gradients")))
+            handles.append(parameter.register_post_accumulate_grad_hook(mark_kept))
     try:
         with torch.compiler.set_stance("force_eager"), tracker:
             step()

@@ -79,6 +79,8 @@ OWN: dict[str, str] = {
     "accumulate": "strategies.data.accumulate:Accumulate",
     "group_by_image": "strategies.data.group_by_image:GroupByImage",
     "bucketing": "strategies.data.bucketing:Bucketing",
+    "auto_batch": "strategies.data.auto_batch:AutoBatch",
+    "cache_features": "strategies.data.cache_features:CacheFeatures",
     "patch_dropout": "strategies.data.patch_dropout:PatchDropout",
     "selective_backprop": "strategies.data.selective_backprop:SelectiveBackprop",
 }

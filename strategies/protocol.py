@@ -40,7 +40,7 @@ ENGINE = "engine"  # the slot of what carries out an update
 AVERAGED = "averaged weights"  # the slot of what evaluates and saves other weights than it trains
 ADAPTER_PACKAGES = ("peft", "bitsandbytes")
 FROZEN_BASE = "a frozen base"  # capability: no original weight matrix of the scope trains
-FROZEN = "nothing trains"  # capability: no weight of the scope trains, original or added
+FROZEN = "nothing that trains"  # capability: no weight of the scope trains, original or added
 RANDOM_TOKENS = "random tokens"  # capability: what the scope computes differs from pass to pass
 ROUNDING = "random rounding"  # capability: small updates to 16-bit weights are not lost
 

@@ -17,7 +17,7 @@ RECIPES: dict[str, tuple[str, str]] = {
     ),
     "lean": (
         "accumulate+amp+checkpointing+lora+nf4",
-        "least memory: 4-bit base, few gradients and moments, a quarter of the batch and one block in 16 bits at a time",
+        "least memory: 4-bit base, few gradients and moments; a quarter of the batch, one block at a time, in 16 bits",
     ),
     "fast": (
         "amp+bucketing+cache_features+freeze",

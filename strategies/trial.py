@@ -47,6 +47,7 @@ class Trace:
     rates: tuple[float, ...]
     graphs: int
     pictures: int  # that went through the vision tower
+    gradients: tuple[int, ...]  # that are there when the weights are updated
     scores: tuple[float, ...]  # evaluated in the end
 
 
@@ -107,6 +108,7 @@ def _run(plan: Plan) -> Trace:
     before = _scores(tuned, whole)
     seen_before = _pictures(tuned.model)
     outside, inside = Counter(), Counter()
+    gradients = _count_gradients(tuned)
     losses = []
     for step, batch in enumerate(loader):
         with outside.hooks():
@@ -125,6 +127,7 @@ def _run(plan: Plan) -> Trace:
         rates=tuple(float(group["lr"]) for group in tuned.optimizer.param_groups),
         graphs=_graphs(),
         pictures=pictures,
+        gradients=tuple(gradients),
         scores=tuple(after.flatten().tolist()),
     )
 
@@ -133,6 +136,19 @@ def _scores(tuned: Tuned, batch: Mapping[str, Tensor]) -> torch.Tensor:
     with tuned.evaluating():
         scores: torch.Tensor = tuned.model(batch).float()
         return scores
+
+
+def _count_gradients(tuned: Tuned) -> list[int]:
+    """Give a list that grows by a number with each update."""
+    counts: list[int] = []
+    update = tuned.engine.update
+
+    def counted() -> None:
+        counts.append(sum(parameter.grad is not None for parameter in tuned.model.parameters()))
+        update()
+
+    vars(tuned.engine)["update"] = counted
+    return counts
 
 
 def _pictures(model: nn.Module) -> int:

@@ -59,6 +59,13 @@ class AutoBatch(Strategy):
 
     start: Count | None = None
 
+    def elsewhere(self, facts: Mapping[str, str | int]) -> str:
+        """Name what others have."""
+        del facts
+        return (
+            "leave it out: TrainingArguments(auto_find_batch_size=True), or accelerate.utils.find_executable_batch_size"
+        )
+
     def passes(self, run: Callable[[int], Tensor], size: int, state: State) -> Tensor:
         """Try, and halve until it fits."""
         known = state.kept.setdefault(self, Known(self.start))

@@ -42,6 +42,11 @@ class Bucketing(Strategy):
     mask: str = "attention_mask"
     fields: Names = ("attention_mask", "input_ids", "token_type_ids")
 
+    def elsewhere(self, facts: Mapping[str, str | int]) -> str:
+        """Name what others have."""
+        del facts
+        return "leave it out and take TrainingArguments(train_sampling_strategy='group_by_length')"
+
     def unusable(self, item: Any) -> str | None:
         """Need lengths."""
         known = isinstance(item, Mapping) and "length" in item

@@ -18,6 +18,7 @@ and second use. With `compile(regional=False)` the scope's modules stay outside 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
@@ -75,6 +76,11 @@ class CacheFeatures(Strategy):
     scope: str = "vision"
     to: Literal["memory", "disk"] = "memory"
     dtype: Literal["fp16", "bf16"] | None = None
+
+    def elsewhere(self, facts: Mapping[str, str | int]) -> str:
+        """Name what others have."""
+        del facts
+        return "it needs the keys of items, which only our loop passes on: use tuned.loader and tuned.step"
 
     def unusable(self, item: Any) -> str | None:
         """Need keys for the scope."""

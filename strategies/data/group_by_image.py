@@ -15,6 +15,7 @@ A group may be cut at the end of a batch. Items without keys cannot be grouped. 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -34,6 +35,11 @@ class GroupByImage(Strategy):
     slots: ClassVar[frozenset[str]] = frozenset({"groups"})
 
     scope: str = "vision"
+
+    def elsewhere(self, facts: Mapping[str, str | int]) -> str:
+        """Name what others have."""
+        del facts
+        return "Trainer has no such order: use tuned.loader and tuned.step, or for_accelerate and ready.loader"
 
     def where(self) -> str:
         """Change no module: `scope` names keys."""

@@ -25,14 +25,13 @@ from strategies.blocks import repeated_blocks
 from strategies.errors import PlanError
 from strategies.layout import inside
 from strategies.options import Natural, Range
-from strategies.protocol import Context, Kind, Strategy
+from strategies.protocol import RANDOM_TOKENS, Context, Kind, Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from torch import Tensor, nn
 
-RANDOM_TOKENS = "random tokens"  # capability: a tower's outputs differ from pass to pass
 ROWS = 3  # dimensions of tokens: pictures, tokens, values
 DropRate = Annotated[float, Range("between 0 and 1", lambda value: 0 < value < 1)]
 

@@ -55,6 +55,11 @@ class SelectiveBackprop(Strategy):
     end: End = 0.9
     interrupt: Natural = 2
 
+    def elsewhere(self, facts: Mapping[str, str | int]) -> str:
+        """Name what others have."""
+        del facts
+        return "it chooses examples before the update: use tuned.loader and tuned.step"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require(self.start < self.end, f"start={self.start} should be less than end={self.end}")

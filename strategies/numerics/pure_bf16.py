@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import wraps
+from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from strategies.numerics.amp import native_bf16
@@ -52,12 +53,11 @@ def rounding_adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     if all(parameter.device.type == "cpu" for group in groups for parameter in group["params"]):
         compiled = optimizer.step
 
-        @wraps(compiled)
-        def step(*arguments: Any, **options: Any) -> Any:
+        def step(_: torch.optim.Optimizer, *arguments: Any, **options: Any) -> Any:
             with torch.compiler.set_stance("force_eager"):
                 return compiled(*arguments, **options)
 
-        optimizer.step = step  # type: ignore[method-assign]
+        optimizer.step = MethodType(step, optimizer)  # type: ignore[method-assign]
     return optimizer
 
 

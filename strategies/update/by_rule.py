@@ -57,7 +57,9 @@ def _class() -> Callable[..., torch.optim.Optimizer]:
         def __init__(self, groups: list[dict[str, Any]], rule: Rule, defaults: dict[str, Any]) -> None:
             super().__init__(groups, defaults)
             self.rule = rule
-            self.places = {p: place for place, p in enumerate(p for group in self.param_groups for p in group["params"])}
+            self.places = {
+                p: place for place, p in enumerate(p for group in self.param_groups for p in group["params"])
+            }
 
         @torch.no_grad()
         def step(self, closure: Any = None) -> Any:

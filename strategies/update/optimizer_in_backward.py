@@ -17,6 +17,7 @@ https://docs.pytorch.org/tutorials/intermediate/optimizer_step_in_backward_tutor
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
@@ -95,6 +96,11 @@ class OptimizerInBackward(Strategy):
     kind: ClassVar[Kind] = "update"
     stage: ClassVar[int] = 60
     slots: ClassVar[frozenset[str]] = frozenset({ENGINE, MICRO_BATCHES, CLIPPING})
+
+    def elsewhere(self, facts: Mapping[str, str | int]) -> str:
+        """Name what others have."""
+        del facts
+        return "leave it out: that loop steps (without a plan: TrainingArguments(optim='galore_adamw_layerwise'))"
 
     def engine(self, make: Callable[..., Engine]) -> Callable[..., Engine]:
         """Take the engine that updates in the backward pass."""
