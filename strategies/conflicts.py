@@ -43,12 +43,6 @@ CONFLICTS: tuple[Conflict, ...] = (
         "it weighs its ranks by gradients, which are gone after the update; take lora",
         "https://github.com/huggingface/peft/issues/1721",
     ),
-    Conflict(
-        "adalora",
-        ("schedule_free",),
-        "the averaged weights that are evaluated have no ranks at zero, so its budget is lost; take lora",
-        "https://arxiv.org/abs/2405.15682",
-    ),
     Conflict("loha", ("nf4", "fp4"), PACKED, "https://huggingface.co/docs/peft/developer_guides/quantization"),
     Conflict("lokr", ("nf4", "fp4"), PACKED, "https://huggingface.co/docs/peft/developer_guides/quantization"),
 )

@@ -33,6 +33,7 @@ FULL = "full"
 HELPER = "lora"  # gives a frozen base to what needs one
 TOWERS = ("vision", "text")
 SIGNS = {"ok": "✓", "refused": "·", "unverified": "?", "inert": "INERT", "crashed": "CRASH"}
+LISTED = 12  # pairs behind one reason on the page; the CSV has all
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "torchao")
 
 
@@ -63,7 +64,7 @@ def terms(one: str, other: str) -> list[str]:
     if all(decide):
         return [term(one, TOWERS[0]), term(other, TOWERS[1])]
     if any(FROZEN in part.requires for part in pair):
-        if any(FROZEN in part.provides for part in pair):
+        if any(FROZEN in part.provides or (WEIGHTS in part.slots and not _has_scope(part)) for part in pair):
             return [term(one), term(other)]
         rests = term("freeze", None if any(FROZEN_BASE in part.requires for part in pair) else TOWERS[0])
         return [*(term(name, TOWERS[1] if own else None) for name, own in zip(names, decide, strict=True)), rests]
@@ -188,10 +189,16 @@ def _reasons(rows: Sequence[Row]) -> list[str]:
     """List reasons, each with the pairs it stops."""
     grouped: dict[str, list[str]] = {}
     for row in rows:
-        grouped.setdefault(row.reason, []).append(f"{row.one}+{row.other}")
+        grouped.setdefault(row.reason, []).append(f"`{row.one}+{row.other}`")
     return [
-        f"- {reason.replace('|', '/')}: {', '.join(f'`{pair}`' for pair in pairs)}" for reason, pairs in grouped.items()
+        f"- {reason.replace('|', '/')}: {', '.join([*pairs[:LISTED], *_more(pairs)])}"
+        for reason, pairs in grouped.items()
     ] or ["- none"]
+
+
+def _more(pairs: Sequence[str]) -> list[str]:
+    """Say how many pairs a list leaves out."""
+    return [f"and {len(pairs) - LISTED} more"] if len(pairs) > LISTED else []
 
 
 def _has_scope(strategy: type[Strategy]) -> bool:

@@ -32,7 +32,7 @@ class Clip(Strategy):
     kind: ClassVar[Kind] = "update"
     stage: ClassVar[int] = 60
     slots: ClassVar[frozenset[str]] = frozenset({CLIPPING})
-    trial: ClassVar[Mapping[str, Any]] = {"norm": 0.01}
+    trial: ClassVar[Mapping[str, Any]] = {"norm": 0.01, "value": 1e-4}
 
     norm: Rate | None = 0.1
     value: Rate | None = None

@@ -112,6 +112,11 @@ def outputs(model, data):
     return result if isinstance(result, torch.Tensor) else result.logits
 
 
+def losses(model, data):
+    """Give each example's cross entropy."""
+    return nn.functional.cross_entropy(outputs(model, data).float(), data["labels"], reduction="none")
+
+
 def loss(model, data):
     """Give the mean cross entropy."""
-    return nn.functional.cross_entropy(outputs(model, data).float(), data["labels"])
+    return losses(model, data).mean()

@@ -150,7 +150,7 @@ def test_conformance(name, kind, foreign, plan_of, tmp_path):
 
     start = [(n, p, p.detach().clone()) for n, p in model.named_parameters()]
     trains = {n for n, p, _ in start if p.requires_grad}
-    losses = [float(tuned.step(foreign.loss, data)) for _ in range(STEPS)]
+    losses = [float(tuned.step(foreign.losses, data)) for _ in range(STEPS)]
     assert min(losses[-3:]) < losses[0]
     if name == "compile":  # dynamo skips torch's own modules without a word
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
@@ -212,7 +212,7 @@ def test_saved_plans_load_in_a_fresh_process(kind, foreign, plan_of, tmp_path):
             continue
         tuned, data = plan_of(name).apply(foreign.build(kind), seed=3, total_steps=STEPS), foreign.batch(kind)
         for _ in range(2):
-            tuned.step(foreign.loss, data)
+            tuned.step(foreign.losses, data)
         tuned.save(tmp_path / name)
         expected[name] = evaluated(foreign, tuned, foreign.batch(kind, seed=6)).tolist()
     code = f"""

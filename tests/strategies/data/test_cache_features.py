@@ -175,8 +175,8 @@ class Dropping(Strategy):
     [
         ("full", [], r"freeze \(of the same scope\)"),
         ("lora", [], "write cache_features"),
-        ("freeze(last_n=1)", [], "needs nothing trains"),
-        ("freeze(scope='text')", [], "needs nothing trains"),
+        ("freeze(last_n=1)", [], "needs nothing that trains"),
+        ("freeze(scope='text')", [], "needs nothing that trains"),
         (REST, [Dropping()], "random tokens in its scope: leave dropping out"),
         (REST, [CacheFeatures(to="disk")], "both decide 'features'"),
     ],

@@ -29,3 +29,4 @@ def test_bf16_on_a_gpu(native):
 @pytest.mark.parametrize("dtype", ["bf16", "fp16", None])
 def test_a_cpu_may_try_both(dtype, native):
     assert Amp(dtype=dtype).unavailable("cpu") is None
+    assert Amp(dtype=dtype).facts("cpu")["precision"] == (dtype or "bf16")

@@ -81,7 +81,7 @@ def test_updates_shrink_with_depth(foreign):
 def test_where_it_can_do_nothing_it_refuses(foreign):
     with pytest.raises(PlanError, match="two or more blocks"):
         Plan.of([LayerDecay(scope="0")]).apply(foreign.build("mlp"))
-    with pytest.raises(PlanError, match="nothing trains"):
+    with pytest.raises(PlanError, match="nothing that trains"):
         Plan.of([LayerDecay(), Freeze()]).apply(foreign.build("text"))
     with pytest.raises(PlanError, match="decay=1"):
         LayerDecay(decay=1)
