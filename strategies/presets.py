@@ -13,12 +13,9 @@ class Preset(NamedTuple):
     why: str
 
 
-# One technique more on each rung: what each adds to time, memory and quality.
-LADDER: Final = (
-    "full, amp, amp+group_by_image, amp+group_by_image+bucketing, amp+group_by_image+bucketing+compile, "
-    "amp+group_by_image+bucketing+lora, amp+group_by_image+bucketing+lora+checkpointing, "
-    "amp+group_by_image+bucketing+lora+checkpointing+accumulate"
-)
+# One technique more on each rung, none left out again: what each adds to time, memory and quality.
+RUNGS: Final = ("amp", "group_by_image", "bucketing", "compile", "lora", "checkpointing")
+LADDER: Final = ", ".join(["full", *("+".join(RUNGS[: height + 1]) for height in range(len(RUNGS)))])
 PRESETS: Final[dict[str, Preset]] = {
     "default": Preset(
         "full, freeze, lora, lora+amp, qlora8, qlora, checkpointing, compile",
@@ -35,7 +32,7 @@ PRESETS: Final[dict[str, Preset]] = {
     "ladder": Preset(
         LADDER,
         (0, 1, 2),
-        "techniques added one by one: mixed precision, pictures encoded once, less padding, compiling, then adapters",
+        "techniques added one by one: 16 bits, pictures encoded once, less padding, compiling, adapters, checkpointing",
     ),
     "bonus": Preset(
         f"{LADDER}, "
