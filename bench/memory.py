@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,17 +22,22 @@ from torch.utils._pytree import tree_leaves
 
 from bench.record import MEMORY_KINDS
 
+if TYPE_CHECKING:
+    from strategies import Tuned
+
 WALK_DEPTH = 6
 
 
-def tensors_in(value: Any, depth: int = WALK_DEPTH, seen: set[int] | None = None) -> Iterator[Tensor]:
-    """Every tensor reachable from `value` through containers and plain attributes.
+def tensors_in(
+    value: Any, depth: int = WALK_DEPTH, seen: set[int] | None = None, *, modules: bool = False
+) -> Iterator[Tensor]:
+    """Every tensor reachable from `value` through containers and plain attributes, and through modules if told so.
 
     Quantised layers keep scales and code books on their parameters and in state objects; walking attributes
     finds them without knowing any library.
     """
     seen = set() if seen is None else seen
-    if id(value) in seen or depth < 0 or (callable(value) and not isinstance(value, Tensor)):
+    if id(value) in seen or depth < 0 or (callable(value) and not isinstance(value, Tensor | nn.Module)):
         return
     seen.add(id(value))
     if isinstance(value, Tensor):
@@ -45,8 +50,8 @@ def tensors_in(value: Any, depth: int = WALK_DEPTH, seen: set[int] | None = None
     else:
         children = vars(value).values() if hasattr(value, "__dict__") else ()
     for child in list(children):
-        if not isinstance(child, nn.Module):
-            yield from tensors_in(child, depth - 1, seen)
+        if modules or not isinstance(child, nn.Module):
+            yield from tensors_in(child, depth - 1, seen, modules=modules)
 
 
 def held_tensors(model: nn.Module) -> Iterator[Tensor]:
@@ -117,16 +122,19 @@ def allocation_peak(step: Callable[[], object]) -> int:
     return peak
 
 
-def probe(model: nn.Module, optimizer: object, step: Callable[[], object], device: torch.device) -> dict[str, int]:
+def probe(tuned: Tuned, step: Callable[[], object]) -> dict[str, int]:
     """Peak of a steady training step and its split, in bytes.
 
     step: one whole optimizer update on the largest batch. Returns `peak_allocated_bytes` (CPU only: on CUDA
-    the training sections have measured it) and `<kind>_bytes` for the four kinds.
+    the training sections have measured it) and `<kind>_bytes` for the four kinds. What strategies keep from update to
+    update (averages of weights, say) counts as optimizer state.
     """
     step()
+    model, device = tuned.model, tuned.device
     tracker = StorageTracker()
-    tracker.mark(held_tensors(model), "weights")
-    tracker.mark(tensors_in(getattr(optimizer, "state", {})), "optimizer")
+    tracker.mark(tensors_in(tuned.state.kept, modules=True), "optimizer")
+    tracker.mark(tensors_in(tuned.optimizer.state), "optimizer")
+    tracker.mark(held_tensors(model), "weights")  # the last word: strategies may keep references to the model
     static = tracker.live_bytes
     measured: dict[str, int] = {}
 

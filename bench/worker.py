@@ -53,20 +53,23 @@ def run(spec: RunSpec, folder: Path, emit: EventWriter) -> None:
         **tuned.plan.facts(device), **{k: tuned.counts()[k] for k in ("trainable_parameters", "total_parameters")},
     )  # fmt: skip
     order = torch.Generator().manual_seed(spec.seed)
-    loader = tuned.loader(train_items, batch_size=spec.batch_size, collate=task.collate, generator=order)
+    with clock.section("setup"):  # what a recipe has to know of all items before the first batch is its own cost
+        started = clock.elapsed("setup")
+        loader = tuned.loader(train_items, batch_size=spec.batch_size, collate=task.collate, generator=order)
+        setup_seconds = tuned.setup_seconds + clock.elapsed("setup") - started
     emit("measured", startup_seconds=time.time() - psutil.Process().create_time())
     training = Training(tuned, task, clock, emit, spec.batch_size, steps)
     try:
         training.run(loader, tune_items)
     finally:
-        emit("measured", **training_figures(training, len(train_items), tuned.setup_seconds), **tuned.found())
+        emit("measured", **training_figures(training, len(train_items), setup_seconds), **tuned.found())
     if tuned.skipped_steps() == training.step:
         raise DivergedError("every update was skipped: the gradients overflowed in fp16")
     evaluate(training, eval_items, folder)
     with clock.section("save"):
         saved = tuned.save(folder / "weights")
     emit("measured", saved_bytes=saved)
-    measured = probe(tuned.model, tuned.optimizer, lambda: tuned.step(task.loss, training.largest_batch), device)
+    measured = probe(tuned, lambda: tuned.step(task.loss, training.largest_batch))
     emit("measured", **measured)
 
 

@@ -45,12 +45,12 @@ class Order:
         rank = self._drawn(self.size)
         units = [sorted(unit, key=rank.__getitem__) for unit in self.units] or [[place] for place in rank]
         drawn = [units[place] for place in self._drawn(len(units))]
+        if self.drop_last:  # before sorting: else those that fall away would be the longest, in every pass
+            drawn = self._first(drawn, len(self) * self.batch_size)
         if self.lengths:
             drawn = [unit for pool in self._pools(drawn) for unit in sorted(pool, key=self._longest)]
         places = list(chain.from_iterable(drawn))
-        batches = [places[start : start + self.batch_size] for start in range(0, self.size, self.batch_size)]
-        if self.drop_last and len(batches[-1]) < self.batch_size:
-            batches.pop()
+        batches = [places[start : start + self.batch_size] for start in range(0, len(places), self.batch_size)]
         return iter([batches[place] for place in self._drawn(len(batches))] if self.lengths else batches)
 
     def _drawn(self, number: int) -> list[int]:
@@ -58,6 +58,14 @@ class Order:
 
         drawn: list[int] = torch.randperm(number, generator=self.generator).tolist()
         return drawn
+
+    def _first(self, units: Sequence[list[int]], room: int) -> list[list[int]]:
+        """Give the first units that hold `room` items, the last of them cut."""
+        kept: list[list[int]] = []
+        for unit in units:
+            kept += [unit[:room]] if room else []
+            room -= min(room, len(unit))
+        return kept
 
     def _pools(self, units: Sequence[list[int]]) -> Iterator[list[list[int]]]:
         """Cut units into pools of about `pool` batches."""

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from bench.memory import StorageTracker, allocation_peak, held_tensors, probe, tensors_in
+from strategies import compose
 
 WIDTH, BATCH = 256, 64
 LAYER = 4 * (WIDTH * WIDTH + WIDTH)
@@ -25,14 +26,28 @@ def make_step(layers=4, device="cpu"):
     return model, optimizer, step
 
 
+def probed(text):
+    model = nn.Sequential(*[part for _ in range(4) for part in (nn.Linear(WIDTH, WIDTH), nn.Tanh())])
+    tuned = compose(text).apply(model, total_steps=9)
+    batch = {"x": torch.randn(BATCH, WIDTH)}
+    return probe(tuned, lambda: tuned.step(lambda model, batch: model(batch["x"]).square().mean(), batch))
+
+
 def test_the_split_by_hand():
-    model, optimizer, step = make_step()
-    found = probe(model, optimizer, step, torch.device("cpu"))
+    found = probed("full")
     assert found["weights_bytes"] == 4 * LAYER
     assert found["optimizer_bytes"] == pytest.approx(2 * 4 * LAYER, rel=0.001)
     assert 0 < found["gradients_bytes"] <= 4 * LAYER
     total = sum(found[f"{kind}_bytes"] for kind in ("weights", "gradients", "optimizer", "activations"))
     assert total == found["peak_allocated_bytes"]
+
+
+def test_what_strategies_keep_between_updates_counts():
+    plain, averaged = probed("full"), probed("ema")
+    assert averaged["weights_bytes"] == plain["weights_bytes"]
+    assert averaged["optimizer_bytes"] - plain["optimizer_bytes"] == 4 * LAYER
+    assert averaged["peak_allocated_bytes"] - plain["peak_allocated_bytes"] >= 4 * LAYER
+    assert probed("adalora")["weights_bytes"] < 1.2 * plain["weights_bytes"], "references to the model are no state"
 
 
 def test_tracker_and_allocator_agree():

@@ -56,6 +56,17 @@ def test_an_order_visits_every_item_once(sizes, keys, drop_last, sort, pool):
     assert list(made) != batches or size < 12 or len(batches) < 3, "every pass is drawn anew"
 
 
+@pytest.mark.parametrize("grouped", [False, True])
+def test_what_falls_away_is_not_always_the_longest(grouped):
+    made = order(50, 16, lengths=list(range(50)), pool=9)
+    if grouped:
+        made.together([place // 3 for place in range(50)])
+    missing = [set(range(50)) - {place for batch in made for place in batch} for _ in range(30)]
+    assert {len(gone) for gone in missing} == {2}
+    assert len(set.union(*missing)) > 15
+    assert sum(place >= 46 for gone in missing for place in gone) < 20
+
+
 def test_groups_follow_each_other_and_lengths_are_alike():
     made = order(400, 20, seed=2)
     made.together([place % 80 for place in range(400)])
