@@ -21,7 +21,7 @@ from bert_text_classifier import build, collate, make_sentences
 from torch import nn
 
 from strategies import Plan, PlanError, load, parse_plans
-from strategies.trainers import Ready
+from strategies.accelerating import Ready
 
 BATCH, STEPS = 16, 60
 

@@ -43,6 +43,12 @@ CONFLICTS: tuple[Conflict, ...] = (
         "it weighs its ranks by gradients, which are gone after the update; take lora",
         "https://github.com/huggingface/peft/issues/1721",
     ),
+    Conflict(
+        "adalora",
+        ("schedule_free",),
+        "it weighs its ranks by gradients, which schedulefree overwrites with its own steps; take lora",
+        "https://github.com/facebookresearch/schedule_free/blob/main/schedulefree/adamw_schedulefree.py",
+    ),
     Conflict("loha", ("nf4", "fp4"), PACKED, "https://huggingface.co/docs/peft/developer_guides/quantization"),
     Conflict("lokr", ("nf4", "fp4"), PACKED, "https://huggingface.co/docs/peft/developer_guides/quantization"),
 )

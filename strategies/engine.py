@@ -81,9 +81,16 @@ class Engine:
         packed = [name for name, tensor in state.items() if not tensor.is_floating_point()]
         if packed:
             raise PlanError(f"{packed[0]!r} is quantised and belongs to a new part, which cannot be saved")
-        kept = self.model.state_dict()
-        return state | {name: b.detach() for name, b in self.model.named_buffers() if name in kept}
+        return state | {name: buffer.detach() for name, buffer in _persistent_buffers(self.model)}
 
     def no_sync(self) -> AbstractContextManager[None]:
         """Hold back communication between accumulated batches; nothing to hold back in one process."""
         return nullcontext()
+
+
+def _persistent_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Give what `state_dict()` has beside parameters, without running anybody's hooks."""
+    for prefix, module in model.named_modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if name not in module._non_persistent_buffers_set:  # noqa: SLF001 - torch has no other list
+                yield f"{prefix}.{name}".lstrip("."), buffer

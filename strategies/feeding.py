@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -52,9 +52,16 @@ class Feed:
         return self._made[1]
 
     @property
-    def made(self) -> list[Any]:
-        """The batches collated last."""
-        return [part.batch for part in self._made[1]] if self._made else []
+    def collated(self) -> list[Part]:
+        """The batches collated last, or all in one."""
+        return self._made[1] if self._made else self.parts(len(self))
+
+    def pin_memory(self) -> Feed:
+        """Put the batches in memory that a GPU reads while it computes; a `DataLoader` asks for it."""
+        if self._made:
+            pinned = [replace(part, batch=map_tensors(part.batch, _pinned)) for part in self._made[1]]
+            self._made = self._made[0], pinned
+        return self
 
     def only(self, chosen: Sequence[int]) -> Feed:
         """Give a feed of the examples at these positions."""
@@ -110,7 +117,12 @@ def _rows(batch: Any, lengths: Sequence[int], chosen: Sequence[int]) -> Any:
 
 def volume(batch: Any) -> int:
     """Count the values in all tensors of what a loader of ours yields."""
-    return sum(tensor.numel() for tensor in tensors_of(batch.made if isinstance(batch, Feed) else batch))
+    made = [part.batch for part in batch.collated] if isinstance(batch, Feed) else batch
+    return sum(tensor.numel() for tensor in tensors_of(made))
+
+
+def _pinned(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.pin_memory()
 
 
 def tensors_of(batch: Any) -> list[torch.Tensor]:
@@ -130,7 +142,8 @@ def map_tensors(batch: Any, change: Callable[[torch.Tensor], Any]) -> Any:
         return {key: map_tensors(value, change) for key, value in batch.items()}
     if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
         names = [part.name for part in dataclasses.fields(batch)]
-        return dataclasses.replace(batch, **{name: map_tensors(getattr(batch, name), change) for name in names})
-    if type(batch) in (list, tuple):
-        return type(batch)(map_tensors(part, change) for part in batch)
+        return replace(batch, **{name: map_tensors(getattr(batch, name), change) for name in names})
+    if isinstance(batch, list | tuple):
+        parts = [map_tensors(part, change) for part in batch]
+        return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
     return batch

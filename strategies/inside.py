@@ -67,13 +67,16 @@ def carried_over(
 class Inside:
     """The hooks of a plan's members for a loop that is not ours; `tuned` is what `Plan.apply` gave."""
 
-    def __init__(self, tuned: Tuned, ours: Sequence[Strategy]) -> None:
+    def __init__(self, tuned: Tuned, ours: Sequence[Strategy], *, precision: str, processes: int) -> None:
         self.tuned = tuned
+        self.fed = not any(overridden(member, ["loader"]) for member in tuned.plan.members)  # by the plan's own loader
         self._members = tuned.plan.members
         self._averaged: ExitStack | None = None
         self._begun = self._checked = False
+        self._scaled, self._processes = precision == "fp16", processes
+        vars(tuned.model)[MARK] = str(tuned.plan)  # a second plan would meet this one's hooks
         self._wrap(ours)
-        leave_out_base(tuned.model, tuned.own)
+        leave_out_base(tuned)
         if any(overridden(member, ["evaluating"]) for member in self._members):
             atexit.register(_leave, weakref.ref(self))
 
@@ -83,19 +86,28 @@ class Inside:
         return self._averaged is not None
 
     def begin(self) -> None:
-        """Begin an update, unless it has begun: weights to train come back, members prepare it."""
+        """Begin an update, unless it has begun: weights to train come back, rates are set, members prepare it."""
         if self._begun:
             return
+        if not self.fed:
+            names = ", ".join(member.name for member in self._members if overridden(member, ["loader"]))
+            raise PlanError(f"{names}: the order of items is part of the plan: take batches from ready.loader(…)")
         self.train()
+        self.tuned.set_rates()
+        before = self._trained() if self._processes > 1 else []
         for member in self._members:
             member.before_step(self.tuned.state)
+        if self._processes > 1 and self._trained() != before:
+            raise PlanError("what trains changes, which DistributedDataParallel cannot follow: train in one process")
         self._begun = True
+
+    def _trained(self) -> list[bool]:
+        return [parameter.requires_grad for parameter in self.tuned.model.parameters()]
 
     def check(self) -> None:
         """Check the gradients of the first update, which are whole now."""
         if not self._checked:
-            scaled = self.tuned.context.facts["precision"] == "fp16"
-            check_gradients(self.tuned.engine.named_gradients(), finite=not scaled)
+            check_gradients(self.tuned.engine.named_gradients(), finite=not self._scaled)
             self._checked = True
 
     def updated(self) -> None:
@@ -106,11 +118,11 @@ class Inside:
         self._begun = False
 
     def average(self) -> None:
-        """Put in place what is to be evaluated and saved, unless it is."""
-        if self._averaged is None:
+        """Put in place what is to be evaluated and saved, unless it is there or an update is under way."""
+        elsewhere = self.tuned.shows_averages or self.tuned.merged
+        if self._averaged is None and not self._begun and not elsewhere:
             self._averaged = ExitStack()
-            for member in self._members:
-                self._averaged.enter_context(member.evaluating(self.tuned.state))
+            self._averaged.enter_context(self.tuned.averaged())
 
     def train(self) -> None:
         """Put the weights to train back, unless they are there."""
@@ -155,12 +167,17 @@ class Inside:
 
         @wraps(plain)
         def forward(*arguments: Any, **options: Any) -> Any:
+            if self.tuned.merged:
+                return plain(*arguments, **options)
+            if not model.training:
+                self.average()
             if not (model.training and torch.is_grad_enabled()):
                 return inner(*arguments, **options)
             self.begin()
             return self._with_terms(inner(*arguments, **options))
 
         model.forward = forward
+        model.register_state_dict_pre_hook(lambda *_: self.average())
 
     def _with_terms(self, outputs: Any) -> Any:
         """Add what members add to the loss, in full precision as in our own loop."""
@@ -191,18 +208,17 @@ def with_larger_loss(outputs: Any, term: Any) -> Any:
     )
 
 
-def leave_out_base(model: nn.Module, own: frozenset[str]) -> None:
+def leave_out_base(tuned: Tuned) -> None:
     """Keep what a fresh base has out of `state_dict()`, and do not miss it in `load_state_dict()`.
 
-    Stay: parameters in `own`, persistent buffers, what modules add for themselves (`get_extra_state`), and everything
-    once the adapters are merged.
+    Stay: the plan's own parameters, persistent buffers, what modules add for themselves (`get_extra_state`), and
+    everything once the adapters are merged.
     """
-    changed = MARK in vars(model)
+    model, own = tuned.model, tuned.own
     where = [""]  # the prefix of the model in what is being loaded: "module." under DistributedDataParallel
 
     def stays(name: str) -> bool:
-        merged = changed and MARK not in vars(model)
-        return merged or name in own or name in buffers or name.endswith("_extra_state")
+        return tuned.merged or name in own or name in buffers or name.endswith("_extra_state")
 
     def drop(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
         del module, metadata

@@ -51,11 +51,7 @@ class Losses:
         import torch
 
         with torch.no_grad():
-            (part,) = feed.parts(len(feed))
-            losses = self._called(loss_fn, part)
-        if losses.ndim != 1:
-            raise PlanError(f"{self._plan}: loss_fn must return each example's loss, of shape (n,), not their mean")
-        return losses
+            return torch.cat([self._called(loss_fn, part) for part in feed.collated])
 
     def _loss(self, loss_fn: LossFunction, part: Part) -> Tensor:
         """Compute the mean loss of a part, and add what members add."""
@@ -84,4 +80,6 @@ class Losses:
             loss: Tensor = self.wrapped(loss_fn)(state.model, batch)
         finally:
             state.keys = {}
+        if loss.ndim == 0 and any(member.needs_losses for member in self._plan.members):
+            raise PlanError(f"{self._plan}: loss_fn must return each example's loss, of shape (n,), not their mean")
         return loss

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from strategies.accelerating import Ready, for_accelerate
 from strategies.blocks import call_children
 from strategies.engine import Engine
 from strategies.errors import PlanError
@@ -21,7 +22,7 @@ from strategies.layout import lay_out
 from strategies.optimization import Rates, adamw, parameter_groups, plan_rates, weights_members
 from strategies.problems import Problem, find_problems
 from strategies.protocol import ROUNDING, Context, State, Strategy, defaults
-from strategies.trainers import Ready, for_accelerate, for_trainer
+from strategies.trainers import for_trainer
 from strategies.tuned import MARK, Tuned
 from strategies.weights.full import Full
 
@@ -149,13 +150,17 @@ class Plan:
 
     def for_trainer(
         self, model: nn.Module, args: Any, *, head: str | None = None, seed: int | None = None, collate: Any = None,
-        total_steps: int | None = None,
+        total_steps: int | None = None, lr: float | None = None, head_lr: float | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         """Apply the plan for Hugging Face's Trainer: `Trainer(**plan.for_trainer(model, args), train_dataset=…)`.
 
-        `total_steps` is needed unless `args.max_steps` is set; `callbacks[0].tuned` is what `apply` would give.
+        Members that must know the number of updates beforehand (adalora, say) take it from `args.max_steps` or
+        `total_steps`; the schedule knows it once training begins. `callbacks[0].save(folder)` writes what
+        `strategies.load` reads. The loss of an update is the mean of its micro-batches' losses.
         """
-        return for_trainer(self, model, args, head=head, seed=seed, collate=collate, total_steps=total_steps)
+        return for_trainer(
+            self, model, args, head=head, seed=seed, collate=collate, total_steps=total_steps, lr=lr, head_lr=head_lr
+        )
 
     def for_accelerate(
         self, accelerator: Any, model: nn.Module, *, head: str | None = None, seed: int = 0,

@@ -84,6 +84,7 @@ class Strategy:
     spoiled_by: ClassVar[frozenset[str]] = frozenset()  # refused where one of these touches the scope
     packages: ClassVar[tuple[str, ...]] = ()  # imported before the set-up clock starts
     works_on_move: ClassVar[bool] = False  # its work happens while the model moves to the device
+    needs_losses: ClassVar[bool] = False  # the loss function must give each example's loss
     needs_items: ClassVar[bool] = False  # the loader keeps the items of a batch for it: it divides them or reads keys
     trial: ClassVar[Mapping[str, Any]] = {}  # options for a trial on a tiny model on CPU, where defaults do not fit
 
@@ -206,7 +207,8 @@ class Strategy:
     def elsewhere(self, facts: Mapping[str, str | int]) -> Mapping[str, Any] | str | None:
         """Say how another loop does what its loop-level hooks do in ours: settings, or a text that names others' means.
 
-        With settings (`strategies/trainers.py` has them) its forward and loop-level hooks are left to that loop.
+        With settings (`strategies/trainers.py` and `accelerating.py` have them) its forward and loop-level hooks are
+        left to that loop.
         """
         del facts
         return None

@@ -1,35 +1,25 @@
-"""Plans in the loops of others: Hugging Face's `Trainer` and Accelerate.
-
-    Trainer(**plan.for_trainer(model, args), train_dataset=…).train()
-    ready = plan.for_accelerate(Accelerator(), model)     # ready.model, ready.optimizer, ready.scheduler
+"""A plan in Hugging Face's Trainer: `Trainer(**plan.for_trainer(model, args), train_dataset=…).train()`.
 
 What a member does to the model, the optimizer and the rates is done as everywhere; what our own loop would do goes to
-the settings of theirs (`FIELDS`, `AGREEING`), and a plan that needs more than they offer is refused. Where the plan
-says nothing, the other loop's settings stay as they are.
+Trainer's settings (`FIELDS`), and a plan that needs more than they offer is refused. Where the plan says nothing,
+Trainer's settings stay as they are; those that would not be read (`UNREAD`) are refused.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError
-from strategies.feeding import Feeder
 from strategies.inside import NOWHERE, Inside, carried_over
-from strategies.optimization import MAX_NORM
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
-    import torch
     from torch import nn
-    from torch.utils.data import DataLoader
 
     from strategies.plan import Plan
-    from strategies.tuned import Tuned
 
 # What a strategy's `elsewhere` may give → the fields of TrainingArguments it fixes.
 FIELDS: dict[str, Callable[[Any], dict[str, Any]]] = {
@@ -39,18 +29,20 @@ FIELDS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "recomputes": lambda _: {"activation_checkpointing": False, "gradient_checkpointing": False},
     "compiles": lambda _: {"torch_compile": False},
 }
-# The same → what an Accelerator has to be, and how it is made so.
-AGREEING: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "precision": (lambda accelerator: accelerator.mixed_precision, "mixed_precision={!r}"),
-    "micro_batches": (lambda accelerator: accelerator.gradient_accumulation_steps, "gradient_accumulation_steps={!r}"),
-    "compiles": (lambda accelerator: accelerator.state.dynamo_plugin.backend.value == "NO", "dynamo_backend='no'"),
+# Fields of TrainingArguments that only Trainer's own optimizer and schedule read → how the plan says it.
+UNREAD = {
+    "learning_rate": "give lr=… to for_trainer, or to the plan's member (lora(lr=1e-3))",
+    **dict.fromkeys(("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps"), "write schedule(…) in the plan"),
+    **dict.fromkeys(("optim", "optim_args", "optim_target_modules"), "write an optimizer in the plan (lion, muon, …)"),
+    **dict.fromkeys(("weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"), "plans have 0.01 and AdamW's own"),
+    "auto_find_batch_size": "write accumulate(n=…) in the plan, which leaves the update's batch as it is",
 }
-FREE = {"max_norm", "recomputes"}  # left to the body of the loop
 
 
 def for_trainer(
     plan: Plan, model: nn.Module, args: Any, *, head: str | None = None, seed: int | None = None,
     collate: Callable[..., Any] | None = None, total_steps: int | None = None,
+    lr: float | None = None, head_lr: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Apply a plan and give the arguments of a `Trainer`; see `Plan.for_trainer`."""
     if getattr(args, "deepspeed", None) or getattr(args, "fsdp", None) or args.n_gpu > 1:
@@ -61,19 +53,16 @@ def for_trainer(
     settings, ours = carried_over(plan, args.device, FIELDS, [*NOWHERE, "loader"])
     changed = dataclasses.replace(args, **_changes(args, settings))
     steps = total_steps or (args.max_steps if args.max_steps > 0 else None)
-    if steps is None and not any(member.rate_share(0, None) is not None for member in plan.members):
-        raise PlanError(
-            "the schedule needs the number of updates: give total_steps=… (updates per epoch × epochs), or "
-            "TrainingArguments(max_steps=…)"
-        )
     tuned = plan.apply(
-        model, device=args.device, head=head, seed=args.seed if seed is None else seed, total_steps=steps
-    )
-    inside = Inside(tuned, ours)
+        model, device=args.device, head=head, seed=args.seed if seed is None else seed, total_steps=steps, lr=lr,
+        head_lr=head_lr,
+    )  # fmt: skip
+    precision = "fp16" if changed.fp16 else "fp32"
+    inside = Inside(tuned, ours, precision=precision, processes=args.world_size)
     # With a forward that takes **kwargs Trainer leaves it to the model to divide its loss by all labels of the update,
     # and adds up micro-batches and processes: BERT's classifier does not divide, and its gradients would grow n-fold.
     tuned.model.accepts_loss_kwargs = False  # type: ignore[assignment]
-    callback = _callback(inside)
+    callback = _callback(inside, writes=args.process_index == 0)
     given = {"data_collator": collate} if collate else {}
     optimizers = (tuned.optimizer, inside.schedule())
     return {"model": tuned.model, "args": changed, "optimizers": optimizers, "callbacks": [callback], **given}
@@ -82,6 +71,10 @@ def for_trainer(
 def _changes(args: Any, settings: dict[str, Any]) -> dict[str, Any]:
     """Give the fields to change; those that somebody has set to something else are a contradiction."""
     known = {field.name: field.default for field in dataclasses.fields(args)}
+    unread = [name for name in UNREAD if name in known and getattr(args, name) != known[name]]
+    if unread:
+        told = [f"{name}={getattr(args, name)!r} ({UNREAD[name]})" for name in unread]
+        raise PlanError(f"TrainingArguments that would not be read, as the plan sees to it: {'; '.join(told)}")
     wanted = {name: value for key, told in settings.items() for name, value in FIELDS[key](told).items()}
     wanted = {name: value for name, value in wanted.items() if name in known}
     for name, value in wanted.items():
@@ -101,17 +94,21 @@ def _changes(args: Any, settings: dict[str, Any]) -> dict[str, Any]:
 class Events:
     """Trainer's events, passed on to a plan; `tuned` is the plan's own object."""
 
-    def __init__(self, inside: Inside) -> None:
-        self.inside = inside
+    def __init__(self, inside: Inside, *, writes: bool) -> None:
+        self.inside, self.writes = inside, writes
         self.tuned = inside.tuned
 
     def save(self, folder: Path) -> int:
-        """Write what trained; `strategies.load` reads it."""
-        return self.tuned.save(folder)
+        """Write what trained, from the main process; `strategies.load` reads it. Gives the bytes written here."""
+        return self.tuned.save(folder) if self.writes else 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Start, or go on from a checkpoint."""
+        """Start, or go on from a checkpoint; the number of updates is known now."""
         del args, control
+        told = self.tuned.state.total_steps
+        if told not in {None, state.max_steps}:
+            raise PlanError(f"total_steps={told}, but Trainer does {state.max_steps} updates: leave total_steps out")
+        self.tuned.state.total_steps = state.max_steps
         self.inside.resume(state.global_step)
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
@@ -140,81 +137,8 @@ class Events:
         self.inside.average()
 
 
-def _callback(inside: Inside) -> Any:
+def _callback(inside: Inside, *, writes: bool) -> Any:
     """Make a callback; transformers has its class only once imported."""
     from transformers import TrainerCallback
 
-    return type("PlanCallback", (Events, TrainerCallback), {})(inside)
-
-
-@dataclass(frozen=True)
-class Ready:
-    """What an Accelerate loop takes; `max_norm` is for `accelerator.clip_grad_norm_`, `None` for no limit."""
-
-    model: Any
-    optimizer: Any
-    scheduler: Any
-    tuned: Tuned
-    max_norm: float | None
-    accelerator: Any
-    micro_batches: int
-
-    def evaluating(self) -> AbstractContextManager[None]:
-        """Surround evaluation: eval mode, no gradients, averaged weights where the plan has them."""
-        return self.tuned.evaluating()
-
-    def save(self, folder: Path) -> int:
-        """Write what trained, from the main process; `strategies.load` reads it. Gives the bytes written here."""
-        return self.tuned.save(folder) if self.accelerator.is_main_process else 0
-
-    def loader(
-        self, dataset: Any, *, batch_size: int, collate: Callable[..., Any], generator: torch.Generator,
-        drop_last: bool = True,
-    ) -> DataLoader[Any]:  # fmt: skip
-        """Give the plan's loader, prepared; `batch_size` is that of an update in one process, as in `Tuned.loader`."""
-        if batch_size % self.micro_batches:
-            raise PlanError(f"batch_size={batch_size} cannot be divided into {self.micro_batches} equal parts")
-        loader = self.tuned.loader(
-            dataset, batch_size=batch_size // self.micro_batches, collate=collate, generator=generator,
-            drop_last=drop_last,
-        )  # fmt: skip
-        if isinstance(loader.collate_fn, Feeder):
-            loader.collate_fn = _Whole(loader.collate_fn)
-        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
-        return prepared
-
-
-@dataclass(frozen=True)
-class _Whole:
-    """Collate a whole batch, where the plan's own loop would divide it."""
-
-    feeder: Feeder
-
-    def __call__(self, items: Sequence[Any]) -> Any:
-        return self.feeder(items).made[0]
-
-
-def for_accelerate(
-    plan: Plan, accelerator: Any, model: nn.Module, *, head: str | None = None, seed: int = 0,
-    total_steps: int | None = None, lr: float | None = None, head_lr: float | None = None,
-) -> Ready:  # fmt: skip
-    """Apply a plan and prepare model, optimizer and schedule; see `Plan.for_accelerate`."""
-    if accelerator.distributed_type.value not in {"NO", "MULTI_CPU", "MULTI_GPU"}:
-        raise PlanError(f"the plan's optimizer is for whole weights, not for {accelerator.distributed_type.value}")
-    settings, ours = carried_over(plan, accelerator.device, {*AGREEING, *FREE}, NOWHERE)
-    for key in settings.keys() & AGREEING.keys():
-        look, told = AGREEING[key]
-        if look(accelerator) != settings[key]:
-            raise PlanError(f"the plan needs Accelerator({told.format(settings[key])})")
-    tuned = plan.apply(
-        model, device=accelerator.device, head=head, seed=seed, total_steps=total_steps, lr=lr, head_lr=head_lr
-    )
-    inside = Inside(tuned, ours)
-    tuned.optimizer.register_step_pre_hook(lambda *_: inside.check())
-    tuned.optimizer.register_step_post_hook(lambda *_: inside.updated())
-    accelerator.register_for_checkpointing(inside)
-    model, optimizer, scheduler = accelerator.prepare(tuned.model, tuned.optimizer, inside.schedule())
-    return Ready(
-        model, optimizer, scheduler, tuned, settings.get("max_norm", MAX_NORM), accelerator,
-        settings.get("micro_batches", 1),
-    )  # fmt: skip
+    return type("PlanCallback", (Events, TrainerCallback), {})(inside, writes=writes)

@@ -1,6 +1,7 @@
 """What `Plan.apply` gives back: a model made ready, and one call per optimizer update.
 
-`step` is the whole training loop's body; it never reads a value back from the device after the first update.
+`step` is the whole training loop's body. After the first update it reads no value back from the device, unless a member
+does (their cards say so) or fp16's loss scaler has to know whether to step.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from strategies.describing import count_parameters, memory_by_kind, table
 from strategies.errors import PlanError
-from strategies.feeding import Feeder, as_feed
+from strategies.feeding import as_feed
+from strategies.loading import training_loader
 from strategies.losses import Losses
 from strategies.merging import Merged, merge_adapters
 from strategies.optimization import limit_norm, rate_share, weights_members
@@ -48,6 +50,7 @@ class Tuned:
         self.own = own  # names of what a fresh base lacks: all that may train, new parts, what the plan added
         self.trained = frozenset(name for name, p in state.model.named_parameters() if p.requires_grad)
         self.setup_seconds = setup_seconds
+        self.shows_averages = 0  # how often `averaged` is entered
         self._given = given  # rates in place of the plan's
         self._peaks = [float(group["lr"]) for group in state.optimizer.param_groups]
         self._merged = False
@@ -85,8 +88,7 @@ class Tuned:
         feed = as_feed(batch)
         for member in members:
             feed = member.choose(feed, partial(self._losses.each, loss_fn), state)
-        share = rate_share(members, state.step, state.total_steps)
-        set_rates(state.optimizer, [peak * share for peak in self._peaks])
+        self.set_rates()
         run: Callable[[int], Tensor] = partial(self._losses.passed, loss_fn, feed)
         for member in members:
             run = partial(_passing, member, run, state)
@@ -102,6 +104,16 @@ class Tuned:
         state.step += 1
         return loss
 
+    def set_rates(self) -> None:
+        """Set each group's learning rate for the update that comes next."""
+        share = rate_share(self.plan.members, self.state.step, self.state.total_steps)
+        set_rates(self.state.optimizer, [peak * share for peak in self._peaks])
+
+    @property
+    def merged(self) -> bool:
+        """Whether the adapters are part of the weights by now."""
+        return self._merged
+
     def loader(
         self,
         dataset: Any,
@@ -112,21 +124,22 @@ class Tuned:
         drop_last: bool = True,
     ) -> DataLoader[Any]:
         """Give a shuffled loader over `dataset`; its order comes from `generator` alone."""
-        from torch.utils.data import DataLoader
+        return training_loader(
+            self.plan.members, dataset, batch_size=batch_size, collate=collate, generator=generator,
+            drop_last=drop_last, pin_memory=self.device.type == "cuda",
+        )  # fmt: skip
 
-        options: dict[str, Any] = {
-            "dataset": dataset, "batch_size": batch_size, "collate_fn": collate, "generator": generator,
-            "drop_last": drop_last, "shuffle": True, "num_workers": 0,
-            "pin_memory": self.device.type == "cuda",
-        }  # fmt: skip
-        for member in self.plan.members:
-            reason = member.unusable(dataset[0])
-            if reason:
-                raise PlanError(f"{member.name}: {reason}")
-            options = member.loader(options)
-        if any(member.needs_items for member in self.plan.members):
-            options["collate_fn"] = Feeder(options["collate_fn"])
-        return DataLoader(**options)
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Have the weights in place that are evaluated and saved, where they are others than those that train."""
+        with ExitStack() as stack:
+            for member in self.plan.members:
+                stack.enter_context(member.evaluating(self.state))
+            self.shows_averages += 1
+            try:
+                yield
+            finally:
+                self.shows_averages -= 1
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -135,10 +148,7 @@ class Tuned:
 
         model = self.state.model
         was_training, outer = model.training, model.forward
-        with ExitStack() as stack:
-            for member in self.plan.members:
-                stack.enter_context(member.evaluating(self.state))
-            stack.enter_context(torch.no_grad())
+        with self.averaged(), torch.no_grad():
             model.eval()
             model.forward = self._eval_forward
             try:
@@ -150,9 +160,7 @@ class Tuned:
     def save(self, folder: Path) -> int:
         """Write what trained, the new parts and the plan; give the bytes written. `strategies.load` reads it."""
         self._refuse_merged()
-        with ExitStack() as stack:
-            for member in self.plan.members:
-                stack.enter_context(member.evaluating(self.state))
+        with self.averaged():
             layout, plan = self.context.layout, self.plan
             facts = {"plan": str(plan), "members": plan.canonical(), "head": layout.scopes["head"][0]}
             steps = self.state.total_steps

@@ -63,7 +63,8 @@ class AutoBatch(Strategy):
         """Name what others have."""
         del facts
         return (
-            "leave it out: TrainingArguments(auto_find_batch_size=True), or accelerate.utils.find_executable_batch_size"
+            "take accumulate(n=…) with the number that it finds in our own loop: "
+            "TrainingArguments(auto_find_batch_size=True) would shrink the update's batch and start again"
         )
 
     def passes(self, run: Callable[[int], Tensor], size: int, state: State) -> Tensor:
@@ -123,6 +124,7 @@ class Before:
         if self._on_gpu is not None:
             torch.cuda.set_rng_state(self._on_gpu, self._device)
             torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self._device)  # what did not fit is not what the recipe needs
 
 
 def _statistics(model: nn.Module) -> list[Tensor]:

@@ -45,7 +45,7 @@ class Bucketing(Strategy):
     def elsewhere(self, facts: Mapping[str, str | int]) -> str:
         """Name what others have."""
         del facts
-        return "leave it out and take TrainingArguments(train_sampling_strategy='group_by_length')"
+        return "leave it out: TrainingArguments(train_sampling_strategy='group_by_length'), and pad to the longest item"
 
     def unusable(self, item: Any) -> str | None:
         """Need lengths."""
@@ -65,7 +65,7 @@ class Bucketing(Strategy):
             has = isinstance(batch, Mapping) and self.mask in batch
             self.require(has, f"the batch has no entry {self.mask!r} to say what is padding")
             mask = batch[self.mask]
-            longest = max(1, int(mask.any(0).nonzero().max()) + 1)
+            longest = max([1, *(place + 1 for place in mask.any(0).nonzero().flatten().tolist())])
             width = min(mask.shape[1], -(-longest // self.multiple) * self.multiple)
             cut_too = [name for name in self.fields if name in batch]
             return {**batch, **{name: batch[name][:, :width] for name in cut_too}}

@@ -122,7 +122,9 @@ class CacheFeatures(Strategy):
         @wraps(memo.plain)
         def forward(*arguments: Any, **options: Any) -> Any:
             keys = shared.keys(self.scope)
-            return memo.outputs(keys, arguments, options) if keys else memo.plain(*arguments, **options)
+            if shared.state is None or not keys:
+                return memo.plain(*arguments, **options)
+            return memo.outputs(keys, shared.state.step, arguments, options)
 
         return forward
 

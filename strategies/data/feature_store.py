@@ -65,9 +65,17 @@ def fingerprints(tensors: Sequence[Tensor], rows: int, chosen: Sequence[int]) ->
     return torch.stack(sums, 1)
 
 
-def differing(now: Tensor, then: Tensor) -> list[int]:
+def slack(tensors: Sequence[Tensor]) -> Tensor:
+    """Give how far, relative to their scale, fingerprints may be apart: what a layer before them rounds differently."""
+    import torch
+
+    closest = [2 * torch.finfo(t.dtype).eps if t.is_floating_point() else CLOSE for t in tensors]
+    return torch.tensor(closest, dtype=torch.float64, device=tensors[0].device)
+
+
+def differing(now: Tensor, then: Tensor, slack: Tensor) -> list[int]:
     """Give the places at which fingerprints differ; waits for the device."""
-    differs = (now - then)[..., 0].abs() > CLOSE * now[..., 1]
+    differs = (now - then)[..., 0].abs() > slack * now[..., 1]
     places: list[int] = differs.any(-1).nonzero().flatten().tolist()
     return places
 
@@ -157,7 +165,7 @@ class Kept:
     def __init__(self, make: Callable[[], InMemory | OnDisk], dtype: torch.dtype | None) -> None:
         self._make, self._dtype = make, dtype
         self.places: dict[Hashable, int] = {}
-        self.unchecked: dict[Hashable, Tensor] = {}  # fingerprints of inputs that were seen once
+        self.unchecked: dict[Hashable, tuple[int, Tensor]] = {}  # of inputs that were seen once: update, fingerprint
         self._first: list[Any] = []  # the leaves of the first output, without rows where they have some
         self._stores: dict[int, InMemory | OnDisk] = {}  # by number of the leaf
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from strategies.data.feature_store import Kept, differing, fingerprints, flatten, has_rows, same_outputs
+from strategies.data.feature_store import Kept, differing, fingerprints, flatten, has_rows, same_outputs, slack
 from strategies.errors import PlanError
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ class Memo:
     forms: dict[Hashable, Kept] = field(default_factory=dict)
     repeats: bool = False  # whether it was seen to give the same twice
 
-    def outputs(self, keys: Sequence[Hashable], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Give the module's output, computing only what is not known."""
+    def outputs(self, keys: Sequence[Hashable], step: int, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Give the module's output in update `step`, computing only what is not known."""
         leaves, rebuild = flatten((arguments, options))
         rows, keys = self._rows(leaves, keys)
         kept = self.forms.setdefault(_form(leaves, rows), self.make())
@@ -36,7 +36,9 @@ class Memo:
         if any(tensor.requires_grad for tensor in tensors):
             raise PlanError(f"cache_features: something before {self.name!r} trains, so its outputs change with it")
         first = {key: row for row, key in reversed(list(enumerate(keys)))}
-        self._check(kept, {key: row for key, row in first.items() if key in kept.unchecked}, tensors, rows)
+        # In one update the same items may pass twice (chosen among, tried again): that tells nothing of the next time.
+        again = {key: row for key, row in first.items() if key in kept.unchecked and kept.unchecked[key][0] < step}
+        self._check(kept, again, tensors, rows)
         fresh = {key: row for key, row in first.items() if key not in kept.places}
         if fresh:
             chosen = sorted(fresh.values())
@@ -44,7 +46,8 @@ class Memo:
             part = leaves if len(chosen) == rows else [
                 leaf[chosen] if has_rows(leaf, rows) else leaf for leaf in leaves
             ]  # fmt: skip
-            kept.unchecked.update(zip(new, fingerprints(tensors, rows, chosen), strict=True))
+            seen = fingerprints(tensors, rows, chosen)
+            kept.unchecked.update({key: (step, own) for key, own in zip(new, seen, strict=True)})
             self._require(kept.add(new, self._computed(*rebuild(part))))
         return kept.take(keys)
 
@@ -66,8 +69,8 @@ class Memo:
         import torch
 
         if again:
-            then = torch.stack([kept.unchecked[key] for key in again])
-            changed = differing(fingerprints(tensors, rows, list(again.values())), then)
+            then = torch.stack([kept.unchecked[key][1] for key in again])
+            changed = differing(fingerprints(tensors, rows, list(again.values())), then, slack(tensors))
             if changed:
                 key = list(again)[changed[0]]
                 raise PlanError(

@@ -48,6 +48,7 @@ class SelectiveBackprop(Strategy):
     stage: ClassVar[int] = 70
     slots: ClassVar[frozenset[str]] = frozenset({"choice of examples"})
     needs_items: ClassVar[bool] = True
+    needs_losses: ClassVar[bool] = True
     trial: ClassVar[Mapping[str, Any]] = {"start": 0.0}
 
     keep: Kept = 0.5

@@ -39,6 +39,7 @@ class Averages:
     weights: list[Tensor]
     shadows: list[Tensor]
     updates: int = 0
+    shown: bool = False
 
     def follow(self, decay: float) -> None:
         """Move each shadow towards its weight."""
@@ -57,13 +58,18 @@ class Averages:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Put the shadows in place of what is there, and the very same values back."""
+        """Put the shadows in place of what is there, and the very same values back; within itself it does nothing."""
+        if self.shown:
+            yield
+            return
         kept = [weight.detach().clone() for weight in self.weights]
         try:
+            self.shown = True
             _copy(self.weights, self.shadows)
             yield
         finally:
             _copy(self.weights, kept)
+            self.shown = False
 
 
 def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:

@@ -100,7 +100,7 @@ class OptimizerInBackward(Strategy):
     def elsewhere(self, facts: Mapping[str, str | int]) -> str:
         """Name what others have."""
         del facts
-        return "leave it out: that loop steps (without a plan: TrainingArguments(optim='galore_adamw_layerwise'))"
+        return "leave it out: that loop takes the step (without a plan: TrainingArguments(optim='adalomo'))"
 
     def engine(self, make: Callable[..., Engine]) -> Callable[..., Engine]:
         """Take the engine that updates in the backward pass."""
@@ -110,7 +110,7 @@ class OptimizerInBackward(Strategy):
             if precision == "fp16":
                 raise PlanError(
                     "optimizer_in_backward: fp16's loss scaler must see all gradients before a step; take "
-                    "amp(dtype='bf16')"
+                    "amp(dtype='bf16') where the device has it, or leave one of the two out"
                 )
             return InBackward(device, precision)
 

@@ -2,7 +2,7 @@
 
 What: a linear warm-up over the share `warmup` of the steps, then one of four shapes: "cosine" and "linear" fall to
 `floor` × the peak at the end, "constant" stays, "wsd" (warm-up, stable, decay) stays and falls linearly in the last
-`decay` of the steps. Every plan without this word has a 6 % warm-up and a cosine to zero.
+share `decay` of the steps after the warm-up. Every plan without this word has a 6 % warm-up and a cosine to zero.
 Why it helps: large steps find the region, small ones at the end settle in it; most of the gain of a schedule comes
 in its last part. "wsd" and "constant" let one stop or extend a run without having planned its length.
 What it costs: nothing. When not to use it: to compare recipes: then all should have the same schedule.

@@ -230,5 +230,13 @@ def test_conflicts_still_fail_upstream(one, other, foreign, monkeypatch):
     tuned = compose(f"{other}+{one}").apply(model, total_steps=3)
     with tuned.evaluating():
         assert torch.allclose(foreign.outputs(tuned.model, data), untouched, atol=0.3)
+    update = tuned.engine.update
+
+    def watched():
+        gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        update()
+        assert all(map(torch.equal, gradients, [p.grad for p in model.parameters() if p.grad is not None]))
+
+    tuned.engine.update = watched
     for _ in range(3):
         tuned.step(foreign.loss, data)

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from strategies import Plan, PlanError, SelfCheckError, Strategy, compose, load
-from strategies.inside import with_larger_loss
+from strategies.inside import Inside, with_larger_loss
 from strategies.update.ema import Ema
 from strategies.update.schedule_free import ScheduleFree
 from strategies.weights.lora import Lora
@@ -98,7 +98,10 @@ def plan_of(text):
 def hugging(foreign, tmp_path):
     """Train a tiny BERT by Trainer; give the trainer and its batches."""
 
-    def run(text, *, model=None, folder="out", resume=None, head=None, total_steps=None, train=True, **options):
+    def run(
+        text, *, model=None, folder="out", resume=None, head=None, total_steps=None, train=True, lr=None, head_lr=None,
+        **options,
+    ):  # fmt: skip
         given = {"save_strategy": "no", "max_steps": STEPS} | options
         args = TrainingArguments(
             output_dir=str(tmp_path / folder), per_device_train_batch_size=SIZE, use_cpu=True, disable_tqdm=True,
@@ -106,8 +109,9 @@ def hugging(foreign, tmp_path):
         )  # fmt: skip
         collate = Collate()
         ready = plan_of(text).for_trainer(
-            model or foreign.build("text"), args, collate=collate, head=head, total_steps=total_steps
-        )
+            model or foreign.build("text"), args, collate=collate, head=head, total_steps=total_steps, lr=lr,
+            head_lr=head_lr,
+        )  # fmt: skip
         trainer = Recording(**ready, train_dataset=items(), eval_dataset=items(16, 7))
         trainer.losses, trainer.rates = [], []
         if train:
@@ -209,7 +213,10 @@ def test_trainers_arguments_follow_the_plan(hugging):
         ("accumulate(n=3)", {}, "3 equal parts"),
         ("checkpointing", {"activation_checkpointing": True}, "activation_checkpointing=True"),
         ("clip(value=1.0)", {}, "max_grad_norm"),
-        ("lora", {"max_steps": -1}, r"total_steps=…"),
+        ("lora", {"learning_rate": 1e-2}, r"learning_rate=0.01 \(give lr=…"),
+        ("lora", {"lr_scheduler_type": "cosine", "optim": "adafactor"}, r"schedule\(…\).*; optim="),
+        ("lora", {"auto_find_batch_size": True}, r"accumulate\(n=…\)"),
+        ("auto_batch", {}, r"accumulate\(n=…\)"),
         ("adalora+schedule", {"max_steps": -1}, "length of the run"),
     ],
 )
@@ -219,9 +226,40 @@ def test_what_contradicts_or_is_missing_is_refused(hugging, text, options, messa
 
 
 def test_the_number_of_updates_may_be_told_or_not_needed(hugging):
-    trainer, _ = hugging("lora", max_steps=-1, num_train_epochs=1, total_steps=STEPS)
-    assert trainer.plan.tuned.state.total_steps == trainer.plan.tuned.state.step == STEPS
-    assert hugging("schedule(shape='constant')+lora", max_steps=-1, train=False)[0].plan.tuned.state.total_steps is None
+    for total_steps in (STEPS, None):
+        trainer, _ = hugging("lora", max_steps=-1, num_train_epochs=1, total_steps=total_steps)
+        assert trainer.plan.tuned.state.total_steps == trainer.plan.tuned.state.step == STEPS
+        assert trainer.rates == hugging("lora")[0].rates, "of a schedule over all updates"
+    with pytest.raises(PlanError, match="does 6 updates"):
+        hugging("lora", max_steps=-1, num_train_epochs=1, total_steps=STEPS + 1)
+
+
+def test_rates_may_be_given(hugging):
+    groups = hugging("lora", train=False, lr=3e-3, head_lr=4e-3)[0].plan.tuned.optimizer.param_groups
+    assert {group["initial_lr"] for group in groups} == {3e-3, 4e-3}
+
+
+def test_fp16_of_trainer_alone_may_skip_the_first_updates(foreign, hugging):
+    """The loss scaler begins with gradients that overflow: no error, also where the plan says nothing of fp16."""
+    trainer, _ = hugging("lora", train=False)
+    assert not trainer.plan.inside._scaled
+    trainer.plan.inside._scaled = True
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.full_like(parameter, float("inf"))
+    trainer.plan.inside.check()
+    assert hugging("lora", train=False, fp16=True)[0].plan.inside._scaled
+
+
+def test_a_model_takes_one_plan_here_too_until_merged(foreign, hugging):
+    trainer, _ = hugging("full", train=False)
+    with pytest.raises(PlanError, match="build it again"):
+        hugging("lora", model=trainer.model, train=False)
+    first, _ = hugging("lora(lr=1e-2)+ema")
+    first.plan.tuned.merge()
+    second, _ = hugging("lora(lr=1e-2)", model=first.model, folder="second", save_strategy="steps", save_steps=3)
+    assert second.model.state_dict().keys() == second.plan.tuned.full_state().keys()
+    assert sum(".lora_" in name for name in second.model.state_dict()) == 8
 
 
 @pytest.mark.parametrize("hook", ["choose", "passes", "prepare_batch", "engine", "clipping", "loader"])
@@ -293,7 +331,21 @@ def test_our_own_folder_holds_the_averages_that_are_in_place(foreign, hugging, t
     averaged.plan.save(tmp_path / "ema-own")
     assert_same(load_file(tmp_path / "ema-own" / "tuned.safetensors"), before, 0)
     averaged.plan.inside.train()
-    assert not torch.equal(averaged.plan.tuned.full_state()["classifier.weight"], before["classifier.weight"])
+    raw = averaged.plan.tuned.full_state()["classifier.weight"].clone()
+    assert not torch.equal(raw, before["classifier.weight"])
+    assert torch.equal(averaged.model.state_dict()["classifier.weight"], before["classifier.weight"]), "whoever saves"
+
+
+def test_the_best_averages_stay_when_they_are_loaded_in_the_end(hugging, tmp_path):
+    """`load_best_model_at_end` puts earlier averages into the model: those are evaluated and saved from then on."""
+    trainer, _ = hugging(
+        Plan.of([Lora(lr=1e-2), Ema(decay=0.5)]), eval_strategy="steps", eval_steps=2, save_strategy="steps",
+        save_steps=2, load_best_model_at_end=True, metric_for_best_model="eval_loss", greater_is_better=False,
+    )  # fmt: skip
+    best = load_file(f"{trainer.state.best_model_checkpoint}/model.safetensors")["classifier.weight"]
+    assert trainer.state.best_global_step < STEPS
+    trainer.plan.save(tmp_path / "own")
+    assert torch.equal(load_file(tmp_path / "own" / "tuned.safetensors")["classifier.weight"], best)
 
 
 @pytest.mark.parametrize("text", ["lora(lr=1e-2)", "nf4+lora(lr=1e-2)", "freeze(last_n=1)", "amp(dtype='bf16')+dora"])
@@ -392,13 +444,16 @@ def test_accelerate_goes_on_from_adapters_and_head_alone(foreign, accelerated, t
     assert_same(load(tmp_path / "own", foreign.build("text")).full_state(), whole.tuned.full_state(), 0)
 
 
-def test_accelerate_evaluates_averages_and_clips_as_told(accelerated):
+def test_accelerate_evaluates_averages_and_clips_as_told(accelerated, tmp_path):
     ready, _, _ = accelerated(Plan.of([Lora(lr=1e-2), Ema(decay=0.9)]))
     raw = ready.tuned.full_state()["classifier.weight"].clone()
     with ready.evaluating():
         assert not ready.model.training
         assert not torch.equal(ready.tuned.full_state()["classifier.weight"], raw)
     assert torch.equal(ready.tuned.full_state()["classifier.weight"], raw)
+    ready.accelerator.save_model(ready.model, str(tmp_path))
+    saved = load_file(tmp_path / "model.safetensors")["classifier.weight"]
+    assert not torch.equal(saved, raw)
     assert (ready.max_norm, accelerated("clip(norm=None)+lora")[0].max_norm) == (1.0, None)
 
 
@@ -407,6 +462,24 @@ def test_loaders_of_the_plan_are_prepared(accelerated):
     assert {len(batch["labels"]) for batch in collate.made} == {SIZE // 2}
     with pytest.raises(PlanError, match="2 equal parts"):
         ready.loader(items(), batch_size=7, collate=collate, generator=torch.Generator())
+    with pytest.raises(PlanError, match="drop_last=True"):
+        ready.loader(items(), batch_size=8, collate=collate, generator=torch.Generator(), drop_last=False)
+    uneven = ready.loader(items(54), batch_size=16, collate=Collate(), generator=torch.Generator().manual_seed(0))
+    assert [len(batch["labels"]) for batch in uneven] == [8] * 6, "three updates of two parts, as in our own loop"
+
+
+def test_an_order_is_not_lost_without_a_word(accelerated, foreign):
+    accelerated("lora", steps=0)
+    ready = compose("bucketing+lora").for_accelerate(Accelerator(cpu=True), foreign.build("text"), total_steps=STEPS)
+    with pytest.raises(PlanError, match="bucketing: the order of items is part of the plan"):
+        ready.model(**Collate()(items(4)))
+
+
+def test_what_rests_in_several_processes_is_refused(foreign):
+    tuned = compose("lisa(n=1, period=1)").apply(foreign.build("text"), total_steps=STEPS)
+    inside = Inside(tuned, [], precision="fp32", processes=2)
+    with pytest.raises(PlanError, match="DistributedDataParallel"):
+        inside.begin()
 
 
 def test_a_members_own_order_goes_through_accelerate(foreign, accelerated):

@@ -1,11 +1,14 @@
 """What an update is fed with: divided, grouped and sorted, it has the gradients of the whole."""
 
+from typing import NamedTuple
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as draw
 
 from strategies import PlanError, compose
-from strategies.feeding import Feed, Feeder, as_feed, volume
+from strategies.data.bucketing import Bucketing
+from strategies.feeding import Feed, Feeder, as_feed, map_tensors, volume
 from strategies.ordering import Order
 from strategies.tiny import tiny_collate, tiny_items, tiny_loss, tiny_model
 
@@ -247,3 +250,48 @@ def test_bucketing_cuts_padding_and_changes_no_loss():
     assert min(widths) < max(widths)
     with pytest.raises(PlanError, match="attention_mask"):
         next(iter(tuned.loader(items, batch_size=4, collate=list, generator=torch.Generator())))
+
+
+def test_named_tuples_are_batches_too():
+    import torch
+
+    class Pair(NamedTuple):
+        x: object
+        name: str
+
+    moved = map_tensors([Pair(torch.ones(4), "n"), (torch.ones(2),)], lambda tensor: tensor + 1)
+    assert isinstance(moved[0], Pair)
+    assert (moved[0].x.tolist(), moved[0].name, moved[1][0].tolist()) == ([2.0] * 4, "n", [2.0] * 2)
+
+
+def test_a_look_at_an_item_draws_nothing():
+    """A data set may augment at random: training draws the same numbers with and without members that look."""
+    import torch
+
+    class Augmented(list):
+        def __getitem__(self, place):
+            torch.rand(3)
+            return super().__getitem__(place)
+
+    tuned = compose("accumulate(n=2)+clip").apply(quiet_model(), total_steps=3)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    order = torch.Generator().manual_seed(3)
+    tuned.loader(Augmented(tiny_items()), batch_size=12, collate=tiny_collate, generator=order)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_set_smaller_than_a_batch_is_said():
+    import torch
+
+    tuned = compose("full").apply(quiet_model(), total_steps=3)
+    with pytest.raises(PlanError, match="36 items make no batch of 64"):
+        tuned.loader(tiny_items(), batch_size=64, collate=tiny_collate, generator=torch.Generator())
+
+
+def test_bucketing_takes_batches_without_a_word():
+    import torch
+
+    batch = {"attention_mask": torch.zeros(2, 5), "input_ids": torch.ones(2, 5)}
+    cut = Bucketing(multiple=1)._cutting(lambda items: batch)
+    assert cut([])["input_ids"].shape == (2, 1)
