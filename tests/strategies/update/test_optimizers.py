@@ -2,7 +2,6 @@
 
 import pytest
 
-from strategies import Plan
 from strategies.update.adafactor import Adafactor
 from strategies.update.adamw8bit import AdamW8bit
 from strategies.update.apollo import Apollo, random_directions, scaled_gradient
@@ -15,42 +14,13 @@ from strategies.update.schedule_free import ScheduleFree
 DECAY = 0.1
 
 
-@pytest.fixture(scope="module")
-def digits():
-    """Give a batch of handwritten digits and a network for them, the same each time."""
-    import torch
-    from sklearn.datasets import load_digits
-
-    pixels, labels = load_digits(return_X_y=True)
-    batch = torch.tensor(pixels[:512]).float() / 16, torch.tensor(labels[:512])
-
-    def build():
-        torch.manual_seed(0)
-        layers = [torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 128), torch.nn.ReLU()]
-        return torch.nn.Sequential(*layers, torch.nn.Linear(128, 10))
-
-    return build, batch
-
-
-def loss(model, batch):
-    import torch
-
-    return torch.nn.functional.cross_entropy(model(batch[0]), batch[1])
-
-
-def trained(digits, members, steps=20, **options):
-    build, batch = digits
-    tuned = Plan.of(members).apply(build(), total_steps=steps, **{"lr": 2e-3, "head_lr": 2e-3, **options})
-    losses = [float(tuned.step(loss, batch)) for _ in range(steps)]
-    return tuned, losses
-
-
 def distance(digits, one, other):
     """Give how far two trained models are apart, as a share of the way the second one went."""
     import torch
 
     start, ours, theirs = (
-        torch.cat([p.detach().flatten() for p in model.parameters()]) for model in (digits[0](), one.model, other.model)
+        torch.cat([p.detach().flatten() for p in model.parameters()])
+        for model in (digits.build(), one.model, other.model)
     )
     return float((ours - theirs).norm() / (theirs - start).norm())
 
@@ -88,8 +58,8 @@ def adam_directions(given):
 @pytest.mark.parametrize(("eight", "plain", "bound"), [(AdamW8bit, None, 0.2), (Lion8bit, Lion, 0.5)])
 def test_8_bits_stay_near_32(eight, plain, bound, digits):
     """Measured: 13 % for adamw8bit, 38 % for lion8bit, where a lost sign costs a whole step; losses within 0.2 %."""
-    ours, losses = trained(digits, [eight()])
-    theirs, plain_losses = trained(digits, [plain()] if plain else [])
+    ours, losses = digits.trained([eight()])
+    theirs, plain_losses = digits.trained([plain()] if plain else [])
     apart = distance(digits, ours, theirs)
     assert bound / 4 < apart < bound
     assert losses[-1] == pytest.approx(plain_losses[-1], rel=0.005)
@@ -100,8 +70,8 @@ def test_8_bits_stay_near_32(eight, plain, bound, digits):
 
 @pytest.mark.parametrize(("eight", "plain"), [(AdamW8bit, None), (Lion8bit, Lion)])
 def test_small_tensors_are_those_of_32_bits(eight, plain, digits):
-    ours, _ = trained(digits, [eight(min_8bit_size=10**6)])
-    theirs, _ = trained(digits, [plain()] if plain else [])
+    ours, _ = digits.trained([eight(min_8bit_size=10**6)])
+    theirs, _ = digits.trained([plain()] if plain else [])
     assert distance(digits, ours, theirs) < 1e-4
 
 
@@ -116,7 +86,7 @@ def test_lion_is_the_papers_formula():
 
 def test_lion_keeps_rate_times_decay(digits):
     for strategy in (Lion(lr_scale=0.1), Lion8bit(lr_scale=0.1)):
-        tuned, _ = trained(digits, [strategy], steps=1)
+        tuned, _ = digits.trained([strategy], steps=1)
         assert sorted({group["weight_decay"] for group in tuned.optimizer.param_groups}) == pytest.approx([0.0, 0.1])
 
 
@@ -182,7 +152,7 @@ def test_apollo_draws_by_seed_and_leaves_torchs_stream(digits):
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
     assert float((one.T @ one / 125 - torch.eye(4)).abs().max()) < 0.2  # variance 1/r
-    losses = [trained(digits, [Apollo()], steps=3, seed=seed)[1] for seed in (1, 1, 2)]
+    losses = [digits.trained([Apollo()], steps=3, seed=seed)[1] for seed in (1, 1, 2)]
     assert losses[0] == losses[1] != losses[2]
 
 
@@ -198,10 +168,10 @@ def test_apollo_starts_late_where_the_first_gradients_are_zero():
 
 def test_optimizer_memory(digits):
     """Bytes of state, as a share of AdamW's, on a network of 64 × 128, 128 × 128 and 128 × 10."""
-    plain = trained(digits, [], steps=1)[0].memory()["optimizer_bytes"]
+    plain = digits.trained([], steps=1)[0].memory()["optimizer_bytes"]
 
     def share(strategy):
-        return trained(digits, [strategy], steps=1)[0].memory()["optimizer_bytes"] / plain
+        return digits.trained([strategy], steps=1)[0].memory()["optimizer_bytes"] / plain
 
     assert share(ScheduleFree()) == pytest.approx(1, abs=0.01)
     assert share(Lion()) == pytest.approx(0.5, abs=0.01)

@@ -7,43 +7,13 @@ from strategies.update.muon import Muon
 from strategies.update.schedule_free import ScheduleFree
 
 
-@pytest.fixture(scope="module")
-def digits():
-    """Give a batch of handwritten digits and a network for them, the same each time."""
-    import torch
-    from sklearn.datasets import load_digits
-
-    pixels, labels = load_digits(return_X_y=True)
-    batch = torch.tensor(pixels[:512]).float() / 16, torch.tensor(labels[:512])
-
-    def build():
-        torch.manual_seed(0)
-        layers = [torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 128), torch.nn.ReLU()]
-        return torch.nn.Sequential(*layers, torch.nn.Linear(128, 10))
-
-    return build, batch
-
-
-def loss(model, batch):
-    import torch
-
-    return torch.nn.functional.cross_entropy(model(batch[0]), batch[1])
-
-
-def trained(digits, members, steps=20, **options):
-    build, batch = digits
-    tuned = Plan.of(members).apply(build(), total_steps=steps, **{"lr": 2e-3, "head_lr": 2e-3, **options})
-    losses = [float(tuned.step(loss, batch)) for _ in range(steps)]
-    return tuned, losses
-
-
 def test_schedule_free_is_the_package_used_by_hand(digits):
     import schedulefree
     import torch
 
     steps = 50
-    tuned, losses = trained(digits, [ScheduleFree()], steps=steps)
-    model, batch = digits[0](), digits[1]
+    tuned, losses = digits.trained([ScheduleFree()], steps=steps)
+    model, batch = digits.build(), digits.batch
     groups = [
         {"params": [p for p in model.parameters() if (p.ndim > 1) is wide], "weight_decay": decay}
         for wide, decay in ((True, 0.01), (False, 0.0))
@@ -51,7 +21,7 @@ def test_schedule_free_is_the_package_used_by_hand(digits):
     optimizer = schedulefree.AdamWScheduleFree(groups, lr=2e-3, warmup_steps=3)  # 6 % of 50
     optimizer.train()
     for told in losses:
-        value = loss(model, batch)
+        value = digits.loss(model, batch)
         assert value.item() == pytest.approx(told, abs=1e-5)
         value.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -67,8 +37,8 @@ def test_schedule_free_evaluates_and_saves_the_average_and_trains_on(digits, tmp
     import torch
     from safetensors.torch import load_file
 
-    tuned, _ = trained(digits, [ScheduleFree()])
-    undisturbed, _ = trained(digits, [ScheduleFree()])
+    tuned, _ = digits.trained([ScheduleFree()])
+    undisturbed, _ = digits.trained([ScheduleFree()])
     before = {name: p.detach().clone() for name, p in tuned.model.named_parameters()}
     with tuned.evaluating():
         average = {name: p.detach().clone() for name, p in tuned.model.named_parameters()}
@@ -80,7 +50,7 @@ def test_schedule_free_evaluates_and_saves_the_average_and_trains_on(digits, tmp
         assert not torch.equal(parameter, average[name])
     saved = load_file(tmp_path / "tuned.safetensors")
     assert all(torch.equal(saved[name], average[name]) for name in average)
-    losses = [[float(part.step(loss, digits[1])) for _ in range(3)] for part in (tuned, undisturbed)]
+    losses = [[float(part.step(digits.loss, digits.batch)) for _ in range(3)] for part in (tuned, undisturbed)]
     assert losses[0] == losses[1]
 
 
@@ -99,7 +69,7 @@ def test_muon_makes_updates_orthogonal_and_leaves_the_rest_to_adamw(digits):
     tuned, plain = (Plan.of(members).apply(build(), lr=1e-2, head_lr=1e-2) for members in ([Muon()], []))
     start = build()
     for part in (tuned, plain):
-        part.step(loss, batch)
+        part.step(digits.loss, batch)
     rate = 1e-2 / 10  # warm-up over ten updates
     for layer in (0, 2):
         old, new = start[layer].weight, tuned.model[layer].weight
