@@ -65,11 +65,10 @@ def test_schedule_free_shares_of_the_rate():
 def test_muon_makes_updates_orthogonal_and_leaves_the_rest_to_adamw(digits):
     import torch
 
-    build, batch = digits
-    tuned, plain = (Plan.of(members).apply(build(), lr=1e-2, head_lr=1e-2) for members in ([Muon()], []))
-    start = build()
+    tuned, plain = (Plan.of(members).apply(digits.build(), lr=1e-2, head_lr=1e-2) for members in ([Muon()], []))
+    start = digits.build()
     for part in (tuned, plain):
-        part.step(digits.loss, batch)
+        part.step(digits.loss, digits.batch)
     rate = 1e-2 / 10  # warm-up over ten updates
     for layer in (0, 2):
         old, new = start[layer].weight, tuned.model[layer].weight
