@@ -75,6 +75,48 @@ def test_the_table_of_adapters_is_the_committed_sweep(root):
         assert [float(f) for f in figures] == [round(m, 1) for m in measured], name
 
 
+def test_the_bonus_tables_are_the_committed_sweeps(root):
+    """Ladder and recipes: every row of the preset, with the means of three seeds, on both data sets."""
+    measured = {name: runs_of(root / "results" / name / "runs.csv") for name in ("embedded-bonus", "slice-bonus")}
+    text = (root / "README.md").read_text().partition("## Fed and updated otherwise")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if re.match(r"\| `.*\d", line)]
+    assert {row[0].strip("`") for row in rows} == {str(named.plan) for named in parse_plans(PRESETS["bonus"].plans)}
+    for name, *cells in rows:
+        told = [float(figure) for cell in cells for figure in re.findall(r"\d+(?:\.\d+)?", cell)]
+        embedded, real = (runs[name.strip("`")] for runs in measured.values())
+        scores = [100 * float(row["vqa_accuracy"]) for row in embedded]
+        memory = [
+            mean(float(row[key]) for row in embedded) / 2**20
+            for key in ("peak_allocated_bytes", "optimizer_bytes", "activations_bytes")
+        ]
+        ratios = [
+            times(runs, name.strip("`"), key)
+            for runs in measured.values()
+            for key in ("ttt_seconds", "peak_allocated_bytes")
+        ]
+        del real
+        assert told[:3] == [round(x, 1) for x in (mean(scores), min(scores), max(scores))], name
+        assert told[3:] == [round(ratios[0], 2), *(round(x, 1) for x in memory), *(round(x, 2) for x in ratios[2:])], name
+
+
+def runs_of(path):
+    """Give plan → its rows, one per seed; all of them ended well."""
+    by_plan = defaultdict(list)
+    with path.open() as file:
+        for row in csv.DictReader(file):
+            assert row["status"] == "ok", row["strategy"]
+            if row["kind"] != "control":
+                by_plan[row["plan"]].append(row)
+    assert {tuple(sorted(row["seed"] for row in rows)) for rows in by_plan.values()} == {("0", "1", "2")}
+    return by_plan
+
+
+def times(runs, plan, key):
+    """Give how often the baseline of the same seed goes into a figure, on average over seeds."""
+    full = {row["seed"]: float(row[key]) for row in runs["full"]}
+    return mean(float(row[key]) / full[row["seed"]] for row in runs[plan])
+
+
 def test_the_committed_sweep_meets_what_the_default_is_built_for(root):
     with (root / "results" / "embedded" / "runs.csv").open() as file:
         rows = list(csv.DictReader(file))
