@@ -40,10 +40,12 @@ def main(recipes: list[str], threads: int, rounds: int) -> None:
                 tuned[text].step(task.loss, next(batches[text]))
             if turn:
                 milliseconds[text].append((time.perf_counter() - start) / BATCHES * 1000)
+    width = max(map(len, recipes))
     fastest = {text: min(times) for text, times in milliseconds.items()}
     for text, times in milliseconds.items():
         ratio = fastest[text] / fastest[recipes[0]]
-        print(f"{text:<24} fastest {fastest[text]:6.1f} ms  median {statistics.median(times):6.1f} ms  {ratio:.2f} ×")
+        middle = statistics.median(times)
+        print(f"{text:<{width}} fastest {fastest[text]:6.1f} ms  median {middle:6.1f} ms  {ratio:.2f} ×")
 
 
 if __name__ == "__main__":

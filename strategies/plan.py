@@ -209,11 +209,15 @@ def _order(member: Strategy) -> tuple[int, str, str, str]:
 
 def _fields(member: Strategy) -> dict[str, Any]:
     values = {option.name: getattr(member, option.name) for option in dataclasses.fields(member)}
-    return {"name": member.name} | {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+    return {"name": member.name} | {key: _as_json(value) for key, value in values.items()}
+
+
+def _as_json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _label(member: Strategy) -> str:
-    plain = {"name": member.name, **defaults(type(member))}
+    plain = {"name": member.name} | {key: _as_json(value) for key, value in defaults(type(member)).items()}
     changed = [f"{key}={value!r}" for key, value in _fields(member).items() if value != plain[key]]
     return f"{member.name}({', '.join(changed)})" if changed else member.name
 

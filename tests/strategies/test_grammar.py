@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies import PlanError, catalogue, compose, parse_plans, recipes
+from strategies import Plan, PlanError, catalogue, compose, parse_plans, recipes
 from strategies.grammar import Call, parse_call
 
 LORA = st.fixed_dictionaries(
@@ -154,3 +154,11 @@ def test_every_strategy_has_a_card():
         assert text.startswith(f"{strategy.name} — ")
         assert "When not to use" in text.replace("\n", " ")
         assert "https://" in text
+
+
+def test_a_label_leaves_defaults_out():
+    """Also those that are lists: they are kept as tuples and shown as lists."""
+    for name, strategy in catalogue().items():
+        if name != "peft":
+            assert str(Plan.of([strategy()])) == name
+    assert str(compose("bucketing(fields=['a'])")) == "bucketing(fields=['a'])"
