@@ -154,7 +154,7 @@ def _decorate(axes: Axes, rows: pd.DataFrame, stack: Stack, ends: list[float], u
     axes.hlines(rows.index[several] + 0.42, low[several], high[several], color="k", linewidth=0.8)
     axes.set_yticks(rows.index, [short(label, 18) for label in rows["label"]])
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlim(0, 1.42 * longest)
+    axes.set_xlim(0, 1.6 * longest)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(unit[0])

@@ -45,8 +45,14 @@ def test_recipes_and_presets_name_what_exists():
         assert parse_plans(name)[0].plan == parse_plans(text)[0].plan
         assert len(why) > 30
     for preset in PRESETS.values():
-        assert len(parse_plans(preset.plans)) >= 8
+        assert len(parse_plans(preset.plans)) >= 7
         assert preset.seeds
+
+
+def test_each_rung_of_the_ladder_keeps_what_is_below_it():
+    rungs = [set(named.plan.members) for named in parse_plans(PRESETS["ladder"].plans)]
+    assert [len(rung) for rung in rungs] == list(range(len(rungs)))
+    assert all(below < above for below, above in zip(rungs, rungs[1:], strict=False))
 
 
 @given(value=draw.one_of(draw.integers(), draw.floats(), draw.text(), draw.none(), draw.booleans()))
