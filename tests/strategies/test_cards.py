@@ -1,6 +1,7 @@
 """Method cards say what a reader needs, recipes and presets name what exists, types check options."""
 
 import dataclasses
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -52,7 +53,7 @@ def test_recipes_and_presets_name_what_exists():
 def test_each_rung_of_the_ladder_keeps_what_is_below_it():
     rungs = [set(named.plan.members) for named in parse_plans(PRESETS["ladder"].plans)]
     assert [len(rung) for rung in rungs] == list(range(len(rungs)))
-    assert all(below < above for below, above in zip(rungs, rungs[1:], strict=False))
+    assert all(below < above for below, above in pairwise(rungs))
 
 
 @given(value=draw.one_of(draw.integers(), draw.floats(), draw.text(), draw.none(), draw.booleans()))
