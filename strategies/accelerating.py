@@ -72,7 +72,7 @@ class Ready:
         )
         whole = made.collate_fn
         loader: DataLoader[Any] = DataLoader(
-            dataset, batch_sampler=_Divided(made.batch_sampler, batch_size, self.micro_batches),
+            dataset, batch_sampler=_Divided(made.batch_sampler, batch_size, self.micro_batches, drop_last),
             collate_fn=_Whole(whole) if isinstance(whole, Feeder) else whole, pin_memory=made.pin_memory,
             generator=generator,
         )  # fmt: skip
@@ -84,9 +84,9 @@ class Ready:
 class _Divided:
     """The batches of updates, each in `parts` that follow each other; Accelerate reads `batch_size` and `drop_last`."""
 
-    def __init__(self, updates: Any, batch_size: int, parts: int) -> None:
+    def __init__(self, updates: Any, batch_size: int, parts: int, drop_last: bool) -> None:
         self._updates, self._parts = updates, parts
-        self.batch_size, self.drop_last = batch_size // parts, True
+        self.batch_size, self.drop_last = batch_size // parts, drop_last
 
     def __len__(self) -> int:
         return len(self._updates) * self._parts

@@ -466,6 +466,11 @@ def test_loaders_of_the_plan_are_prepared(accelerated):
         ready.loader(items(), batch_size=8, collate=collate, generator=torch.Generator(), drop_last=False)
     uneven = ready.loader(items(54), batch_size=16, collate=Collate(), generator=torch.Generator().manual_seed(0))
     assert [len(batch["labels"]) for batch in uneven] == [8] * 6, "three updates of two parts, as in our own loop"
+    plain, _, _ = accelerated("lora", steps=0)
+    order = torch.Generator().manual_seed(0)
+    rest = plain.loader(items(20), batch_size=8, collate=Collate(), generator=order, drop_last=False)
+    assert [len(batch["labels"]) for batch in rest] == [8, 8, 4]
+    assert not rest.batch_sampler.drop_last, "Accelerate asks it before it shares batches among processes"
 
 
 def test_an_order_is_not_lost_without_a_word(accelerated, foreign):
