@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from bench.memory import StorageTracker, allocation_peak, held_tensors, probe, tensors_in
+from bench.memory import allocation_peak, probe
 from strategies import compose
+from strategies.tracking import StorageTracker, held_tensors, tensors_in
 
 WIDTH, BATCH = 256, 64
 LAYER = 4 * (WIDTH * WIDTH + WIDTH)

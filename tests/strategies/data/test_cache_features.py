@@ -99,7 +99,7 @@ def test_two_towers_have_a_cache_each():
 
 
 def test_rows_in_memory_count_as_weights_on_a_cpu():
-    from bench.memory import held_tensors
+    from strategies.tracking import held_tensors
 
     plain, cached = (
         sum(t.nbytes for t in held_tensors(trained(REST, *more)[0].model)) for more in ([], [CacheFeatures()])

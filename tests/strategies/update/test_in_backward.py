@@ -2,13 +2,13 @@
 
 import pytest
 
-from bench.memory import StorageTracker, held_tensors, tensors_in
 from strategies import PlanError
 from strategies.errors import SelfCheckError
 from strategies.memory.checkpointing import Checkpointing
 from strategies.numerics.amp import Amp
 from strategies.plan import Plan
 from strategies.speed.compiling import Compile
+from strategies.tracking import StorageTracker, held_tensors, tensors_in
 from strategies.update.clip import Clip
 from strategies.update.ema import Ema
 from strategies.update.layer_decay import LayerDecay
