@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from torch.profiler import ProfilerActivity, profile
 
-from strategies.tracking import at_rest, split
+from strategies.tracking import StorageTracker, at_rest, split
 
 if TYPE_CHECKING:
     from strategies import Tuned
@@ -43,7 +43,7 @@ def probe(tuned: Tuned, step: Callable[[], object]) -> dict[str, int]:
     step()
     measured: dict[str, int] = {}
     if tuned.device.type == "cpu":
-        measured["peak_allocated_bytes"] = at_rest(tuned).live_bytes + allocation_peak(step)
+        measured["peak_allocated_bytes"] = at_rest(tuned, StorageTracker()).live_bytes + allocation_peak(step)
     kinds = dict(split(tuned, step).peak_by_kind)
     if tuned.device.type == "cpu":
         kinds["activations"] = measured["peak_allocated_bytes"] - sum(

@@ -36,7 +36,7 @@ class Feed:
     """The examples of one update: `items`, and `collate`, which makes a batch of some of them."""
 
     def __init__(self, items: Sequence[Any], collate: Collate, feeder: Feeder | None = None) -> None:
-        self.items, self._collate, self._feeder = items, collate, feeder
+        self.items, self.collate, self._feeder = items, collate, feeder
         self._made: tuple[int, list[Part]] | None = None
 
     def __len__(self) -> int:
@@ -48,7 +48,7 @@ class Feed:
             self._feeder.most = most
         if self._made is None or self._made[0] != most:
             chunks = [self.items[start : start + most] for start in range(0, len(self.items), most)]
-            self._made = most, [Part(self._collate(chunk), len(chunk), keys_of(chunk)) for chunk in chunks]
+            self._made = most, [Part(self.collate(chunk), len(chunk), keys_of(chunk)) for chunk in chunks]
         return self._made[1]
 
     @property
@@ -65,7 +65,7 @@ class Feed:
 
     def only(self, chosen: Sequence[int]) -> Feed:
         """Give a feed of the examples at these positions."""
-        return Feed([self.items[place] for place in chosen], self._collate)
+        return Feed([self.items[place] for place in chosen], self.collate)
 
 
 class Feeder:

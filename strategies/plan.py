@@ -115,7 +115,6 @@ class Plan:
         total_steps: int | None = None, lr: float | None = None, head_lr: float | None = None,
     ) -> Tuned:  # fmt: skip
         """Make `model` ready in place: structure, device, optimizer. `lr`, `head_lr` replace the plan's rates."""
-        import torch
         from torch.utils.weak import WeakIdKeyDictionary
 
         for package in {package for member in self.members for package in member.packages}:
@@ -126,27 +125,40 @@ class Plan:
         transformed = _now(device)
         model.to(context.device)
         moved = _now(device)
-        for member in self.members:
-            member.place(model, context)
-        placed = _now(device)
-        setup = transformed - start + placed - moved
+        self.place(model, context)
+        setup = transformed - start + _now(device) - moved
         if any(member.works_on_move for member in self.members):
             setup += moved - transformed
+        tuned = self.finish(model, context, lr=lr, head_lr=head_lr, of_base=of_base)
+        tuned.setup_seconds = setup if self.members else 0.0
+        return tuned
+
+    def place(self, model: nn.Module, context: Context) -> None:
+        """Finish the changes to a model that has moved to its device."""
+        for member in self.members:
+            member.place(model, context)
+
+    def finish(
+        self, model: nn.Module, context: Context, *, lr: float | None = None, head_lr: float | None = None,
+        of_base: Any = (),
+    ) -> Tuned:  # fmt: skip
+        """Give a placed model its engine and optimizer; `of_base`: the parameters it had before the plan."""
+        import torch
+
         make = self._optimizer_factory(context, lr, head_lr)
         make_engine: Any = Engine
         for member in self.members:
             make_engine = member.engine(make_engine)
         engine = make_engine(context.device, str(context.facts["precision"]))
         model, optimizer = engine.prepare(model.train(), make)
-        torch.manual_seed(seed)  # the same random stream of training for every plan, whatever set-up drew
-        state = State(model, optimizer, context.device, total_steps, context.kept)
+        torch.manual_seed(context.seed)  # the same random stream of training for every plan, whatever set-up drew
+        state = State(model, optimizer, context.device, context.total_steps, context.kept)
         own = frozenset(
             name
             for name, parameter in model.named_parameters()
             if parameter.requires_grad or context.layout.is_new(name) or _is_added(parameter, of_base)
         )
-        setup = setup if self.members else 0.0
-        return Tuned(self, engine, context, state, own=own, setup_seconds=setup, given={"lr": lr, "head_lr": head_lr})
+        return Tuned(self, engine, context, state, own=own, given={"lr": lr, "head_lr": head_lr})
 
     def for_trainer(
         self, model: nn.Module, args: Any, *, head: str | None = None, seed: int | None = None, collate: Any = None,

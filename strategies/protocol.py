@@ -130,6 +130,9 @@ class Strategy:
     def transform(self, model: nn.Module, context: Context) -> None:
         """Change the structure, on CPU or meta; never reads weight values of a parameter on `meta`."""
 
+    def stand_in(self, model: nn.Module, context: Context) -> None:
+        """Do to a model on `meta` what moving to the device does to a real one, with tensors made by torch as usual."""
+
     def place(self, model: nn.Module, context: Context) -> None:
         """Finish the change after the model has moved to its device."""
 

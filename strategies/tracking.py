@@ -11,7 +11,7 @@ import functools
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -108,12 +108,14 @@ class StorageTracker(TorchDispatchMode):
             self.peak_bytes, self.peak_by_kind = self.live_bytes, dict(self.by_kind)
 
 
-def at_rest(tuned: Tuned) -> StorageTracker:
-    """Give a tracker that knows what is there between two updates.
+TrackerType = TypeVar("TrackerType", bound=StorageTracker)
+
+
+def at_rest(tuned: Tuned, tracker: TrackerType) -> TrackerType:
+    """Tell a new tracker what is there between two updates.
 
     What strategies keep from update to update (averages of weights, say) counts as optimizer state.
     """
-    tracker = StorageTracker()
     tracker.mark(tensors_in(tuned.state.kept, modules=True), "optimizer")
     tracker.mark(tensors_in(tuned.optimizer.state), "optimizer")
     tracker.mark(held_tensors(tuned.model), "weights")  # the last word: strategies may keep references to the model
@@ -146,7 +148,7 @@ def watching(tuned: Tuned, tracker: StorageTracker) -> Iterator[None]:
 
 def split(tuned: Tuned, step: Callable[[], object]) -> StorageTracker:
     """Run one steady update under a tracker, which then holds the peak and its split in bytes."""
-    tracker = at_rest(tuned)
+    tracker = at_rest(tuned, StorageTracker())
     with watching(tuned, tracker):
         step()
     return tracker

@@ -43,13 +43,13 @@ class Tuned:
     """A model under a plan, with its optimizer; made by `Plan.apply`."""
 
     def __init__(
-        self, plan: Plan, engine: Engine, context: Context, state: State, *, own: frozenset[str], setup_seconds: float,
+        self, plan: Plan, engine: Engine, context: Context, state: State, *, own: frozenset[str],
         given: Mapping[str, float | None],
     ) -> None:  # fmt: skip
         self.plan, self.engine, self.context, self.state = plan, engine, context, state
         self.own = own  # names of what a fresh base lacks: all that may train, new parts, what the plan added
         self.trained = frozenset(name for name, p in state.model.named_parameters() if p.requires_grad)
-        self.setup_seconds = setup_seconds
+        self.setup_seconds = 0.0  # of the plan's own work on the model
         self.shows_averages = 0  # how often `averaged` is entered
         self._given = given  # rates in place of the plan's
         self._peaks = [float(group["lr"]) for group in state.optimizer.param_groups]
@@ -103,6 +103,10 @@ class Tuned:
         state.optimizer.zero_grad(set_to_none=True)
         state.step += 1
         return loss
+
+    def trust(self) -> None:
+        """Leave out the check of the first update, which reads values: where there are none, say."""
+        self._losses.checked = True
 
     def set_rates(self) -> None:
         """Set each group's learning rate for the update that comes next."""

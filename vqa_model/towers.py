@@ -46,10 +46,14 @@ class Tower:
     random: bool = False
 
     def load(self) -> nn.Module | None:
-        """Load weights in fp32 without pooler, ValueError where one is missing; None where the tower is random."""
-        if self.folder is None or self.random:
-            return None
+        """Load weights in fp32 without pooler, ValueError where one is missing.
+
+        None where the tower is random, or under `torch.device("meta")`, where its shape is all there is.
+        """
         import torch
+
+        if self.folder is None or self.random or torch.get_default_device().type == "meta":
+            return None
         from safetensors import SafetensorError
         from transformers import AutoModel
         from transformers.utils import logging

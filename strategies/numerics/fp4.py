@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
-from strategies.numerics.quantised import SMALL_BLOCK, compute_in, swap_linears, to_4bit
+from strategies.numerics.quantised import SMALL_BLOCK, compute_in, stand_in, swap_linears, to_4bit
 from strategies.protocol import FROZEN_BASE, Context, Kind, Strategy
 
 if TYPE_CHECKING:
@@ -47,6 +47,10 @@ class Fp4(Strategy):
             return to_4bit(layer, quant_type="fp4", double_quant=self.double_quant)
 
         swap_linears(model, context.layout, self.scope, make, multiple=SMALL_BLOCK)
+
+    def stand_in(self, model: nn.Module, context: Context) -> None:
+        """Give the layers their packed shapes."""
+        stand_in(model, context.device)
 
     def place(self, model: nn.Module, context: Context) -> None:
         """Let the layers compute in the plan's precision."""

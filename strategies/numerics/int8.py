@@ -18,7 +18,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
-from strategies.numerics.quantised import swap_linears
+from strategies.numerics.quantised import stand_in, swap_linears
 from strategies.options import NonNegative
 from strategies.protocol import FROZEN_BASE, Context, Kind, Strategy
 
@@ -81,3 +81,7 @@ class Int8(Strategy):
             return to_8bit(layer, threshold=self.threshold)
 
         swap_linears(model, context.layout, self.scope, make)
+
+    def stand_in(self, model: nn.Module, context: Context) -> None:
+        """Give the layers their packed shapes."""
+        stand_in(model, context.device)

@@ -9,8 +9,9 @@ Left alone: everything that is no linear layer (embeddings, norms, convolutions)
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from strategies.blocks import read_directly
 from strategies.engine import torch_dtype
@@ -22,7 +23,8 @@ from strategies.roles import linear_layers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import nn
+    import torch
+    from torch import Tensor, nn
 
     from strategies.layout import Layout
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 # Values of a weight that share a scale. bitsandbytes' CPU kernel unpacks rows that are no multiple of it wrongly (an
 # error of 20–40 %, seen in 0.50.2), so narrow layers get the smaller size, and others are left alone.
 BLOCK, SMALL_BLOCK = 64, 32
+NESTED_BLOCK = 256  # scales that share a scale
 
 
 def swap_linears(
@@ -98,3 +101,54 @@ def compute_in(model: nn.Module, precision: str) -> None:
         if isinstance(module, bnb.nn.Linear4bit):
             module.compute_dtype = torch_dtype(precision)
             module.compute_type_is_set = True
+
+
+def stand_in(model: nn.Module, device: torch.device) -> None:
+    """Give quantised layers on `meta` what moving to a device would: packed weights and their statistics, by shape."""
+    import bitsandbytes as bnb
+
+    for module in model.modules():
+        weight = vars(module).get("_parameters", {}).get("weight")
+        if not isinstance(weight, bnb.nn.Params4bit | bnb.nn.Int8Params) or not weight.is_meta:
+            continue
+        pack = _packed_4bit if isinstance(weight, bnb.nn.Params4bit) else _packed_8bit
+        module.weight = pack(weight, device)
+
+
+def _parameter(values: Tensor, kind: type) -> nn.Parameter:
+    """Make a parameter that PEFT, which goes by the name of its class, takes for one of bitsandbytes'."""
+    from torch import nn
+
+    parameter = nn.Parameter(values, requires_grad=False)
+    parameter.__class__ = type(kind.__name__, (type(parameter),), {})
+    return parameter
+
+
+def _packed_4bit(weight: Any, device: torch.device) -> nn.Parameter:
+    """Two values a byte, a scale for each block, scales in 8 bits with scales of their own if nested."""
+    import torch
+    from bitsandbytes.functional import QuantState
+
+    def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=device)
+
+    scales = math.ceil(weight.numel() / weight.blocksize)
+    state = {"shape": weight.shape, "code": empty(16), "blocksize": weight.blocksize, "quant_type": weight.quant_type}
+    nested: dict[str, Any] = {}
+    if weight.compress_statistics:
+        outer = empty(math.ceil(scales / NESTED_BLOCK))
+        inner = QuantState(absmax=outer, code=empty(256), blocksize=NESTED_BLOCK, dtype=torch.float32)
+        nested = {"offset": empty(), "state2": inner}
+    absmax = empty(scales, dtype=torch.uint8 if nested else torch.float32)
+    parameter = _parameter(empty(math.ceil(weight.numel() / 2), 1, dtype=torch.uint8), type(weight))
+    vars(parameter)["quant_state"] = QuantState(absmax=absmax, dtype=weight.dtype, **state, **nested)
+    return parameter
+
+
+def _packed_8bit(weight: Any, device: torch.device) -> nn.Parameter:
+    """A byte for each value, a scale for each row."""
+    import torch
+
+    parameter = _parameter(torch.empty(weight.shape, dtype=torch.int8, device=device), type(weight))
+    vars(parameter).update(CB=parameter.data, SCB=torch.empty(weight.shape[0], device=device), has_fp16_weights=False)
+    return parameter

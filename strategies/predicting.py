@@ -1,0 +1,151 @@
+"""What a plan will need, before anything runs: memory by kind and operations of an update, on tensors without values.
+
+The plan is applied and stepped by the code that trains, on fake tensors: shapes and types are those of the run, while
+nothing is allocated or computed, so a model of any size is looked at in seconds on any machine. The model is built on
+`meta`, quantised layers stand in for themselves (`Strategy.stand_in`), and whoever reads a value gets 1.
+What happens inside kernels is not seen, and `torch.compile` is not run: a compiled plan is predicted as its eager twin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils.flop_counter import flop_registry
+
+from strategies.feeding import Feed, map_tensors
+from strategies.tracking import MEMORY_KINDS, StorageTracker, at_rest, watching
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from strategies.losses import LossFunction
+    from strategies.plan import Plan
+    from strategies.tuned import Tuned
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What one update needs: bytes by kind at the peak, operations, and how many parameters train."""
+
+    by_kind: Mapping[str, int]
+    flops: int
+    trainable_parameters: int
+    total_parameters: int
+
+    @property
+    def peak_bytes(self) -> int:
+        """Bytes at the peak."""
+        return sum(self.by_kind.values())
+
+
+class Answering(TorchDispatchMode):
+    """Answers who reads a value, where there are none: 1, or True."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        del types
+        if func is torch.ops.aten._local_scalar_dense.default:
+            kind = args[0].dtype
+            return True if kind == torch.bool else 1.0 if kind.is_floating_point else 1
+        return func(*args, **(kwargs or {}))
+
+
+class Foresight(StorageTracker):
+    """A tracker that counts operations, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = super().__torch_dispatch__(func, types, args, kwargs)
+        if formula := flop_registry.get(func._overloadpacket):
+            self.flops += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def predict(
+    plan: Plan, make_model: Callable[[], nn.Module], loss_fn: LossFunction, batches: Sequence[Any], *,
+    device: torch.device | str = "cpu", head: str | None = None, total_steps: int | None = None,
+) -> list[Prediction]:  # fmt: skip
+    """Predict one update on each of `batches` (what `Tuned.step` takes).
+
+    make_model: builds the model; it is called under `torch.device("meta")`, so no weights are made or read.
+    """
+    with torch.random.fork_rng(devices=[]):
+        with torch.device("meta"):
+            model = make_model()
+        context = plan.transform(model, device=device, head=head, total_steps=total_steps)
+        mode = FakeTensorMode()
+        with mode, Answering():
+            for member in plan.members:
+                member.stand_in(model, context)
+            hollow(model, context.device)
+            plan.place(model, context)
+            tuned = plan.finish(model, context)
+            tuned.engine.scaler = torch.amp.GradScaler(context.device.type, enabled=False)  # else it asks for overflows
+            tuned.trust()
+            _step(tuned, loss_fn, batches[0], mode)  # makes the optimizer's state
+            return [_predicted(tuned, loss_fn, batch, mode) for batch in batches]
+
+
+def _predicted(tuned: Tuned, loss_fn: LossFunction, batch: Any, mode: FakeTensorMode) -> Prediction:
+    tracker = _step(tuned, loss_fn, batch, mode)
+    counts = tuned.counts()
+    return Prediction(
+        by_kind={kind: tracker.peak_by_kind[kind] for kind in MEMORY_KINDS}, flops=tracker.flops,
+        trainable_parameters=counts["trainable_parameters"], total_parameters=counts["total_parameters"],
+    )  # fmt: skip
+
+
+def _step(tuned: Tuned, loss_fn: LossFunction, batch: Any, mode: FakeTensorMode) -> Foresight:
+    batch = _hollow_batch(batch, mode)
+    tracker = at_rest(tuned, Foresight())
+    with watching(tuned, tracker):
+        tuned.step(loss_fn, batch)
+    return tracker
+
+
+def _hollow_batch(batch: Any, mode: FakeTensorMode) -> Any:
+    """Give a batch of fake tensors like these; a feed collates its items for real, and what comes out is fake."""
+
+    def hollowed(real: Any) -> Any:
+        return map_tensors(real, mode.from_tensor)
+
+    if not isinstance(batch, Feed):
+        return hollowed(batch)
+
+    def collate(items: Sequence[Any]) -> Any:
+        with _disable_current_modes():
+            made = batch.collate(items)
+        return hollowed(made)
+
+    return Feed(batch.items, collate)
+
+
+def hollow(model: nn.Module, device: torch.device) -> None:
+    """Replace parameters and buffers by fake ones on `device`, shared ones by the same."""
+    known: dict[int, Tensor] = {}
+
+    def fake(tensor: Tensor) -> Tensor:
+        if id(tensor) not in known:
+            made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
+            if isinstance(tensor, nn.Parameter):
+                made = nn.Parameter(made, requires_grad=tensor.requires_grad)
+            known[id(tensor)] = made
+        return known[id(tensor)]
+
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            for name, tensor in held.items():
+                if tensor is not None and not isinstance(tensor, FakeTensor):
+                    held[name] = fake(tensor)
