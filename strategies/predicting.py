@@ -45,16 +45,28 @@ class Prediction:
 
 
 class Answering(TorchDispatchMode):
-    """Answers who reads a value, where there are none: 1, or True."""
+    """Answers who reads a value, where there are none: 1 or True; what is compared is equal, what is asked for is all.
+
+    Where masks choose rows, that is the most there can be.
+    """
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         del types
-        if func is torch.ops.aten._local_scalar_dense.default:
-            kind = args[0].dtype
-            return True if kind == torch.bool else 1.0 if kind.is_floating_point else 1
-        return func(*args, **(kwargs or {}))
+        answer = ANSWERS.get(func)
+        return answer(args[0]) if answer else func(*args, **(kwargs or {}))
+
+
+def _one(tensor: Tensor) -> bool | float:
+    return True if tensor.dtype == torch.bool else 1.0 if tensor.dtype.is_floating_point else 1
+
+
+ANSWERS: dict[Any, Callable[[Tensor], Any]] = {
+    torch.ops.aten._local_scalar_dense.default: _one,  # noqa: SLF001 - how torch names `item()`
+    torch.ops.aten.equal.default: lambda _: True,
+    torch.ops.aten.nonzero.default: lambda mask: torch.empty((mask.numel(), mask.ndim), dtype=torch.int64),
+}
 
 
 class Foresight(StorageTracker):
@@ -76,16 +88,18 @@ class Foresight(StorageTracker):
 def predict(
     plan: Plan, make_model: Callable[[], nn.Module], loss_fn: LossFunction, batches: Sequence[Any], *,
     device: torch.device | str = "cpu", head: str | None = None, total_steps: int | None = None,
+    distinct: Mapping[str, int] | None = None,
 ) -> list[Prediction]:  # fmt: skip
     """Predict one update on each of `batches` (what `Tuned.step` takes).
 
     make_model: builds the model; it is called under `torch.device("meta")`, so no weights are made or read.
+    distinct: how many different keys the items have by scope, for what is kept of each.
     """
     with torch.random.fork_rng(devices=[]):
         with torch.device("meta"):
             model = make_model()
         context = plan.transform(model, device=device, head=head, total_steps=total_steps)
-        mode = FakeTensorMode()
+        mode = FakeTensorMode(allow_non_fake_inputs=True)  # libraries keep tensors of indices
         with mode, Answering():
             for member in plan.members:
                 member.stand_in(model, context)
@@ -95,14 +109,18 @@ def predict(
             tuned.engine.scaler = torch.amp.GradScaler(context.device.type, enabled=False)  # else it asks for overflows
             tuned.trust()
             _step(tuned, loss_fn, batches[0], mode)  # makes the optimizer's state
-            return [_predicted(tuned, loss_fn, batch, mode) for batch in batches]
+            return [_predicted(tuned, loss_fn, batch, mode, distinct or {}) for batch in batches]
 
 
-def _predicted(tuned: Tuned, loss_fn: LossFunction, batch: Any, mode: FakeTensorMode) -> Prediction:
+def _predicted(
+    tuned: Tuned, loss_fn: LossFunction, batch: Any, mode: FakeTensorMode, distinct: Mapping[str, int]
+) -> Prediction:
     tracker = _step(tuned, loss_fn, batch, mode)
     counts = tuned.counts()
+    by_kind = {kind: tracker.peak_by_kind[kind] for kind in MEMORY_KINDS}
+    by_kind["weights"] += sum(member.will_keep(tuned.state, distinct) for member in tuned.plan.members)
     return Prediction(
-        by_kind={kind: tracker.peak_by_kind[kind] for kind in MEMORY_KINDS}, flops=tracker.flops,
+        by_kind=by_kind, flops=tracker.flops,
         trainable_parameters=counts["trainable_parameters"], total_parameters=counts["total_parameters"],
     )  # fmt: skip
 
@@ -133,7 +151,7 @@ def _hollow_batch(batch: Any, mode: FakeTensorMode) -> Any:
 
 
 def hollow(model: nn.Module, device: torch.device) -> None:
-    """Replace parameters and buffers by fake ones on `device`, shared ones by the same."""
+    """Replace parameters, buffers and tensors in dictionaries by fake ones on `device`, shared ones by the same."""
     known: dict[int, Tensor] = {}
 
     def fake(tensor: Tensor) -> Tensor:
@@ -145,7 +163,7 @@ def hollow(model: nn.Module, device: torch.device) -> None:
         return known[id(tensor)]
 
     for module in model.modules():
-        for held in (module._parameters, module._buffers):
-            for name, tensor in held.items():
-                if tensor is not None and not isinstance(tensor, FakeTensor):
-                    held[name] = fake(tensor)
+        for held in vars(module).values():
+            if isinstance(held, dict):  # of parameters, of buffers, of what adapters keep besides
+                real = {key: t for key, t in held.items() if isinstance(t, Tensor) and not isinstance(t, FakeTensor)}
+                held.update({key: fake(tensor) for key, tensor in real.items()})

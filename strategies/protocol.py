@@ -189,6 +189,14 @@ class Strategy:
         del state
         return run(size)
 
+    def will_keep(self, state: State, distinct: Mapping[str, int]) -> int:
+        """Give the bytes on the device that it will keep besides, once all items have passed.
+
+        distinct: how many different keys the items have, by scope.
+        """
+        del state, distinct
+        return 0
+
     def prepare_batch(self, batch: Any, state: State) -> Any:
         """Change a batch that is already on the device; called for each pass."""
         del state

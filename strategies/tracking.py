@@ -60,6 +60,13 @@ def held_tensors(model: nn.Module) -> Iterator[Tensor]:
                 yield from tensors_in(value, WALK_DEPTH, seen)
 
 
+def dense(tensor: Tensor) -> tuple[Tensor, ...]:
+    """Give the tensors that hold a tensor's values: itself, or indices and values of a sparse one."""
+    if tensor.layout is torch.sparse_coo:
+        return tensor._indices(), tensor._values()  # noqa: SLF001 - the public ones want it coalesced
+    return (tensor,)
+
+
 class StorageTracker(TorchDispatchMode):
     """Bytes of live storages by kind, at every moment and at the peak.
 
@@ -80,8 +87,7 @@ class StorageTracker(TorchDispatchMode):
 
     def mark(self, tensors: Iterable[Tensor], kind: str) -> None:
         """Say what the storages of these tensors are for."""
-        for tensor in tensors:
-            storage = tensor.untyped_storage()
+        for storage in (part.untyped_storage() for tensor in tensors for part in dense(tensor)):
             key = id(storage)
             if key in self._live:
                 self._drop(key)
@@ -102,8 +108,8 @@ class StorageTracker(TorchDispatchMode):
 
     def see(self, out: Any) -> None:
         """Take in what an operation gave."""
-        fresh = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
-        self.mark((t for t in fresh if id(t.untyped_storage()) not in self._live), "activations")
+        made = [part for leaf in tree_leaves(out) if isinstance(leaf, Tensor) for part in dense(leaf)]
+        self.mark((part for part in made if id(part.untyped_storage()) not in self._live), "activations")
         if self.live_bytes > self.peak_bytes:
             self.peak_bytes, self.peak_by_kind = self.live_bytes, dict(self.by_kind)
 

@@ -19,7 +19,7 @@ and second use. With `compile(regional=False)` the scope's modules stay outside 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
@@ -40,6 +40,7 @@ class Shared:
     """What the wrapped modules know of training: the state of the update under way, once there is one."""
 
     state: State | None = None
+    counted: list[list[Tensor]] = field(default_factory=list)  # rows that are memory of the device
 
     def keys(self, scope: str) -> Sequence[Hashable]:
         """Give the keys of the batch under way for a scope, or for the tower it lies in."""
@@ -108,10 +109,9 @@ class CacheFeatures(Strategy):
         compiled = any(part._compiled_call_impl is not None for part in model.modules())  # noqa: SLF001
         for root in context.layout.groups(model, self.scope)[self.scope]:
             module = model.get_submodule(root)
-            counted: list[list[Tensor]] | None = [] if context.device.type == "cpu" else None
-            if counted is not None:
-                vars(module)["kept_features"] = counted  # found there when weights are counted
-            memo = Memo(root, module.forward, partial(self._kept, counted))
+            if context.device.type == "cpu":
+                vars(module)["kept_features"] = shared.counted  # found there when weights are counted
+            memo = Memo(root, module.forward, partial(self._kept, shared.counted))
             forward = self._forward(memo, shared)
             # As a part of a larger graph its look-ups would be traced, and its stores be guarded.
             vars(module)["forward"] = torch.compiler.disable(forward) if compiled else forward
@@ -128,16 +128,23 @@ class CacheFeatures(Strategy):
 
         return forward
 
-    def _kept(self, counted: list[list[Tensor]] | None) -> Kept:
+    def _kept(self, counted: list[list[Tensor]]) -> Kept:
         """Make an empty store."""
 
         def make() -> InMemory | OnDisk:
             store = OnDisk() if self.to == "disk" else InMemory()
-            if counted is not None and isinstance(store, InMemory):
+            if isinstance(store, InMemory):
                 counted.append(store.rows)
             return store
 
         return Kept(make, torch_dtype(self.dtype) if self.dtype else None)
+
+    def will_keep(self, state: State, distinct: Mapping[str, int]) -> int:
+        """Count the rows that are not there yet; beside a GPU they are in the host's memory."""
+        if state.device.type != "cpu":
+            return 0
+        count = distinct.get(self.scope) or distinct.get(self.scope.partition(".")[0], 0)
+        return sum(max(0, count - len(rows)) * rows[0].nbytes for rows in state.kept[self].counted if rows)
 
     def before_step(self, state: State) -> None:
         """Remember where the keys of each batch will be."""

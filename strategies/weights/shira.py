@@ -54,6 +54,17 @@ class Shira(Strategy):
             config.mask_fn = None  # a mask's places are values; the shapes do not depend on them
         adapt(self, model, context, config, fit=self._check_sizes)
 
+    def stand_in(self, model: nn.Module, context: Context) -> None:
+        """Give the layers places without values."""
+        import torch
+        from peft.tuners.shira.layer import ShiraLayer
+
+        for module in model.modules():
+            if isinstance(module, ShiraLayer):
+                for name, weight in module.shira_weight.items():
+                    places = torch.empty((2, len(weight)), dtype=torch.int, device=context.device)
+                    module.shira_indices.setdefault(name, places)
+
     def _check_sizes(self, config: Any, places: list[Place]) -> None:
         """Refuse layers with fewer weights than r·(in + out)."""
         del config
