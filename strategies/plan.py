@@ -18,6 +18,7 @@ from strategies.accelerating import Ready, for_accelerate
 from strategies.blocks import call_children
 from strategies.engine import Engine
 from strategies.errors import PlanError
+from strategies.inside import overridden
 from strategies.layout import lay_out
 from strategies.optimization import Rates, adamw, parameter_groups, plan_rates, weights_members
 from strategies.problems import Problem, find_problems
@@ -103,7 +104,7 @@ class Plan:
         if MARK in vars(model):
             raise PlanError(f"the model was changed by a plan before ({vars(model)[MARK]}): build it again")
         context = Context(lay_out(model, head), torch.device(device), self.facts(device), seed, total_steps)
-        if any(_changes_models(member) for member in self.members):
+        if any(overridden(member, ("transform", "place")) for member in self.members):  # `full` only trains it
             vars(model)[MARK] = str(self)
         for member in self.members:
             member.transform(model, context)
@@ -232,11 +233,6 @@ def _label(member: Strategy) -> str:
     plain = {"name": member.name} | {key: _as_json(value) for key, value in defaults(type(member)).items()}
     changed = [f"{key}={value!r}" for key, value in _fields(member).items() if value != plain[key]]
     return f"{member.name}({', '.join(changed)})" if changed else member.name
-
-
-def _changes_models(member: Strategy) -> bool:
-    """Say whether a strategy changes the model itself (`full` only trains it)."""
-    return any(getattr(type(member), hook) is not getattr(Strategy, hook) for hook in ("transform", "place"))
 
 
 def _is_added(parameter: nn.Parameter, of_base: Any) -> bool:

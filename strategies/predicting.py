@@ -9,6 +9,7 @@ What happens inside kernels is not seen, and `torch.compile` is not run: a compi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +19,19 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils.flop_counter import flop_registry
 
-from strategies.feeding import Feed, map_tensors
+from strategies.errors import PlanError
+from strategies.feeding import Feed, Part, as_feed, keys_of, map_tensors
+from strategies.inside import overridden
 from strategies.tracking import MEMORY_KINDS, StorageTracker, at_rest, watching
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from strategies.losses import LossFunction
     from strategies.plan import Plan
     from strategies.tuned import Tuned
+
+UPDATING = ("engine", "before_step", "after_update")  # hooks that may matter to the state an update makes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +47,10 @@ class Prediction:
     def peak_bytes(self) -> int:
         """Bytes at the peak."""
         return sum(self.by_kind.values())
+
+
+class UnpredictableError(RuntimeError):
+    """A plan that cannot be run through on tensors without values."""
 
 
 class Answering(TorchDispatchMode):
@@ -80,9 +89,20 @@ class Foresight(StorageTracker):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         out = super().__torch_dispatch__(func, types, args, kwargs)
-        if formula := flop_registry.get(func._overloadpacket):
+        if formula := flop_registry.get(func.overloadpacket):
             self.flops += formula(*args, **(kwargs or {}), out_val=out)
         return out
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except PlanError:
+        raise
+    except Exception as error:  # whatever an operation without values raises, deep in somebody's library
+        first = (str(error).splitlines() or [""])[0]
+        raise UnpredictableError(f"not without values: {type(error).__name__}: {first}") from error
 
 
 def predict(
@@ -94,60 +114,88 @@ def predict(
 
     make_model: builds the model; it is called under `torch.device("meta")`, so no weights are made or read.
     distinct: how many different keys the items have by scope, for what is kept of each.
+    Raises `PlanError` where the plan cannot be, `UnpredictableError` where torch cannot do it without values.
     """
-    with torch.random.fork_rng(devices=[]):
+    with _explained(), torch.random.fork_rng(devices=[]):
         with torch.device("meta"):
             model = make_model()
         context = plan.transform(model, device=device, head=head, total_steps=total_steps)
+        answering: Any = Answering  # untyped in torch
         mode = FakeTensorMode(allow_non_fake_inputs=True)  # libraries keep tensors of indices
-        with mode, Answering():
+        with mode, answering():
             for member in plan.members:
                 member.stand_in(model, context)
             hollow(model, context.device)
             plan.place(model, context)
             tuned = plan.finish(model, context)
             tuned.engine.scaler = torch.amp.GradScaler(context.device.type, enabled=False)  # else it asks for overflows
-            tuned.trust()
-            _step(tuned, loss_fn, batches[0], mode)  # makes the optimizer's state
+            tuned.losses.checked = True  # the check of the first update reads values, too
+            _make_state(tuned, loss_fn, batches[0], mode)
             return [_predicted(tuned, loss_fn, batch, mode, distinct or {}) for batch in batches]
+
+
+def _make_state(tuned: Tuned, loss_fn: LossFunction, batch: Any, mode: FakeTensorMode) -> None:
+    """Have the optimizer make its state: from gradients alone, or in an update where members take part in one."""
+    if not any(overridden(member, UPDATING) for member in tuned.plan.members):
+        _have_gradients(tuned)
+        tuned.engine.update()
+        tuned.optimizer.zero_grad(set_to_none=True)
+    if not tuned.optimizer.state:
+        _step(tuned, loss_fn, batch, mode)
+
+
+def _have_gradients(tuned: Tuned) -> None:
+    for parameter in tuned.model.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.empty_like(parameter, requires_grad=False)
 
 
 def _predicted(
     tuned: Tuned, loss_fn: LossFunction, batch: Any, mode: FakeTensorMode, distinct: Mapping[str, int]
 ) -> Prediction:
-    tracker = _step(tuned, loss_fn, batch, mode)
+    feed, tracker = _step(tuned, loss_fn, batch, mode)
     counts = tuned.counts()
     by_kind = {kind: tracker.peak_by_kind[kind] for kind in MEMORY_KINDS}
     by_kind["weights"] += sum(member.will_keep(tuned.state, distinct) for member in tuned.plan.members)
     return Prediction(
-        by_kind=by_kind, flops=tracker.flops,
+        by_kind=by_kind, flops=round(tracker.flops * feed.abridged),
         trainable_parameters=counts["trainable_parameters"], total_parameters=counts["total_parameters"],
     )  # fmt: skip
 
 
-def _step(tuned: Tuned, loss_fn: LossFunction, batch: Any, mode: FakeTensorMode) -> Foresight:
-    batch = _hollow_batch(batch, mode)
+def _step(tuned: Tuned, loss_fn: LossFunction, batch: Any, mode: FakeTensorMode) -> tuple[Abridged, Foresight]:
     tracker = at_rest(tuned, Foresight())
+    feed = Abridged(batch, mode, tuned, tracker)
     with watching(tuned, tracker):
-        tuned.step(loss_fn, batch)
-    return tracker
+        tuned.step(loss_fn, feed)
+    return feed, tracker
 
 
-def _hollow_batch(batch: Any, mode: FakeTensorMode) -> Any:
-    """Give a batch of fake tensors like these; a feed collates its items for real, and what comes out is fake."""
+class Abridged(Feed):
+    """A feed of fake tensors that shows one pass of an update; where there are more, the gradients are there already.
 
-    def hollowed(real: Any) -> Any:
-        return map_tensors(real, mode.from_tensor)
+    Items are collated for real; what comes out is fake. `abridged`: all examples for each one shown.
+    """
 
-    if not isinstance(batch, Feed):
-        return hollowed(batch)
+    def __init__(self, batch: Any, mode: FakeTensorMode, tuned: Tuned, tracker: StorageTracker) -> None:
+        feed = as_feed(batch)
 
-    def collate(items: Sequence[Any]) -> Any:
-        with _disable_current_modes():
-            made = batch.collate(items)
-        return hollowed(made)
+        def collate(items: Sequence[Any]) -> Any:
+            with _disable_current_modes():
+                made = feed.collate(items)
+            return map_tensors(made, mode.from_tensor)
 
-    return Feed(batch.items, collate)
+        super().__init__(feed.items, collate)
+        self._tuned, self._tracker = tuned, tracker
+        self.abridged = 1.0
+
+    def parts(self, most: int) -> list[Part]:
+        """Give the first batch of at most `most` examples."""
+        if most < len(self) and self.abridged == 1:
+            _have_gradients(self._tuned)
+            self._tracker.mark((p.grad for p in self._tuned.model.parameters() if p.grad is not None), "gradients")
+        self.abridged = len(self) / min(most, len(self))
+        return [Part(self.collate(self.items[:most]), min(most, len(self)), keys_of(self.items[:most]))]
 
 
 def hollow(model: nn.Module, device: torch.device) -> None:

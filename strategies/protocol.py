@@ -190,10 +190,7 @@ class Strategy:
         return run(size)
 
     def will_keep(self, state: State, distinct: Mapping[str, int]) -> int:
-        """Give the bytes on the device that it will keep besides, once all items have passed.
-
-        distinct: how many different keys the items have, by scope.
-        """
+        """Give the bytes on the device that it keeps besides once all items, with `distinct` keys by scope, passed."""
         del state, distinct
         return 0
 

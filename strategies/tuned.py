@@ -54,8 +54,8 @@ class Tuned:
         self._given = given  # rates in place of the plan's
         self._peaks = [float(group["lr"]) for group in state.optimizer.param_groups]
         self._merged = False
-        self._losses = Losses(plan, engine, context, state)
-        self._eval_forward = self._losses.wrapped(state.model.forward)
+        self.losses = Losses(plan, engine, context, state)
+        self._eval_forward = self.losses.wrapped(state.model.forward)
         self._limit: Callable[[Sequence[Tensor]], object] = limit_norm
         for member in plan.members:
             self._limit = member.clipping(self._limit)
@@ -87,14 +87,14 @@ class Tuned:
             member.before_step(state)
         feed = as_feed(batch)
         for member in members:
-            feed = member.choose(feed, partial(self._losses.each, loss_fn), state)
+            feed = member.choose(feed, partial(self.losses.each, loss_fn), state)
         self.set_rates()
-        run: Callable[[int], Tensor] = partial(self._losses.passed, loss_fn, feed)
+        run: Callable[[int], Tensor] = partial(self.losses.passed, loss_fn, feed)
         for member in members:
             run = partial(_passing, member, run, state)
         loss = run(len(feed))
         self.engine.collected()
-        if not self._losses.checked:
+        if not self.losses.checked:
             self._check()
         self.engine.clip(self._limit)
         self.engine.update()
@@ -103,10 +103,6 @@ class Tuned:
         state.optimizer.zero_grad(set_to_none=True)
         state.step += 1
         return loss
-
-    def trust(self) -> None:
-        """Leave out the check of the first update, which reads values: where there are none, say."""
-        self._losses.checked = True
 
     def set_rates(self) -> None:
         """Set each group's learning rate for the update that comes next."""
@@ -235,7 +231,7 @@ class Tuned:
         asked = [member.where() for member in weights if FROZEN not in member.capabilities()]
         check_scopes(self.state.model, self.context.layout, asked)
         check_gradients(self.engine.named_gradients(), finite=not self.engine.scaler.is_enabled())
-        self._losses.checked = True
+        self.losses.checked = True
 
 
 def set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:

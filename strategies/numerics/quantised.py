@@ -21,7 +21,7 @@ from strategies.linears import straighten
 from strategies.roles import linear_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import torch
     from torch import Tensor, nn
@@ -107,12 +107,26 @@ def stand_in(model: nn.Module, device: torch.device) -> None:
     """Give quantised layers on `meta` what moving to a device would: packed weights and their statistics, by shape."""
     import bitsandbytes as bnb
 
+    _count_products()
     for module in model.modules():
         weight = vars(module).get("_parameters", {}).get("weight")
         if not isinstance(weight, bnb.nn.Params4bit | bnb.nn.Int8Params) or not weight.is_meta:
             continue
         pack = _packed_4bit if isinstance(weight, bnb.nn.Params4bit) else _packed_8bit
         module.weight = pack(weight, device)
+
+
+def _count_products() -> None:
+    """Tell torch's counter of operations what a product with 4-bit weights takes."""
+    import torch
+    from torch.utils.flop_counter import flop_registry, register_flop_formula
+
+    product = torch.ops.bitsandbytes.gemm_4bit
+    if product not in flop_registry:
+
+        @register_flop_formula(product)
+        def _flops(inputs: Sequence[int], _: Any, shape: Sequence[int], *__: Any, **___: Any) -> int:
+            return 2 * math.prod(inputs) * shape[0]
 
 
 def _parameter(values: Tensor, kind: type) -> nn.Parameter:
