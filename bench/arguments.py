@@ -29,7 +29,7 @@ A sweep that was stopped goes on where it was when the same command is given aga
 
 other commands:
   list [WORD ...]  strategies, recipes and presets, with their options; what a WORD is, costs and needs
-  plan             predict memory, time and cost, train nothing (not yet)
+  plan             predict memory, time and cost of recipes, train nothing (`plan --help`)
   compare, merge   compare or join results folders (not yet)
   repro RUN_ID     run one result again (not yet)
 """
@@ -81,6 +81,28 @@ class OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and where to look; exit with 2."""
         self.exit(USAGE, f"{self.prog}: {message} (--help shows every option and command)\n")
+
+
+PLAN_EPILOG = """\
+examples:
+  python run_matrix.py plan                                    the default matrix, on this machine
+  python run_matrix.py plan --model base --batch-size 64 --gpu t4 --strategies full,lora,qlora,lora+amp
+  python run_matrix.py plan --model large --gpu 16GB --strategies full,lean
+  python run_matrix.py plan --gpu l4 --calibration results/mine    times from finished runs on that GPU
+
+No GPU is needed, no weights are read and nothing is trained: recipes are run through on tensors without values.
+"""
+
+
+def make_plan_parser() -> argparse.ArgumentParser:
+    """The parser of the `plan` command: what to predict, and for which GPU."""
+    parser = make_parser()
+    parser.prog, parser.epilog = "run_matrix.py plan", PLAN_EPILOG
+    parser.description = "Predict memory by kind, operations, largest batch, time and cost of recipes; train nothing."
+    target = parser.add_argument_group("for which machine (plan only)")
+    target.add_argument("--gpu", default="", metavar="NAME", help="t4, l4, a100, h100 …, or a size such as 16GB")
+    target.add_argument("--calibration", default="", metavar="RUNS", help="runs.csv of that GPU to take times from")
+    return parser
 
 
 def make_parser() -> argparse.ArgumentParser:

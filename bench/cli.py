@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from bench.arguments import USAGE, make_parser
+from bench.arguments import USAGE, make_parser, make_plan_parser
 from bench.folder import InputError
 from bench.matrix import Rules
-from bench.sweep import Request, run_sweep, show
+from bench.sweep import Request, run_plan, run_sweep, show
 from bench.table import print_table
 from bench.task import DEFAULT_TASK
 from strategies import NamedPlan, catalogue, parse_plans, recipes
@@ -33,7 +33,6 @@ NOT_YET = {
     "executor": "--executor: not yet; runs are started one after another on this machine",
 }
 LATER_COMMANDS = {
-    "plan": "plan: not yet; --dry-run shows what would run and what is refused",
     "compare": "compare: not yet; runs.csv of two folders can be joined on run_id",
     "merge": "merge: not yet; copy the folders under runs/ of one results folder into another's; ids never clash",
     "repro": "repro: not yet; runs/RUN_ID/spec.json holds everything that decided the run",
@@ -126,11 +125,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE
     if command == "list":
         return print_list(given[1:])
-    options = make_parser().parse_args(given[1:] if given[:1] == ["run"] else given)
+    parser = make_plan_parser() if command == "plan" else make_parser()
+    options = parser.parse_args(given[1:] if given[:1] in (["run"], ["plan"]) else given)
     for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal or a scheduler ends the run under way, too
         signal.signal(number, signal.default_int_handler)
     try:
         request = make_request(options, given)
+        if command == "plan":
+            return run_plan(request, gpu=options.gpu, calibration=options.calibration, out=options.out)
         rows = run_sweep(request)
     except (ValueError, OSError) as error:
         print(f"run_matrix.py: {error}", file=sys.stderr)

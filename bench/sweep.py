@@ -109,6 +109,22 @@ def prepare(request: Request, plans: Sequence[NamedPlan]) -> dict[str, Any]:
     return answer | {"side_files": scratch / "side_files"}
 
 
+def run_plan(request: Request, *, gpu: str, calibration: str, out: Path | None) -> int:
+    """Have a child process predict what was asked for and print it; gives its exit status."""
+    rules = request.rules
+    asked = {
+        "task": request.task, "overrides": dict(request.overrides), "device": request.device, "gpu": gpu,
+        "plans": [(named.text, str(named.plan)) for named in with_baseline(request.plans, wanted=request.baseline)],
+        "batch_size": rules.batch_size, "epochs": rules.epochs, "max_steps": rules.max_steps,
+        "calibration": calibration, "out": str(out or ""),
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="tunematrix-") as scratch:
+        file = Path(scratch) / "request.json"
+        write_json(file, asked)
+        command = [sys.executable, "-m", "bench.planning", str(file)]
+        return subprocess.run(command, env=child_environment({}), check=False).returncode
+
+
 def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
     """Environment of a child: it finds this suite, and tasks in the current folder, on its path.
 

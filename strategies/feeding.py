@@ -117,8 +117,7 @@ def _rows(batch: Any, lengths: Sequence[int], chosen: Sequence[int]) -> Any:
 
 def volume(batch: Any) -> int:
     """Count the values in all tensors of what a loader of ours yields."""
-    made = [part.batch for part in batch.collated] if isinstance(batch, Feed) else batch
-    return sum(tensor.numel() for tensor in tensors_of(made))
+    return sum(tensor.numel() for tensor in tensors_of(batch))
 
 
 def _pinned(tensor: torch.Tensor) -> torch.Tensor:
@@ -126,9 +125,9 @@ def _pinned(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def tensors_of(batch: Any) -> list[torch.Tensor]:
-    """Give all tensors of a batch."""
+    """Give all tensors of a batch, or of what a loader of ours yields."""
     found: list[torch.Tensor] = []
-    map_tensors(batch, found.append)
+    map_tensors([part.batch for part in batch.collated] if isinstance(batch, Feed) else batch, found.append)
     return found
 
 

@@ -45,3 +45,14 @@ PRESETS: Final[dict[str, Preset]] = {
         "the ladder, and what feeds and updates, one by one and in recipes; three seeds each",
     ),
 }
+# What to add to a recipe that does not fit, what costs least first; the first that makes it fit is told.
+REMEDIES: Final = (
+    "amp",
+    "checkpointing",
+    "amp+checkpointing",
+    "accumulate(n=4)",
+    "amp+checkpointing+accumulate(n=4)",
+    "lora",
+    "lora+amp+checkpointing",
+    "lora+amp+checkpointing+accumulate(n=8)",
+)
