@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup matrix report test check lint typecheck format docs compatibility clean help
+.PHONY: setup matrix report test predictions check lint typecheck format docs compatibility clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -49,6 +49,9 @@ docs: setup ## write the generated pages under docs/
 
 compatibility: setup ## try every pair of strategies and write docs/compatibility.md and .csv
 	OMP_NUM_THREADS=1 $(BIN)/python -m strategies.probe
+
+predictions: setup ## predicted against measured memory of every strategy, docs/predictions.md
+	OMP_NUM_THREADS=1 $(BIN)/python performance/prediction.py
 
 clean: ## remove the environment and caches, keep results
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

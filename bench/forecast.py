@@ -28,7 +28,8 @@ class Forecaster:
 
     task: Task
     device: str
-    total_steps: int | None = None
+    epochs: float | None = None  # None: the task's
+    max_steps: int | None = None
     seed: int = 0
     _batches: dict[Any, Any] = field(default_factory=dict)
 
@@ -38,10 +39,18 @@ class Forecaster:
         Raises `PlanError` where the plan cannot be, `UnpredictableError` where torch cannot do it without values.
         """
         batches = [self.largest_batch(plan, size) for size in batch_sizes]
+        steps = self.steps(batch_sizes[0])
+        share = min(1.0, steps * batch_sizes[0] / len(self.items))
         return predict(
-            plan, self.task.build_model, self.task.loss, batches, device=self.device, total_steps=self.total_steps,
-            distinct=self.distinct,
+            plan, self.task.build_model, self.task.loss, batches, device=self.device, total_steps=steps,
+            distinct={scope: round(share * count) for scope, count in self.distinct.items()},
         )  # fmt: skip
+
+    def steps(self, batch_size: int) -> int:
+        """Optimizer updates of the whole training."""
+        epochs = self.task.default_epochs if self.epochs is None else self.epochs
+        wanted = max(1, round(epochs * (len(self.items) // batch_size)))
+        return min(wanted, self.max_steps or wanted)
 
     @cached_property
     def items(self) -> Any:

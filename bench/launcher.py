@@ -141,6 +141,7 @@ def write_record(spec: RunSpec, folded: Folded, folder: Path, surroundings: Surr
         "setting": spec.setting, "seed": spec.seed,
         "status": folded.status, "reason": folded.reason, "section": folded.section, "device": spec.device,
         "batch_size": spec.batch_size, "lr": spec.lr, "head_lr": spec.head_lr,
+        "predicted_peak_bytes": spec.predicted_peak_bytes,
         "created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }  # fmt: skip
     if "load" in folded.sections:

@@ -47,7 +47,11 @@ def build_matrix(plans: Sequence[NamedPlan], prepared: Mapping[str, Any], rules:
             )
             specs.append(
                 dataclasses.replace(
-                    spec, kind=kind, setting=shared, refusal=refusal(prepared["problems"][str(named.plan)])
+                    spec,
+                    kind=kind,
+                    setting=shared,
+                    refusal=refusal(prepared["problems"][str(named.plan)]),
+                    predicted_peak_bytes=prepared["predicted_peak_bytes"].get(str(named.plan)),
                 )
             )
         for name, control in prepared["controls"].items():

@@ -62,7 +62,6 @@ class Planner:
     forecaster: Forecaster
     place: Place
     batch_size: int
-    steps: int
     rate: Rate
 
     def row(self, text: str, plan: Plan) -> dict[str, Any]:
@@ -102,11 +101,12 @@ class Planner:
     def time(self, plan: Plan, here: Prediction) -> dict[str, Any]:
         """Operations, seconds and dollars of the whole training."""
         seconds = self.rate.seconds(here.flops, str(plan.facts(self.place.device)["precision"]))
+        steps = self.forecaster.steps(self.batch_size)
         price = self.place.gpu.dollars_per_hour if self.place.gpu else None
         return {
-            "flops_per_sample": here.flops / self.batch_size, "steps": self.steps,
-            "train_seconds": None if seconds is None else seconds * self.steps,
-            "cost_dollars": None if seconds is None or price is None else seconds * self.steps * price / 3600,
+            "flops_per_sample": here.flops / self.batch_size, "steps": steps,
+            "train_seconds": None if seconds is None else seconds * steps,
+            "cost_dollars": None if seconds is None or price is None else seconds * steps * price / 3600,
         }  # fmt: skip
 
     def advice(self, plan: Plan, most: int | None) -> str:
@@ -135,13 +135,10 @@ def plan_all(request: Mapping[str, Any]) -> tuple[list[dict[str, Any]], Planner]
     task: Task = load_task(request["task"], request["overrides"])
     task.prepare()
     batch_size = request["batch_size"] or task.default_batch_size
-    epochs = task.default_epochs if request["epochs"] is None else request["epochs"]
-    forecaster = Forecaster(task, device)
-    wanted = max(1, round(epochs * (len(forecaster.items) // batch_size)))
-    forecaster.total_steps = min(wanted, request["max_steps"] or wanted)
+    forecaster = Forecaster(task, device, request["epochs"], request["max_steps"])
     runs = Path(request["calibration"]) if request["calibration"] else None
     rate = calibrate(forecaster, gpu, runs, batch_size)
-    planner = Planner(forecaster, Place(gpu, device), batch_size, forecaster.total_steps, rate)
+    planner = Planner(forecaster, Place(gpu, device), batch_size, rate)
     plans = [(text, compose(plan)) for text, plan in request["plans"]]
     return [planner.row(text, plan) for text, plan in progress(plans)], planner
 

@@ -10,15 +10,18 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from bench.forecast import Forecaster
 from bench.record import read_json, write_json
 from bench.task import Task, changed_options, identity_options, load_task, task_path, task_text
-from strategies import compose
+from strategies import PlanError, compose
+from strategies.predicting import UnpredictableError
 
 
 def choose_device(wanted: str) -> str:
@@ -61,11 +64,25 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
         for plan in request["plans"]
     }
     controls: dict[str, Task] = getattr(task, "controls", dict)()
+    forecaster = Forecaster(task, device, request["epochs"], request["max_steps"])
+    can_run = [plan for plan in request["plans"] if not problems[plan]] if request["predict"] else []
     return {
+        "predicted_peak_bytes": predicted_peaks(forecaster, can_run, request["batch_size"]),
         "device": device, "cache_seconds": cache_seconds, "problems": problems, "main": describe_task(task),
         "train_samples": len(items),
         "controls": {name: describe_task(control) for name, control in controls.items()},
     }  # fmt: skip
+
+
+def predicted_peaks(forecaster: Forecaster, plans: Sequence[str], batch_size: int | None) -> dict[str, int]:
+    """Peak of a training step of each plan, predicted; those that cannot be predicted are left out."""
+    size = batch_size or forecaster.task.default_batch_size
+    found = {}
+    if size <= len(forecaster.items):
+        for plan in plans:
+            with suppress(PlanError, UnpredictableError):  # what stands in the way of a run is told by the run
+                found[plan] = forecaster(compose(plan), [size])[0].peak_bytes
+    return found
 
 
 def write_side_files(request: Mapping[str, Any], folder: Path) -> None:

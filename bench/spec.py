@@ -58,6 +58,7 @@ class RunSpec:
     model_name: str = carried("")
     setting: str = carried("")
     refusal: Mapping[str, str] | None = carried(None)
+    predicted_peak_bytes: int | None = carried(None)
 
     def identity(self) -> dict[str, Any]:
         """The JSON-able value that is hashed."""

@@ -87,7 +87,8 @@ def prepare(request: Request, plans: Sequence[NamedPlan]) -> dict[str, Any]:
     scratch = Path(tempfile.mkdtemp(prefix="tunematrix-"))
     asked = {
         "task": request.task, "overrides": dict(request.overrides), "device": request.device,
-        "plans": [str(named.plan) for named in plans],
+        "plans": [str(named.plan) for named in plans], "batch_size": request.rules.batch_size,
+        "epochs": request.rules.epochs, "max_steps": request.rules.max_steps, "predict": not request.dry_run,
         "side_files": "" if request.dry_run else str(scratch / "side_files"),
     }  # fmt: skip
     (scratch / "side_files").mkdir()

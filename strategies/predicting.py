@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils.flop_counter import flop_registry
 
 from strategies.errors import PlanError
-from strategies.feeding import Feed, Part, as_feed, keys_of, map_tensors
+from strategies.feeding import Feed, Part, as_feed, map_tensors, volume
 from strategies.inside import overridden
 from strategies.tracking import MEMORY_KINDS, StorageTracker, at_rest, watching
 
@@ -190,12 +190,14 @@ class Abridged(Feed):
         self.abridged = 1.0
 
     def parts(self, most: int) -> list[Part]:
-        """Give the first batch of at most `most` examples."""
-        if most < len(self) and self.abridged == 1:
+        """Give the largest of the batches of at most `most` examples."""
+        parts = super().parts(most)
+        if len(parts) > 1 and self.abridged == 1:
             _have_gradients(self._tuned)
             self._tracker.mark((p.grad for p in self._tuned.model.parameters() if p.grad is not None), "gradients")
-        self.abridged = len(self) / min(most, len(self))
-        return [Part(self.collate(self.items[:most]), min(most, len(self)), keys_of(self.items[:most]))]
+        largest = max(parts, key=lambda part: volume(part.batch))
+        self.abridged = len(self) / largest.size
+        return [largest]
 
 
 def hollow(model: nn.Module, device: torch.device) -> None:
