@@ -92,7 +92,7 @@ def as_page(rows: list[dict[str, object]]) -> str:
         "Written by `make predictions` (`python performance/prediction.py`): the peak of a training step as",
         "`run_matrix.py plan` predicts it from shapes alone, and as the CPU allocator saw it, on the same batch of 32",
         f"questions. Of {len(known)} recipes {len(known) - len(far)} are within {GOAL:.0%}; the median error is",
-        f"{middle:.2%}. `compile` is predicted as its eager twin, with no correction: on a CPU fusing saves nothing here.",
+        f"{middle:.2%}. `compile` is predicted as its eager twin: no correction is needed on a CPU.",
         "",
         "| model | strategy | tried as | predicted MiB | measured MiB | error | seconds | note |",
         "|---|---|---|--:|--:|--:|--:|---|",
