@@ -19,7 +19,8 @@ import numpy as np
 
 from vqa_model.answers import build_vocabulary
 from vqa_model.dataset import QuestionSet, encode_questions
-from vqa_model.pictures import DecodedPictures, ImageSettings, decode_pictures
+from vqa_model.decoding import DecodedPictures, decode_pictures
+from vqa_model.pictures import ImageSettings
 from vqa_model.splits import choose_images
 from vqa_model.vqa_files import Part, Question, read_part
 from vqa_model.world_files import world_folder

@@ -25,7 +25,7 @@ from vqa_model.data import DataOptions, VQAData
 from vqa_model.dataset import QuestionSet, collate_questions
 from vqa_model.model import VQAConfig, VQAModel
 from vqa_model.options import check_options
-from vqa_model.pictures import load_picture
+from vqa_model.pictures import read_picture
 from vqa_model.tokenizing import load_tokenizer, longest_text, tokenizer_fingerprint
 from vqa_model.towers import PRESETS, Tower, find_tower, image_settings
 from vqa_model.vqa_score import accuracy, normalise
@@ -232,7 +232,7 @@ class VQATask:
         return [
             {
                 "id": question.id,
-                "image": load_picture(self._data.picture_path(question)),
+                "image": read_picture(self._data.picture_path(question))[1],
                 "question": question.text,
                 "answers": list(question.answers),
             }
