@@ -32,7 +32,7 @@ def generate(folder: Path, count: int) -> list[Path]:
     for number in range(count):
         picture = np.zeros((480, 640, 3), dtype=np.float32)
         for cells, strength in ((6, 90), (24, 60), (80, 40), (320, 45)):
-            noise = rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
+            noise = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
             picture += np.asarray(Image.fromarray(noise).resize((640, 480), Image.Resampling.BICUBIC)) * (
                 strength / 215
             )
