@@ -17,7 +17,7 @@ from measuring import save, show
 from strategies import compose
 from vqa_model.task import VQATask
 
-BATCH = 32
+BATCH, WARM_UP = 32, 5
 
 
 def measure(task: VQATask, steps: int) -> dict[str, float]:
@@ -30,7 +30,7 @@ def measure(task: VQATask, steps: int) -> dict[str, float]:
         pass
     waits, whole = [], []
     batches = iter(loader)
-    for step in range(steps + 5):
+    for step in range(steps + WARM_UP):
         asked = time.perf_counter()
         batch: Any = next(batches, None)
         if batch is None:
@@ -38,7 +38,7 @@ def measure(task: VQATask, steps: int) -> dict[str, float]:
             batch = next(batches)
         given = time.perf_counter()
         tuned.step(task.loss, batch)
-        if step >= 5:  # the first steps warm up
+        if step >= WARM_UP:
             waits.append(given - asked)
             whole.append(time.perf_counter() - asked)
     share = sum(waits) / sum(whole)
