@@ -19,7 +19,8 @@ import numpy as np
 
 from vqa_model.answers import build_vocabulary
 from vqa_model.dataset import QuestionSet, encode_questions
-from vqa_model.pictures import DecodedPictures, ImageSettings, decode_pictures
+from vqa_model.decoding import DecodedPictures, decode_pictures
+from vqa_model.pictures import ImageSettings
 from vqa_model.splits import choose_images
 from vqa_model.vqa_files import Part, Question, read_part
 from vqa_model.world_files import world_folder
@@ -170,9 +171,9 @@ class VQAData:
         return {question.id: question for questions in self._kept.values() for question in questions}
 
     @cached_property
-    def scored_ids(self) -> frozenset[int]:
-        """Ids of the questions that may be scored: the evaluation and the tune set's."""
-        return frozenset(question.id for name in ("tune", "eval") for question in self._kept[name])
+    def by_scored_id(self) -> dict[int, Question]:
+        """Questions that may be scored, the evaluation and the tune set's, by their ids."""
+        return {question.id: question for name in ("tune", "eval") for question in self._kept[name]}
 
     def picture_path(self, question: Question) -> Path:
         """Where an evaluation question's picture lies."""

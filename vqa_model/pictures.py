@@ -1,24 +1,18 @@
-"""Decodes each picture once, to the size the vision tower wants, into one memory-mapped file.
+"""How a picture file becomes the bytes that the vision tower wants: read, made RGB, resized or cut.
 
-Decoding and resizing a COCO picture costs 3.5 ms; a row of the map costs 0.01 ms. So a sweep
-decodes once, in the parent, and every run gathers bytes. The map is keyed by what the files are
-(name, size, time) and how they are cut; the hash of their contents is kept beside it.
+The pixels are those of transformers' own image processors, without their detours through floats
+and copies: normalising is the model's first step, where it costs a multiplication on the device.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import io
 import struct
-import sys
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
-
-from vqa_model.cache import cache_folder, new_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +20,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_PROGRESS_AFTER_SECONDS = 2.0
 # What PIL raises on damaged files, by format
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
@@ -62,16 +55,20 @@ def _three_numbers(values: Sequence[float]) -> tuple[float, ...]:
     return red, green, blue
 
 
-def load_picture(path: Path) -> Image.Image:
-    """Open a picture as RGB, whatever its mode (grey, CMYK, palette); ValueError names a broken file."""
+def read_picture(path: Path) -> tuple[bytes, Image.Image]:
+    """Read a file's bytes and the RGB picture in them, whatever its mode (grey, CMYK, palette).
+
+    ValueError names a missing or broken file.
+    """
     try:
-        with Image.open(path) as picture:
-            rgb: Image.Image = picture.convert("RGB")
+        content = path.read_bytes()
+        picture = Image.open(io.BytesIO(content))
+        picture.load()
+        return content, picture if picture.mode == "RGB" else picture.convert("RGB")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ValueError(f"{path}: picture is missing; put it there or use --skip-bad-images") from error
     except _BROKEN as error:
         raise ValueError(f"{path}: broken picture ({error}); replace it or use --skip-bad-images") from error
-    return rgb
 
 
 def fit_picture(picture: Image.Image, settings: ImageSettings) -> NDArray[np.uint8]:
@@ -86,56 +83,3 @@ def fit_picture(picture: Image.Image, settings: ImageSettings) -> NDArray[np.uin
         picture = picture.resize((width, height), resample).crop((left, top, left + settings.size, top + settings.size))
     pixels: NDArray[np.uint8] = np.asarray(picture).transpose(2, 0, 1)
     return pixels
-
-
-@dataclass(frozen=True)
-class DecodedPictures:
-    """Decoded pictures: bytes (pictures, 3, size, size), rows by name, and a hash of the files' contents."""
-
-    pixels: NDArray[np.uint8]
-    content_hash: str
-    bad: frozenset[str]
-
-
-def _key(paths: Sequence[Path], settings: ImageSettings, *, skip_bad: bool) -> str:
-    cut = {**asdict(settings), "mean": None, "std": None, "skip_bad": skip_bad}
-    digest = hashlib.sha256(json.dumps(cut, sort_keys=True).encode())
-    for path in paths:
-        try:
-            stat = path.stat()
-        except OSError:
-            digest.update(f"{path.name} missing\n".encode())
-        else:
-            digest.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:16]
-
-
-def decode_pictures(paths: Sequence[Path], settings: ImageSettings, *, skip_bad: bool) -> DecodedPictures:
-    """Decode files into the cache, or read them back; row i is `paths[i]`, zeros where it was bad."""
-    folder = cache_folder() / f"pictures-{_key(paths, settings, skip_bad=skip_bad)}"
-    if not folder.is_dir():
-        with new_folder(folder) as draft:
-            _decode(paths, settings, draft, skip_bad=skip_bad)
-    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-    pixels = np.load(folder / "pixels.npy", mmap_mode="r")
-    return DecodedPictures(pixels, facts["content_hash"], frozenset(facts["bad"]))
-
-
-def _decode(paths: Sequence[Path], settings: ImageSettings, draft: Path, *, skip_bad: bool) -> None:
-    shape = (len(paths), 3, settings.size, settings.size)
-    pixels = np.lib.format.open_memmap(draft / "pixels.npy", mode="w+", dtype=np.uint8, shape=shape)
-    digest, bad, start = hashlib.sha256(), [], time.perf_counter()
-    for row, path in enumerate(paths):
-        try:
-            pixels[row] = fit_picture(load_picture(path), settings)
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-        except ValueError:
-            if not skip_bad:
-                raise
-            bad.append(path.name)
-        if row % 1000 == 999 and time.perf_counter() - start > _PROGRESS_AFTER_SECONDS:  # noqa: PLR2004
-            print(f"decoding pictures: {row + 1} of {len(paths)}", file=sys.stderr)
-    if bad:
-        print(f"skipped {len(bad)} missing or broken pictures, first {bad[0]}", file=sys.stderr)
-    pixels.flush()
-    (draft / "facts.json").write_text(json.dumps({"content_hash": digest.hexdigest(), "bad": bad}), encoding="utf-8")

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -25,10 +23,10 @@ from vqa_model.data import DataOptions, VQAData
 from vqa_model.dataset import QuestionSet, collate_questions
 from vqa_model.model import VQAConfig, VQAModel
 from vqa_model.options import check_options
-from vqa_model.pictures import load_picture
+from vqa_model.pictures import read_picture
 from vqa_model.tokenizing import load_tokenizer, longest_text, tokenizer_fingerprint
 from vqa_model.towers import PRESETS, Tower, find_tower, image_settings
-from vqa_model.vqa_score import accuracy, normalise
+from vqa_model.vqa_score import evaluate, normalise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -196,19 +194,7 @@ class VQATask:
 
     def evaluate(self, predictions: Sequence[Mapping[str, Any]]) -> tuple[dict[str, float], dict[int, float]]:
         """Official VQA accuracy in 0..1: overall and per answer type; and the score of each question."""
-        counts = Counter(row["id"] for row in predictions)
-        repeated = [question for question, count in counts.items() if count > 1]
-        strange = [question for question in counts if question not in self._data.scored_ids]
-        for ids, what in ((repeated, "repeat a question"), (strange, "are of no evaluation or tune question")):
-            if ids:
-                raise ValueError(f"{len(ids)} predictions {what}, first id {ids[0]!r}; give one for each question")
-        scores = {row["id"]: accuracy(row["prediction"], self._data.by_id[row["id"]].answers) for row in predictions}
-        if not scores:
-            raise ValueError("no predictions to evaluate")
-        groups: dict[str, list[float]] = {"vqa_accuracy": list(scores.values())}
-        for question, score in scores.items():
-            groups.setdefault(f"vqa_accuracy/{self._data.by_id[question].answer_type}", []).append(score)
-        return {name: fmean(values) for name, values in groups.items()}, scores
+        return evaluate(predictions, self._data.by_scored_id)
 
     def controls(self) -> dict[str, VQATask]:
         """Sanity rows: the same task knowing nothing, and knowing the question but not the picture."""
@@ -232,7 +218,7 @@ class VQATask:
         return [
             {
                 "id": question.id,
-                "image": load_picture(self._data.picture_path(question)),
+                "image": read_picture(self._data.picture_path(question))[1],
                 "question": question.text,
                 "answers": list(question.answers),
             }

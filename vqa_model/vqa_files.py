@@ -83,9 +83,13 @@ def _answers(file: Path, record: dict[str, Any]) -> tuple[str, ...]:
     answers = record["answers"]
     if len(answers) != ANSWERS_PER_QUESTION:
         raise ValueError(f"{place} has {len(answers)} answers, not {ANSWERS_PER_QUESTION}; complete or remove it")
-    if not all(isinstance(answer, dict) and isinstance(answer.get("answer"), str) for answer in answers):
+    try:
+        texts = tuple([answer["answer"] for answer in answers])
+    except (TypeError, KeyError):
+        texts = ()
+    if set(map(type, texts)) != {str}:
         raise ValueError(f"{place} has an answer without text; each needs a string 'answer'")
-    return tuple(answer["answer"] for answer in answers)
+    return texts
 
 
 def read_part(folder: Path, name: str) -> Part:

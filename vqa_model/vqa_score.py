@@ -11,10 +11,12 @@ import re
 from collections import Counter
 from functools import lru_cache
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from vqa_model.vqa_files import Question
 
 _MARKS = ';/[]"{}()=+\\_-><@`,?!'
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
@@ -68,10 +70,32 @@ def normalise(text: str) -> str:
 
 def accuracy(prediction: str, answers: Sequence[str]) -> float:
     """Official accuracy, 0..1, of one prediction against the ten annotators' answers."""
-    answers, prediction = [clean(answer) for answer in answers], clean(prediction)
-    if len(set(answers)) > 1:
-        answers, prediction = [normalise(answer) for answer in answers], normalise(prediction)
-    return _ACCURACY[answers.count(prediction)]
+    distinct = set(answers)  # most of the ten are the same, and each is looked at once
+    form = normalise if len({clean(answer) for answer in distinct}) > 1 else clean
+    wanted = form(prediction)
+    return _ACCURACY[sum(answers.count(answer) for answer in distinct if form(answer) == wanted)]
+
+
+def evaluate(
+    predictions: Sequence[Mapping[str, Any]], questions: Mapping[int, Question]
+) -> tuple[dict[str, float], dict[int, float]]:
+    """Official accuracy in 0..1, overall and per answer type, and the score of each question by its id.
+
+    predictions: rows with `id` and `prediction`; ValueError names one that repeats or is of no question.
+    """
+    counts = Counter(row["id"] for row in predictions)
+    repeated = [question for question, count in counts.items() if count > 1]
+    strange = [question for question in counts if question not in questions]
+    for ids, what in ((repeated, "repeat a question"), (strange, "are of no evaluation or tune question")):
+        if ids:
+            raise ValueError(f"{len(ids)} predictions {what}, first id {ids[0]!r}; give one for each question")
+    if not predictions:
+        raise ValueError("no predictions to evaluate")
+    scores = {row["id"]: accuracy(row["prediction"], questions[row["id"]].answers) for row in predictions}
+    groups: dict[str, list[float]] = {"vqa_accuracy": list(scores.values())}
+    for question, score in scores.items():
+        groups.setdefault(f"vqa_accuracy/{questions[question].answer_type}", []).append(score)
+    return {name: fmean(values) for name, values in groups.items()}, scores
 
 
 def soft_targets(answers: Sequence[str]) -> dict[str, float]:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vqa_model.answers import build_vocabulary
-from vqa_model.pictures import ImageSettings, decode_pictures, load_picture
+from vqa_model.decoding import decode_pictures
+from vqa_model.pictures import ImageSettings, read_picture
 from vqa_model.splits import choose_images
 from vqa_model.task import VQATask
 from vqa_model.vqa_files import Question, read_part
@@ -127,7 +128,7 @@ def test_whatever_pil_raises_is_a_broken_picture(data, monkeypatch, error):
     monkeypatch.setattr("vqa_model.pictures.Image.open", fail)
     path = data / "train2014" / "COCO_train2014_000000000001.jpg"
     with pytest.raises(ValueError, match=r"0001\.jpg: broken picture \(bad\)"):
-        load_picture(path)
+        read_picture(path)
     assert decode_pictures([path], ImageSettings(size=8), skip_bad=True).bad == {path.name}
 
 
@@ -150,7 +151,7 @@ def test_every_mode_of_picture_becomes_rgb(tmp_path, mode):
     file = tmp_path / f"picture.{'jpg' if mode in {'L', 'CMYK'} else 'png'}"
     Image.new("RGB", (9, 7), (200, 40, 40)).convert(mode if mode != "I;16" else "L").save(file)
     decoded = decode_pictures([file], ImageSettings(size=6), skip_bad=False)
-    assert load_picture(file).mode == "RGB"
+    assert read_picture(file)[1].mode == "RGB"
     assert decoded.pixels.shape == (1, 3, 6, 6)
 
 
@@ -170,7 +171,7 @@ def test_a_preprocessor_may_cut_the_centre(tmp_path):
 def test_pictures_are_decoded_once(data, monkeypatch):
     paths = sorted((data / "train2014").iterdir())
     first = decode_pictures(paths, ImageSettings(size=8), skip_bad=False)
-    monkeypatch.setattr("vqa_model.pictures.load_picture", None)
+    monkeypatch.setattr("vqa_model.decoding.read_picture", None)
     again = decode_pictures(paths, ImageSettings(size=8), skip_bad=False)
     assert (first.pixels == again.pixels).all()
     assert first.content_hash == again.content_hash
