@@ -15,6 +15,7 @@ from bench.record import RUN_COLUMNS, STATUSES
 from report.figures import CAPTIONS
 from report.findings import findings
 from report.units import MISSING, amount, byte_unit, cell, count, percent, time_unit, times
+from report.verdicts import verdict_lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,7 +47,7 @@ def summary(name: str, comparisons: Sequence[Comparison], figures: Mapping[str, 
         if len(comparisons) > 1:
             lines += [f"## {plain(title)}", ""]
         lines += [" ".join(plain(sentence) for sentence in findings(comparison)), ""]
-        lines += [*table(comparison), "", *_failures(comparison)]
+        lines += [*table(comparison), "", *verdict_lines(comparison), *_failures(comparison)]
         lines += [*_figures(figures.get(title, ())), "### How it was run", "", *_how(comparison), ""]
     return "\n".join([*lines, *_definitions()]) + "\n"
 
