@@ -58,6 +58,12 @@ class Comparison:
         return found.iloc[0] if len(found) == 1 else None
 
     @property
+    def finished(self) -> pd.DataFrame:
+        """Rows of the runs that finished, controls left out."""
+        chosen: pd.DataFrame = self.runs[(self.runs["status"] == "ok") & (self.runs["kind"] != "control")]
+        return chosen
+
+    @property
     def failures(self) -> pd.DataFrame:
         """Rows of the runs that did not finish."""
         failed: pd.DataFrame = self.runs[self.runs["status"] != "ok"]

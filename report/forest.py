@@ -32,7 +32,8 @@ MARKERS: Final = {BETTER: "^", EQUAL: "s", WORSE: "v", UNKNOWN: "o"}
 @styled
 def differences(comparison: Comparison) -> Figure:
     """Draw the difference of each recipe with several seeds; with one seed that of its run, hollow."""
-    title = "Difference from the baseline, with 95 % interval"
+    base = comparison.baseline
+    title = f"Difference from {short(base['label']) if base is not None else 'the baseline'}, with 95 % interval"
     rows = statements(comparison.paired).sort_values("difference", ascending=False, kind="stable", ignore_index=True)
     if rows.empty:
         figure, panel = canvas(comparison, title=title, inches=1.6)

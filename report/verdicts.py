@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from report.inference import ALPHA, BETTER, EQUAL, UNKNOWN, WORSE
 from report.paired import statements
-from report.units import MISSING
+from report.units import MISSING, code
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +35,7 @@ def verdict_lines(comparison: Comparison) -> list[str]:
     if rows.empty or base is None:
         return []
     recipes, runs = rows[rows["level"] == "recipe"], rows[rows["level"] == "run"]
-    lines = [f"### Better, worse or equal to {_code(base['label'])}", ""]
+    lines = [f"### Better, worse or equal to {code(base['label'])}", ""]
     if len(recipes):
         lines += [*_about_recipes(recipes, str(base["label"])), ""]
     if len(runs):
@@ -52,7 +52,7 @@ def _about_recipes(rows: pd.DataFrame, base: str) -> list[str]:
         f"other seeds and other questions. Better, worse and equal are each wrong in at most {100 * ALPHA:.0f} % of "
         f"cases: of {len(rows)} comparisons, in about {ALPHA * len(rows):.1g}. Corrected for that (Holm), {still}."
     )
-    return [method, "", *_said(rows, _code(base))]
+    return [method, "", *_said(rows, code(base))]
 
 
 def _about_runs(rows: pd.DataFrame, base: str) -> list[str]:
@@ -60,7 +60,7 @@ def _about_runs(rows: pd.DataFrame, base: str) -> list[str]:
         "One seed: whether a *recipe* is better or worse **cannot be told (one seed)**. What follows is about these "
         "trained models alone, over other questions; with another seed it may turn round."
     )
-    return [caution, "", *_said(rows, f"the run of {_code(base)}")]
+    return [caution, "", *_said(rows, f"the run of {code(base)}")]
 
 
 def _said(rows: pd.DataFrame, base: str) -> list[str]:
@@ -70,12 +70,7 @@ def _said(rows: pd.DataFrame, base: str) -> list[str]:
 
 
 def _names(rows: pd.DataFrame) -> str:
-    return ", ".join(_code(label) for label in rows["strategy"])
-
-
-def _code(label: str) -> str:
-    """A recipe's name as code; nothing in it is markup, and a bar would end a table's cell."""
-    return "`" + label.replace("`", "'").replace("|", "\\|") + "`"
+    return ", ".join(code(label) for label in rows["strategy"])
 
 
 def _row(row: Mapping[Any, Any]) -> str:
@@ -83,7 +78,7 @@ def _row(row: Mapping[Any, Any]) -> str:
     interval = f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}"
     about = " (this run)" if row["level"] == "run" else ""
     cells = (
-        _code(row["strategy"]), seeds, f"{100 * row['difference']:+.1f}", interval,
+        code(row["strategy"]), seeds, f"{100 * row['difference']:+.1f}", interval,
         _probability(row["p"]), _probability(row["p_holm"]), row["verdict"] + about,
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
