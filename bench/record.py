@@ -24,6 +24,7 @@ STATUSES: Final[dict[str, str]] = {
     "refused": "the combination is not allowed; nothing was run",
     "unavailable": "this device or installation cannot run it; nothing was run",
 }
+TARGET_SHARE: Final = 0.97  # of the baseline's last value on the tune set: what time to target is the time to
 FINAL: Final = frozenset({"ok", "oom", "diverged"})  # not run again when a sweep goes on
 
 KINDS: Final = ("run", "baseline", "control")

@@ -10,11 +10,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from bench.record import TARGET_SHARE
+
 Row = Mapping[str, Any]
 Record = Mapping[str, Any]
 
 SAME: Final = ("task", "model", "dataset", "setting", "seed", "batch_size", "device")
-TARGET_SHARE: Final = 0.97
 TARGET_METRIC: Final = ("tune", "accuracy")
 FINISHED: Final = frozenset({"ok", "diverged"})  # had its chance; one that was stopped might have got there
 

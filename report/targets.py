@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from bench.record import TARGET_SHARE
 from report.units import MISSING, amount, code, time_unit, times
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ SECONDS: Final = "time_to_target_seconds"
 STEPS: Final = "steps_to_target"
 TOO_GOOD: Final = 0.5
 EXPLAINED: Final = (
-    "Time to target: TTT up to the first evaluation on the tune set with 97 % of the last accuracy there of the "
+    f"TTT up to the first evaluation on the tune set with {100 * TARGET_SHARE:.0f} % of the last accuracy there of the "
     "baseline run of the same seed. Medians of the seeds; a miss is infinite."
 )
 
