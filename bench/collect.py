@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.record import FILES, MEMORY_KINDS, RUN_COLUMNS, SCHEMA_VERSION, read_json
+from bench.targets import to_target
 
 Record = Mapping[str, Any]
 KIND_ORDER = {"baseline": 0, "run": 1, "control": 2}
@@ -36,8 +37,10 @@ def _order(record: Record) -> tuple[Any, ...]:
 
 def tables(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
     """Rows of every CSV, by file name."""
+    reached = to_target(records)
+    rows = [{**record["row"], **reached.get(record["run_id"], {})} for record in records]
     return {
-        "runs.csv": [{column: record["row"].get(column) for column in RUN_COLUMNS} for record in records],
+        "runs.csv": [{column: row.get(column) for column in RUN_COLUMNS} for row in rows],
         "history.csv": [
             {"run_id": record["run_id"], **dict(zip(list(FILES["history.csv"])[1:], point, strict=True))}
             for record in records for point in record["history"]

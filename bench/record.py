@@ -24,6 +24,7 @@ STATUSES: Final[dict[str, str]] = {
     "refused": "the combination is not allowed; nothing was run",
     "unavailable": "this device or installation cannot run it; nothing was run",
 }
+TARGET_SHARE: Final = 0.97  # of the baseline's last value on the tune set: what time to target is the time to
 FINAL: Final = frozenset({"ok", "oom", "diverged"})  # not run again when a sweep goes on
 
 KINDS: Final = ("run", "baseline", "control")
@@ -91,7 +92,9 @@ RUN_COLUMNS: Final[dict[str, str]] = {
     "precision_weighted": "precision, mean over classes weighted by support",
     "recall_weighted": "recall, mean over classes weighted by support",
     "f1_weighted": "F1, mean over classes weighted by support",
-    "time_to_target_seconds": "training time until the target quality was reached",
+    "time_to_target_seconds": "TTT up to the first evaluation on the tune set that reached the target, a share of the "
+    "baseline's last one of the same seed and setting; inf when it was never reached",
+    "steps_to_target": "optimizer updates up to there; inf when it was never reached",
     "created_at": "when the record was written, UTC, ISO 8601",
     "git_commit": "commit of the suite that ran",
     "git_dirty": "whether the suite's tree had uncommitted changes",
@@ -124,6 +127,25 @@ MEMORY_COLUMNS: Final[dict[str, str]] = {
     "kind": " | ".join(MEMORY_KINDS),
     "bytes": "bytes of that kind alive at the peak of a training step",
 }
+COMPARISON_COLUMNS: Final[dict[str, str]] = {
+    "level": "recipe (what can be said of it from all its seeds) or run (of this trained model alone)",
+    "strategy": "the recipe, as in the summary",
+    "plan": "see runs.csv",
+    "setting": "see runs.csv",
+    "device": "see runs.csv",
+    "batch_size": "see runs.csv",
+    "run_id": "the run, for level run",
+    "baseline_run_id": "the baseline run of the same seed, for level run",
+    "seeds": "the seeds that both have, separated by spaces",
+    "num_questions": "evaluation examples that both answered",
+    "difference": "mean score per example less the baseline's, -1 to 1",
+    "low": "lower end of its 95 % interval; for a recipe, over other seeds and other questions",
+    "high": "upper end of it",
+    "p": "two-sided p of no difference: for a recipe from the same interval, for a run McNemar's exact test",
+    "p_holm": "p of a recipe corrected for all recipes compared in its setting (Holm)",
+    "p_equal": "p of a difference of a point or more, either way (two one-sided tests)",
+    "verdict": "equal (within 1 point), better, worse or cannot tell, each at 5 %; a recipe with one seed: cannot tell",
+}
 FILES: Final[dict[str, dict[str, str]]] = {
     "runs.csv": RUN_COLUMNS,
     "history.csv": HISTORY_COLUMNS,
@@ -131,6 +153,7 @@ FILES: Final[dict[str, dict[str, str]]] = {
     "sections.csv": SECTION_COLUMNS,
     "memory.csv": MEMORY_COLUMNS,
 }
+REPORT_FILES: Final[dict[str, dict[str, str]]] = {"comparisons.csv": COMPARISON_COLUMNS}  # written by `report`
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -166,7 +189,7 @@ def schema_markdown() -> str:
         f"Version {SCHEMA_VERSION}. Generated from `bench/record.py`: `python -m bench.record`.",
         "",
     ]
-    for name, columns in FILES.items():
+    for name, columns in (FILES | REPORT_FILES).items():
         lines += [f"## {name}", "", "| column | meaning |", "|---|---|"]
         lines += [f"| `{column}` | {meaning.replace('|', chr(92) + '|')} |" for column, meaning in columns.items()]
         lines.append("")

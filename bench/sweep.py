@@ -26,7 +26,7 @@ from bench.matrix import Rules, build_matrix, refusal, with_baseline
 from bench.progress import duration, make_display
 from bench.record import read_json, write_json
 from bench.spec import RunSpec
-from bench.table import outcome, print_matrix, print_results
+from bench.table import outcome, percent, print_matrix, print_results
 from strategies import NamedPlan, catalogue, compose
 from strategies.cards import card
 
@@ -167,7 +167,7 @@ def run_all(specs: Sequence[RunSpec], request: Request, prepared: Mapping[str, A
     if len(todo) < len(specs):
         done = f"{len(specs) - len(todo)} of {len(specs)} runs are finished already in {request.out}"
         print(f"{done} (--force runs them again)")
-    display, started = make_display(len(todo)), time.monotonic()
+    display, started, training = make_display(len(todo)), time.monotonic(), 0.0
     try:
         for number, spec in enumerate(todo, 1):
             folder = run_folder(request.out, spec.run_id)
@@ -180,11 +180,13 @@ def run_all(specs: Sequence[RunSpec], request: Request, prepared: Mapping[str, A
             else:
                 environ = child_environment(compose(spec.plan).environ())
                 record = launch(spec, folder, surroundings, environ=environ, watch=display.event)
+            training += sum(record["row"].get(part) or 0.0 for part in ("warmup_seconds", "train_seconds"))
             display.end(outcome(record["row"]))
     finally:
         display.close()
     if todo:
-        print(f"{len(todo)} runs in {duration(time.monotonic() - started)}")
+        elapsed = time.monotonic() - started
+        print(f"{len(todo)} runs in {duration(elapsed)}, {percent(training / elapsed)} % of it training")
 
 
 def show(rows: Sequence[Mapping[str, Any]], out: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.progress import duration
 from bench.spec import RunSpec
+from bench.targets import baselines, comparable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,16 +46,8 @@ def with_ratio(text: str, value: float | None, reference: float | None) -> str:
     return text if not reference else f"{text} ({value / reference:.2f}×)"
 
 
-def reference_of(row: Row, rows: Sequence[Row]) -> Row:
-    """The full fine-tune that a row is compared with: same task, model, data, seed, batch and device."""
-    same = ("task", "model", "dataset", "setting", "seed", "batch_size", "device")
-    found = [r for r in rows if r.get("kind") == "baseline" and all(r.get(k) == row.get(k) for k in same)]
-    return found[-1] if found else {}
-
-
-def result_cells(row: Row, rows: Sequence[Row]) -> list[str]:
-    """One row of the comparison table."""
-    reference = reference_of(row, rows)
+def result_cells(row: Row, reference: Row) -> list[str]:
+    """One row of the comparison table; `reference`: the full fine-tune it is compared with, or nothing."""
     ttt, peak = row.get("ttt_seconds"), row.get("peak_allocated_bytes")
     status = row["status"] if row["status"] == "ok" else f"{row['status']}: {row.get('reason', '')}"
     return [
@@ -71,7 +64,9 @@ def result_cells(row: Row, rows: Sequence[Row]) -> list[str]:
 def print_results(rows: Sequence[Row]) -> None:
     """Print the comparison; on a terminal in colour, elsewhere as plain text of full width."""
     columns = ["strategy", *SCORES, "TTT (× full)", "peak memory (× full)", "trainable", "seed", "status"]
-    lines = [dict(zip(columns, result_cells(row, rows), strict=True)) for row in rows]
+    references = baselines(rows)
+    cells = [result_cells(row, references.get(comparable(row), {})) for row in rows]
+    lines = [dict(zip(columns, line, strict=True)) for line in cells]
     if len({row["seed"] for row in rows}) == 1:
         columns.remove("seed")
     columns = [column for column in columns if any(line[column] for line in lines)]

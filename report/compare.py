@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from bench.record import RUN_COLUMNS
+from report.paired import paired
 from report.results import TEXT, Results
 from report.units import MISSING, cell
 
@@ -39,18 +40,28 @@ class Comparison:
     entries: one row per entry: label, plan, kind, num_runs, num_ok, status, the mean over its finished runs
         of every number of runs.csv and of RATIOS, and the lowest and highest as `_low` and `_high`.
     history: history.csv of the finished runs, with `entry`.
+    sections: sections.csv of all runs.
+    paired: every recipe, and every run, against the baseline question by question; see comparisons.csv.
     """
 
     setting: dict[str, str]
     runs: pd.DataFrame
     entries: pd.DataFrame
     history: pd.DataFrame
+    sections: pd.DataFrame
+    paired: pd.DataFrame
 
     @property
     def baseline(self) -> pd.Series[Any] | None:
         """The finished baseline entry; None when there is none, or more than one."""
         found = self.entries[(self.entries["kind"] == "baseline") & (self.entries["num_ok"] > 0)]
         return found.iloc[0] if len(found) == 1 else None
+
+    @property
+    def finished(self) -> pd.DataFrame:
+        """Rows of the runs that finished, controls left out."""
+        chosen: pd.DataFrame = self.runs[(self.runs["status"] == "ok") & (self.runs["kind"] != "control")]
+        return chosen
 
     @property
     def failures(self) -> pd.DataFrame:
@@ -80,7 +91,7 @@ def compare(results: Results) -> list[Comparison]:
     for section, column in FALLBACK.items():
         if section in seconds.index.get_level_values(0):
             runs[column] = runs[column].fillna(runs["run_id"].map(seconds[section]))
-    return [_comparison(setting, group, results.history) for setting, group in _settings(runs)]
+    return [_comparison(setting, group, results) for setting, group in _settings(runs)]
 
 
 def _settings(runs: pd.DataFrame) -> list[tuple[dict[str, str], pd.DataFrame]]:
@@ -102,12 +113,17 @@ def _settings(runs: pd.DataFrame) -> list[tuple[dict[str, str], pd.DataFrame]]:
     return groups
 
 
-def _comparison(setting: dict[str, str], runs: pd.DataFrame, history: pd.DataFrame) -> Comparison:
+def _comparison(setting: dict[str, str], runs: pd.DataFrame, results: Results) -> Comparison:
     runs = _with_ratios(runs.assign(entry=_labels(runs)))
     entries = _entries(runs).sort_values("kind", key=lambda kinds: kinds.map(ORDER), kind="stable", ignore_index=True)
     finished = runs.loc[runs["status"] == "ok"].set_index("run_id")["entry"]
-    history = history[history["run_id"].isin(finished.index)]
-    return Comparison(setting, runs, entries, history.assign(entry=history["run_id"].map(finished)))
+    history = results.history[results.history["run_id"].isin(finished.index)]
+    return Comparison(
+        setting, runs, entries,
+        history=history.assign(entry=history["run_id"].map(finished)),
+        sections=results.sections[results.sections["run_id"].isin(runs["run_id"])],
+        paired=paired(results.folder, runs),
+    )  # fmt: skip
 
 
 def _labels(runs: pd.DataFrame) -> pd.Series[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from report.bars import memory_bars, time_bars
 from report.curves import learning_curves
+from report.forest import differences
 from report.scatter import accuracy_against
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ FIGURES: Final[dict[str, Callable[[Comparison], Figure]]] = {
     "memory_breakdown": memory_bars,
     "time_breakdown": time_bars,
     "learning_curves": learning_curves,
+    "differences": differences,
 }
 CAPTIONS: Final = {
     "accuracy_vs_memory": "Quality against peak memory",
@@ -29,4 +31,5 @@ CAPTIONS: Final = {
     "memory_breakdown": "What holds the memory at the peak",
     "time_breakdown": "What the time is spent on",
     "learning_curves": "Quality on the tune set and train loss over time",
+    "differences": "What can be told apart from the baseline",
 }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
+from report.targets import too_good
 from report.units import SCORE_NAMES, percent, points, times
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ CLOSE: Final = 0.02
 
 def findings(comparison: Comparison) -> list[str]:
     """Write all sentences that the numbers allow, the most useful first."""
-    said = [_frugal(comparison), _best(comparison), _control(comparison), _caution(comparison)]
+    said = [_frugal(comparison), _best(comparison), _control(comparison), too_good(comparison), _caution(comparison)]
     return [sentence for sentence in said if sentence]
 
 

@@ -29,6 +29,7 @@ SHARES: Final = frozenset({
     "vqa_accuracy", "accuracy", "precision_macro", "recall_macro", "f1_macro",
     "precision_weighted", "recall_weighted", "f1_weighted",
 })  # fmt: skip
+UNBOUNDED: Final = frozenset({"time_to_target_seconds", "steps_to_target"})  # never reached is inf
 KEYS: Final = {
     "runs.csv": ("run_id", "status"),
     "history.csv": ("run_id", "split", "metric", "value"),
@@ -105,7 +106,7 @@ def _rows(path: Path) -> tuple[tuple[str, ...], list[list[str]]]:
 
 
 def _numbers(path: Path, column: str, texts: list[str]) -> list[float]:
-    """Cells as floats; empty, NaN and infinite ones are missing."""
+    """Cells as floats; empty, NaN and, where infinity has no meaning, infinite ones are missing."""
     values = []
     for line, text in enumerate(texts, start=2):
         try:
@@ -115,7 +116,7 @@ def _numbers(path: Path, column: str, texts: list[str]) -> list[float]:
         if column != "value" and (value < 0 or (column in SHARES and 1 < value < np.inf)):
             meant = "between 0 and 1 (not percent)" if column in SHARES else "0 or more"
             raise ReportError(f"{path}: row {line}, column {column}: {text} must be {meant}. {REBUILD}")
-        values.append(value if np.isfinite(value) else np.nan)
+        values.append(value if np.isfinite(value) or column in UNBOUNDED else np.nan)
     return values
 
 

@@ -32,6 +32,7 @@ NOTE_SIZE: Final = 6.0
 NOTE_CHARACTERS: Final = 76
 LINE_INCHES: Final = 0.108
 MAX_FAILURES: Final = 4
+RANGE: Final = "whiskers and bands lowest–highest"
 GREY: Final = "#666666"
 PALETTE: Final = (
     "#0173b2",
@@ -126,13 +127,13 @@ def short(label: str, width: int = 22) -> str:
     return label[: breaks[-1]] + "\n" + label[breaks[-1] :].strip()
 
 
-def setting_note(comparison: Comparison) -> str:
-    """One line: what ran where, and how often."""
+def setting_note(comparison: Comparison, spread: str = RANGE) -> str:
+    """One line: what ran where, how often, and what shows the spread of repeats."""
     setting = comparison.setting
     where = setting["gpu_name"] or setting["device"]
     threads = f", {setting['num_threads']} threads" if setting["device"] == "cpu" and setting["num_threads"] else ""
     seeds = comparison.runs["seed"].nunique()
-    repeats = f"mean of {seeds} seeds, whiskers and bands lowest–highest" if seeds > 1 else "one seed"
+    repeats = f"mean of {seeds} seeds, {spread}" if seeds > 1 else "one seed"
     parts = (setting["model"], setting["dataset"], f"{where}{threads}")
     batch = (f"batch {setting['batch_size']}",) if setting["batch_size"] else ()
     return " · ".join(part for part in (*parts, *batch, repeats) if part)
@@ -151,9 +152,11 @@ def failure_note(comparison: Comparison) -> str:
     return f"Did not finish: {', '.join(names)}." if names else ""
 
 
-def canvas(comparison: Comparison, *, title: str, inches: float, notes: Sequence[str] = ()) -> tuple[Figure, SubFigure]:
+def canvas(
+    comparison: Comparison, *, title: str, inches: float, notes: Sequence[str] = (), spread: str = RANGE
+) -> tuple[Figure, SubFigure]:
     """Make a figure and its panel, `inches` high, for the axes; the notes stand in a second panel below."""
-    texts = [setting_note(comparison), *notes, failure_note(comparison)]
+    texts = [setting_note(comparison, spread), *notes, failure_note(comparison)]
     lines = [line for text in texts if text for line in textwrap.wrap(text, NOTE_CHARACTERS)]
     below = LINE_INCHES * len(lines) + 0.06
     figure = Figure(figsize=(WIDTH, inches + below), layout="constrained")

@@ -14,7 +14,11 @@ import pandas as pd
 from bench.record import RUN_COLUMNS, STATUSES
 from report.figures import CAPTIONS
 from report.findings import findings
+from report.steps import break_even_lines, step_lines
+from report.targets import target_lines
 from report.units import MISSING, amount, byte_unit, cell, count, percent, time_unit, times
+from report.verdicts import verdict_lines
+from report.wall import wall_lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,6 +40,7 @@ DEFINED: Final = {
     "trainable_parameters": "Trainable parameters",
 }  # fmt: skip
 MAX_VALUES: Final = 8
+SECTIONS: Final = (verdict_lines, target_lines, step_lines, break_even_lines)
 
 
 def summary(name: str, comparisons: Sequence[Comparison], figures: Mapping[str, Sequence[str]]) -> str:
@@ -47,8 +52,10 @@ def summary(name: str, comparisons: Sequence[Comparison], figures: Mapping[str, 
             lines += [f"## {plain(title)}", ""]
         lines += [" ".join(plain(sentence) for sentence in findings(comparison)), ""]
         lines += [*table(comparison), "", *_failures(comparison)]
+        for section in SECTIONS:
+            lines += section(comparison)
         lines += [*_figures(figures.get(title, ())), "### How it was run", "", *_how(comparison), ""]
-    return "\n".join([*lines, *_definitions()]) + "\n"
+    return "\n".join([*lines, *wall_lines(comparisons), *_definitions()]) + "\n"
 
 
 def heading(comparison: Comparison, comparisons: Sequence[Comparison]) -> str:

@@ -64,3 +64,8 @@ def points(difference: float) -> str:
     if size == "0.0":
         return "level with"
     return f"{size} point{'' if size == '1.0' else 's'} {'above' if difference > 0 else 'below'}"
+
+
+def code(label: str) -> str:
+    """Write a recipe's name as Markdown code; nothing in it is markup, and a bar would end a table's cell."""
+    return "`" + label.replace("`", "'").replace("|", "\\|") + "`"

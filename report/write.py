@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import pandas as pd
+
 from report import ReportError
 from report.compare import compare
 from report.figures import FIGURES
@@ -35,7 +37,7 @@ def write(folder: str | Path, command: str = "all") -> list[str]:
         if len(comparisons) > MAX_DRAWN:
             lines.append(f"drawn: the {MAX_DRAWN} largest of {len(comparisons)} settings; all are in the summary")
     if command != "figures":
-        lines.append(str(_write_summary(folder, comparisons)))
+        lines += [str(_write_comparisons(folder, comparisons)), str(_write_summary(folder, comparisons))]
     return lines
 
 
@@ -45,18 +47,29 @@ def _suffix(comparison: Comparison, comparisons: list[Comparison]) -> str:
     return f"-{comparisons.index(comparison) + 1}-{words}" if len(comparisons) > 1 else ""
 
 
+def _write_comparisons(folder: Path, comparisons: list[Comparison]) -> Path:
+    """Write comparisons.csv: every recipe and run against the baseline of its setting."""
+    frames = [comparison.paired for comparison in comparisons if len(comparison.paired)]
+    frame = pd.concat(frames) if frames else comparisons[0].paired
+    return _replace(folder / "comparisons.csv", frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+
+
 def _write_summary(folder: Path, comparisons: list[Comparison]) -> Path:
-    """Write summary.md whole or not at all, linking the figures that exist."""
+    """Write summary.md, linking the figures that exist."""
     figures = {}
     for comparison in comparisons:
         names = [name + _suffix(comparison, comparisons) for name in FIGURES]
         found = [name for name in names if (folder / "figures" / f"{name}.png").is_file()]
         figures[heading(comparison, comparisons)] = found
-    path = folder / "summary.md"
+    return _replace(folder / "summary.md", summary(folder.resolve().name, comparisons, figures))
+
+
+def _replace(path: Path, text: str) -> Path:
+    """Write a file whole or not at all."""
     try:
-        handle, draft = tempfile.mkstemp(dir=folder, prefix=".summary.")
+        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(summary(folder.resolve().name, comparisons, figures))
+            file.write(text)
         Path(draft).chmod(0o644)
         Path(draft).replace(path)
     except OSError as error:

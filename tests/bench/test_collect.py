@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from bench.collect import collect, csv_text, read_records
 from bench.matrix import Rules, build_matrix, refusal, with_baseline
 from bench.record import FILES, SCHEMA_VERSION, write_json
-from bench.table import count, reference_of, result_cells
+from bench.table import count, result_cells
+from bench.targets import baselines, comparable
 from strategies import compose, parse_plans
 
 
@@ -137,8 +138,9 @@ def test_ratios_are_against_the_full_fine_tune_of_the_same_seed():
     other = {**base, "seed": 1, "ttt_seconds": 100.0}
     row = {**base, "kind": "run", "strategy": "lora", "ttt_seconds": 1.0, "trainable_parameters": 1500}
     rows = [base, other, row]
-    assert reference_of(row, rows) is base
-    cells = result_cells(row, rows)
+    reference = baselines(rows)[comparable(row)]
+    assert reference is base
+    cells = result_cells(row, reference)
     assert cells[0] == "lora"
     assert "1.0 s (0.50×)" in cells
     assert "1.0 MiB (1.00×)" in cells

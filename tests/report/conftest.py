@@ -2,6 +2,9 @@
 
 import csv
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bench.record import FILES
@@ -71,14 +74,30 @@ def history_rows(row):
         yield [row["run_id"], step, seconds * step / 375, "tune", "accuracy", final - 0.35 * 0.985**step]
 
 
-def write_sweep(folder, rows, history=True, drop=()):
-    """Write runs.csv, history.csv and sections.csv for `rows`; `drop` leaves columns of runs.csv out."""
+def scores_of(row, num_questions=200):
+    """Right or wrong per question: the same questions are hard for everyone, seed and recipe shift a little."""
+    hard = np.random.default_rng(0).random(num_questions)
+    own = np.random.default_rng(hash_of(row["strategy"]) + 1000 * row["seed"]).normal(0, 0.05, num_questions)
+    return (hard + own < row["vqa_accuracy"]).astype(float)
+
+
+def write_predictions(folder, row, scores, ids=None):
+    path = folder / "runs" / row["run_id"] / "predictions.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"id": range(len(scores)) if ids is None else ids, "score": scores}), path)
+    return path
+
+
+def write_sweep(folder, rows, history=True, predictions=True, drop=()):
+    """Write the CSVs and predictions of a sweep of `rows`; `drop` leaves columns of runs.csv out."""
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(folder / "runs.csv", [c for c in FILES["runs.csv"] if c not in drop], rows)
     finished = [row for row in rows if row["status"] == "ok" and history]
     columns = list(FILES["history.csv"])
     lines = [dict(zip(columns, line, strict=True)) for row in finished for line in history_rows(row)]
     write_csv(folder / "history.csv", columns, lines)
+    for row in finished if predictions else ():
+        write_predictions(folder, row, scores_of(row))
     sections = [
         {"run_id": row["run_id"], "section": name, "seconds": row.get(f"{name}_seconds")}
         for row in finished
@@ -93,6 +112,11 @@ def write_csv(path, columns, rows):
         writer = csv.DictWriter(file, columns, extrasaction="ignore", restval="")
         writer.writeheader()
         writer.writerows(rows)
+
+
+@pytest.fixture(scope="session")
+def predictions():
+    return write_predictions
 
 
 @pytest.fixture(scope="session")

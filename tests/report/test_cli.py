@@ -32,7 +32,8 @@ def test_default_draws_all_and_links_it(sweep, capsys):
     assert drawn(folder) == FILES
     text = (folder / "summary.md").read_text()
     assert all(f"figures/{name}.png" in text for name in FIGURES)
-    assert capsys.readouterr().out.count("\n") == 2
+    assert capsys.readouterr().out.count("\n") == 3
+    assert (folder / "comparisons.csv").is_file()
 
 
 def test_summary_alone_links_no_figures_that_are_not_there(sweep):
@@ -70,7 +71,7 @@ def test_unwritable_place(capsys, sweep):
 
 
 def test_nothing_is_written_when_a_csv_is_damaged(capsys, sweep):
-    folder = sweep()
+    folder = sweep(predictions=False)
     (folder / "sections.csv").write_text("run_id,section,seconds\na,b\n")
     assert "sections.csv: line 2 has 2 cells, the header 3" in refused(capsys, folder)
     assert sorted(path.name for path in folder.iterdir()) == ["history.csv", "runs.csv", "sections.csv"]

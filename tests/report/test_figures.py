@@ -56,6 +56,21 @@ def test_missing_column_gives_an_empty_panel_with_the_reason(sweep, name, column
     assert column in said
 
 
+def test_differences_need_predictions(sweep):
+    assert "no recipe has predictions" in texts(draw("differences", sweep(predictions=False)))
+
+
+def test_differences_of_one_seed_are_hollow_and_said_to_be_of_a_run(sweep, row):
+    one = draw("differences", sweep())
+    several = draw("differences", sweep([row(name, seed=seed) for seed in (0, 1, 2) for name in ("full", "freeze")]))
+    lines = [figure.subfigs[0].axes[0].get_lines() for figure in (one, several)]
+    faces = [{line.get_markerfacecolor() for line in drawn if line.get_marker() in tuple("^sov")} for drawn in lines]
+    assert faces[0] == {"white"}
+    assert "white" not in faces[1]
+    assert "it speaks of that model, not of the recipe" in texts(one)
+    assert "not of the recipe" not in texts(several)
+
+
 def test_missing_history_gives_empty_panels(sweep):
     assert "history.csv has no" in texts(draw("learning_curves", sweep(history=False)))
 
