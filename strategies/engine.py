@@ -44,6 +44,7 @@ class Engine:
     ) -> tuple[nn.Module, torch.optim.Optimizer]:
         """Give the model to call and the optimizer made for it."""
         self.model, self.optimizer = model, make_optimizer(model)
+        self._parameters = list(model.parameters())  # walking the modules takes as long as several kernels
         return self.model, self.optimizer
 
     def backward(self, loss: Tensor) -> None:
@@ -60,7 +61,7 @@ class Engine:
 
     def clip(self, limit: Callable[[Sequence[Tensor]], object]) -> None:
         """Limit the gradients of what trains, in place."""
-        limit([p for p in self.model.parameters() if p.requires_grad])
+        limit([p for p in self._parameters if p.requires_grad])
 
     def update(self) -> None:
         """Take the optimizer's step, unless the loss scaler finds a gradient that is not finite."""
