@@ -149,7 +149,8 @@ class Bare:
 
     def advance(self, steps: int) -> None:
         for _ in range(steps):
-            batch = {name: value.to(self.setting.device, non_blocking=True) for name, value in next(self.batches).items()}
+            made = next(self.batches)
+            batch = {name: value.to(self.setting.device, non_blocking=True) for name, value in made.items()}
             self.losses(batch).backward()
             nn.utils.clip_grad_norm_(self.trained, MAX_NORM)
             self.optimizer.step()

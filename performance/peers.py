@@ -1,6 +1,6 @@
-"""Our loop against a bare PyTorch loop, Hugging Face's Trainer and a course project's, taking turns on one model.
+"""Our loop against a bare PyTorch loop, Hugging Face's Trainer and a course project's, in turns on one model.
 
-python performance/peers.py [--models tiny small] [--device cuda --models base] [--threads 1 --clock processor] [--quick]
+python performance/peers.py [--models tiny small] [--device cuda --models base] [--threads 1] [--quick]
 
 Ratios are of neighbouring turns; the interval is that of their median. The same losses must come out of all loops,
 or nothing is reported. Memory is the allocator's peak over one more update, above what lies there between updates.

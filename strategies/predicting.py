@@ -153,7 +153,9 @@ def _have_gradients(tuned: Tuned) -> None:
 def _predicted(
     tuned: Tuned, loss_fn: LossFunction, batch: Any, mode: FakeTensorMode, distinct: Mapping[str, int]
 ) -> Prediction:
-    feed, tracker = _step(tuned, loss_fn, batch, mode)
+    choosing = any(overridden(member, ["choose"]) for member in tuned.plan.members)  # not in every update
+    steps = [_step(tuned, loss_fn, batch, mode) for _ in range(1 + choosing)]
+    feed, tracker = max(steps, key=lambda step: step[1].peak_bytes)
     counts = tuned.counts()
     by_kind = {kind: tracker.peak_by_kind[kind] for kind in MEMORY_KINDS}
     by_kind["weights"] += sum(member.will_keep(tuned.state, distinct) for member in tuned.plan.members)
