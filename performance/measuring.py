@@ -33,6 +33,11 @@ def in_turns(ways: Mapping[str, Callable[[], object]], rounds: int, *, warm_up: 
     return seconds
 
 
+def told(argument: str) -> str:
+    """An argument as it may be published: of a path only the name."""
+    return Path(argument).name if os.sep in argument else argument
+
+
 def ratios(seconds: Seconds, slow: str, fast: str) -> dict[str, float]:
     """How many times faster `fast` is than `slow`: the median of the rounds' ratios, and their quartiles."""
     rounds = [one / other for one, other in zip(seconds[slow], seconds[fast], strict=True)]
@@ -51,7 +56,7 @@ def show(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 def save(name: str, figures: Mapping[str, Any]) -> None:
     """Write results/<name>.json: the figures, the machine, and the command that gave them."""
     content = {
-        "command": shlex.join(["python", f"performance/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": shlex.join(["python", f"performance/{Path(sys.argv[0]).name}", *map(told, sys.argv[1:])]),
         "machine": {
             "processor": processor_name(),
             "processors": os.cpu_count(),
