@@ -23,6 +23,7 @@ from bench.events import EVENTS_FILE, EventReader, Folded
 from bench.folder import RECORD_FILE
 from bench.record import SCHEMA_VERSION, write_json
 from bench.spec import RunSpec
+from bench.utilisation import utilisation
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 5.0
@@ -141,13 +142,14 @@ def write_record(spec: RunSpec, folded: Folded, folder: Path, surroundings: Surr
         "setting": spec.setting, "seed": spec.seed,
         "status": folded.status, "reason": folded.reason, "section": folded.section, "device": spec.device,
         "batch_size": spec.batch_size, "lr": spec.lr, "head_lr": spec.head_lr,
-        "predicted_peak_bytes": spec.predicted_peak_bytes,
+        "predicted_peak_bytes": spec.predicted_peak_bytes, "model_flops_per_sample": spec.model_flops_per_sample,
         "created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }  # fmt: skip
     if "load" in folded.sections:
         row["load_seconds"] = folded.sections["load"]["seconds"]
     row |= _training_peaks(folded) | folded.row | surroundings.columns
     row |= {key: folded.environment.get(key) for key in ("gpu_name", "environment_hash")}
+    row |= utilisation(row, spec.members)
     memory = {k.removesuffix("_bytes"): row[k] for k in row if k in _MEMORY_COLUMNS}
     record = {
         "schema": SCHEMA_VERSION, "run_id": spec.run_id, "spec": spec.to_json(),

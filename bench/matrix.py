@@ -52,6 +52,7 @@ def build_matrix(plans: Sequence[NamedPlan], prepared: Mapping[str, Any], rules:
                     setting=shared,
                     refusal=refusal(prepared["problems"][str(named.plan)]),
                     predicted_peak_bytes=prepared["predicted_peak_bytes"].get(str(named.plan)),
+                    model_flops_per_sample=prepared["model_flops_per_sample"],
                 )
             )
         for name, control in prepared["controls"].items():

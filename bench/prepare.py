@@ -20,8 +20,8 @@ import torch
 from bench.forecast import Forecaster
 from bench.record import read_json, write_json
 from bench.task import Task, changed_options, identity_options, load_task, task_path, task_text
-from strategies import PlanError, compose
-from strategies.predicting import UnpredictableError
+from strategies import PlanError, baseline, compose
+from strategies.predicting import Prediction, UnpredictableError
 
 
 def choose_device(wanted: str) -> str:
@@ -66,22 +66,25 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     controls: dict[str, Task] = getattr(task, "controls", dict)()
     forecaster = Forecaster(task, device, request["epochs"], request["max_steps"])
     can_run = [plan for plan in request["plans"] if not problems[plan]] if request["predict"] else []
+    size = request["batch_size"] or task.default_batch_size
+    predicted = predict_all(forecaster, [str(baseline()), *can_run] if can_run else [], size)
+    plain = predicted.get(str(baseline()))
     return {
-        "predicted_peak_bytes": predicted_peaks(forecaster, can_run, request["batch_size"]),
+        "predicted_peak_bytes": {plan: found.peak_bytes for plan, found in predicted.items()},
+        "model_flops_per_sample": plain.flops / size if plain else None,
         "device": device, "cache_seconds": cache_seconds, "problems": problems, "main": describe_task(task),
         "train_samples": len(items),
         "controls": {name: describe_task(control) for name, control in controls.items()},
     }  # fmt: skip
 
 
-def predicted_peaks(forecaster: Forecaster, plans: Sequence[str], batch_size: int | None) -> dict[str, int]:
-    """Peak of a training step of each plan, predicted; those that cannot be predicted are left out."""
-    size = batch_size or forecaster.task.default_batch_size
-    found = {}
-    if size <= len(forecaster.items):
-        for plan in plans:
+def predict_all(forecaster: Forecaster, plans: Sequence[str], batch_size: int) -> dict[str, Prediction]:
+    """What an update of each plan needs; plans that cannot be predicted are left out."""
+    found: dict[str, Prediction] = {}
+    if batch_size <= len(forecaster.items):
+        for plan in dict.fromkeys(plans):
             with suppress(PlanError, UnpredictableError):  # what stands in the way of a run is told by the run
-                found[plan] = forecaster(compose(plan), [size])[0].peak_bytes
+                found[plan] = forecaster(compose(plan), [batch_size])[0]
     return found
 
 

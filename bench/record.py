@@ -83,7 +83,10 @@ RUN_COLUMNS: Final[dict[str, str]] = {
     "total_parameters": "all parameters, 4-bit ones counted unpacked",
     "saved_bytes": "size on disk of what the recipe has to keep: adapters and trained parts, or all weights",
     "energy_joules": "energy used by the GPU while training",
-    "mfu": "model FLOPs utilisation, 0 to 1",
+    "mfu": "model FLOPs utilisation, 0 to 1: operations of the plain model at the speed reached over the dense peak "
+    "in the run's precision; empty where that means nothing: no known peak, weights at rest, work left out",
+    "model_flops_per_sample": "operations of full fine-tuning for one training example, both passes, counted once",
+    "cost_dollars": "time to train at the GPU's price per hour; empty where no price is known",
     "vqa_accuracy": "official VQA accuracy, 0 to 1",
     "accuracy": "share of predictions equal to the single target label, 0 to 1",
     "precision_macro": "precision, unweighted mean over classes, over the whole set",

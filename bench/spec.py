@@ -59,6 +59,7 @@ class RunSpec:
     setting: str = carried("")
     refusal: Mapping[str, str] | None = carried(None)
     predicted_peak_bytes: int | None = carried(None)
+    model_flops_per_sample: float | None = carried(None)
 
     def identity(self) -> dict[str, Any]:
         """The JSON-able value that is hashed."""
