@@ -1,10 +1,10 @@
-# The whole habit of the house: make setup | matrix | report | test | check | lint | typecheck | format | docs
+# The whole habit of the house: make setup | matrix | report | test | check | lint | typecheck | format | docs | performance
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup matrix report test check lint typecheck format docs compatibility clean help
+.PHONY: setup matrix report test check lint typecheck format docs compatibility performance clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -49,6 +49,9 @@ docs: setup ## write the generated pages under docs/
 
 compatibility: setup ## try every pair of strategies and write docs/compatibility.md and .csv
 	OMP_NUM_THREADS=1 $(BIN)/python -m strategies.probe
+
+performance: setup ## measure speed against peers and write performance/results/; ARGS=--quick only tries the scripts
+	$(BIN)/python performance/everything.py $(ARGS)
 
 clean: ## remove the environment and caches, keep results
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

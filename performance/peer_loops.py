@@ -149,7 +149,9 @@ class Bare:
 
     def advance(self, steps: int) -> None:
         for _ in range(steps):
-            batch = {name: value.to(self.setting.device, non_blocking=True) for name, value in next(self.batches).items()}
+            batch = {
+                name: value.to(self.setting.device, non_blocking=True) for name, value in next(self.batches).items()
+            }
             self.losses(batch).backward()
             nn.utils.clip_grad_norm_(self.trained, MAX_NORM)
             self.optimizer.step()
