@@ -1,10 +1,10 @@
-# The whole habit of the house: make setup | matrix | report | test | check | lint | typecheck | format | docs
+# The whole habit of the house: make setup | matrix | report | test | check | lint | typecheck | format | docs | performance
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup matrix report test predictions check lint typecheck format docs compatibility clean help
+.PHONY: setup matrix report test predictions check lint typecheck format docs compatibility performance clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -52,6 +52,9 @@ compatibility: setup ## try every pair of strategies and write docs/compatibilit
 
 predictions: setup ## predicted against measured memory of every strategy, docs/predictions.md
 	OMP_NUM_THREADS=1 $(BIN)/python performance/prediction.py
+
+performance: setup ## measure speed against peers and write performance/results/; ARGS=--quick only tries the scripts
+	$(BIN)/python performance/everything.py $(ARGS)
 
 clean: ## remove the environment and caches, keep results
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

@@ -149,8 +149,9 @@ class Bare:
 
     def advance(self, steps: int) -> None:
         for _ in range(steps):
-            made = next(self.batches)
-            batch = {name: value.to(self.setting.device, non_blocking=True) for name, value in made.items()}
+            batch = {
+                name: value.to(self.setting.device, non_blocking=True) for name, value in next(self.batches).items()
+            }
             self.losses(batch).backward()
             nn.utils.clip_grad_norm_(self.trained, MAX_NORM)
             self.optimizer.step()

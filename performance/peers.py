@@ -1,6 +1,6 @@
-"""Our loop against a bare PyTorch loop, Hugging Face's Trainer and a course project's, in turns on one model.
+"""Our loop against a bare PyTorch loop, Hugging Face's Trainer and a course project's, taking turns on one model.
 
-python performance/peers.py [--models tiny small] [--device cuda --models base] [--threads 1] [--quick]
+python performance/peers.py [--models tiny small] [--device cuda] [--threads 1 --clock processor] [--quick]
 
 Ratios are of neighbouring turns; the interval is that of their median. The same losses must come out of all loops,
 or nothing is reported. Memory is the allocator's peak over one more update, above what lies there between updates.
@@ -9,15 +9,15 @@ On a CPU that others use too, the processor time of one thread says what wall-cl
 
 import argparse
 import gc
+import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from intervals import median_interval, told
+from intervals import CLOCKS, median_interval, told
 from measuring import save, show
 from peer_loops import SEED, Bare, InTrainer, Ours, Setting, Student
 from torch import Tensor
@@ -30,7 +30,6 @@ from vqa_model.world_files import world_folder
 RECIPES = ("full", "lora", "lora+amp")
 PLANS = {"tiny": (32, 10, 31), "small": (16, 1, 15), "base": (64, 5, 15), "large": (64, 5, 15)}  # batch, steps, rounds
 OTHERS = {"ours": Ours, "bare": Bare, "student": Student}
-CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 SAME, SIMILAR = 1e-4, 0.05  # relative difference of losses: rounding; pictures normalised in another order
 LOWEST, MIDDLE = 0.95, 0.98  # what the lower end and the median of our speed must reach
 
@@ -150,7 +149,7 @@ def main(models: list[str], device: str, threads: int, clock: str, *, quick: boo
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     figures, rows = {}, []
-    for model in models:
+    for model in models[:1] if quick else models:
         batch, steps, rounds = (4, 1, 3) if quick else PLANS[model]
         task = VQATask(model=model)
         task.prepare()
@@ -160,7 +159,7 @@ def main(models: list[str], device: str, threads: int, clock: str, *, quick: boo
             name = f"{model}, {recipe}"
             figures[name] = {"batch_size": batch, "steps_per_turn": steps, **found}
             rows.append(row(name, found, steps))
-            print(*rows[-1], sep=" | ", flush=True)
+            print(*rows[-1], sep=" | ", file=sys.stderr, flush=True)
     columns = ["", "ours, ms/step", "our speed × bare", "× Trainer", "× student", "reached", "our peak / bare"]
     show([*columns, "/ Trainer", "/ student", "losses apart"], rows)
     if not quick:

@@ -16,8 +16,7 @@ from bench.loop import endless
 from strategies import compose
 from vqa_model.task import VQATask
 
-STUDENT_BATCH, BATCH, STEPS = 4, 64, 10_000
-SEED = 0
+STUDENT_BATCH, BATCH, SEED = 4, 32, 0
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,7 @@ class Climber:
     pictures: Path
     way: Way
     lr_scale: float = 1.0
+    total: int | None = None  # questions to come; without a number, the rate stays
     asked: int = 0
     losses: list[Tensor] = field(default_factory=list)
     _batches: Iterator[Any] = iter(())
@@ -66,7 +66,8 @@ class Climber:
         rates = plan.rates()
         assert rates.lr is not None
         lr, head_lr = rates.lr * self.lr_scale, rates.head_lr * self.lr_scale
-        self.tuned = plan.apply(model, seed=SEED, total_steps=None, lr=lr, head_lr=head_lr)
+        steps = self.total and self.total // self.way.batch
+        self.tuned = plan.apply(model, seed=SEED, total_steps=steps, lr=lr, head_lr=head_lr)
         for group in self.tuned.optimizer.param_groups:
             group["fused"] = self.way.fused or None
         if self.way.scored:

@@ -65,7 +65,9 @@ def test_the_schema_page_is_generated(root):
     assert (root / "docs" / "results-schema.md").read_text() == schema_markdown(), "run `make docs`"
 
 
-@pytest.mark.parametrize("target", ["setup", "matrix", "report", "test", "check", "lint", "typecheck", "format"])
+@pytest.mark.parametrize(
+    "target", ["setup", "matrix", "report", "test", "check", "lint", "typecheck", "format", "performance"]
+)
 def test_the_habits_of_the_house_are_targets(root, target):
     assert re.search(rf"^{target}:", (root / "Makefile").read_text(), re.MULTILINE)
 

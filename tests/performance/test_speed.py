@@ -1,0 +1,97 @@
+"""The comparison with peers and the ladder: what they compare is what it should be, and they run."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from vqa_model.task import VQATask
+from vqa_model.world_files import world_folder
+
+VQA_V2 = 5.36  # questions per picture
+
+
+@pytest.fixture(autouse=True)
+def scripts(root, monkeypatch):
+    monkeypatch.syspath_prepend(root / "performance")
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=1, max_size=40))
+def test_the_interval_holds_the_median_and_is_symmetric_in_ranks(values):
+    from intervals import median_interval
+
+    low, middle, high = median_interval(values)
+    assert low <= middle <= high
+    assert {low, high} <= set(values)
+    assert sum(value < low for value in values) <= len(values) // 2
+
+
+@pytest.mark.parametrize(("number", "cut"), [(5, 0), (7, 0), (8, 0), (9, 1), (12, 2), (15, 3), (31, 9)])
+def test_the_interval_has_the_ranks_of_the_tables(number, cut):
+    from intervals import median_interval
+
+    low, _, high = median_interval(range(number))
+    assert (low, high) == (cut, number - 1 - cut)
+
+
+def test_students_pictures_are_ours_up_to_rounding():
+    from student import DecodingSet, collate_decoded
+
+    known = VQATask().train_set()
+    decoding = DecodingSet(known, world_folder() / "train2014", known.pixels.shape[-1])
+    batch = collate_decoded([decoding[place] for place in (0, 7, 300)])
+    ours = torch.from_numpy(np.array(known.pixels[known.rows[[0, 7, 300]]])) / 127.5 - 1
+    assert (batch["pixel_values"] - ours).abs().max() < 1.01 * 2 / 255
+    assert batch["picture_index"].tolist() == [0, 1, 2]
+    assert batch["input_ids"].shape[1] == known.columns["input_ids"].shape[1], "padded to the full length"
+
+
+def test_the_crowded_world_is_as_dense_as_vqa_v2_and_grouping_shares_its_pictures(tmp_path, monkeypatch):
+    from crowded_world import SIZE, crowded_world
+    from rungs import BATCH, RUNGS, Climber, Way
+
+    monkeypatch.setenv("TUNEMATRIX_CACHE", str(tmp_path / "cache"))
+    folder = crowded_world(tmp_path / "world", 60)
+    with Image.open(next((folder / "train2014").glob("*.jpg"))) as picture:
+        assert picture.size == SIZE
+    task = VQATask(data=str(folder), max_length=24)
+    items = task.train_set()
+    assert len(items) / len({question.image_id for question in items.questions}) == pytest.approx(VQA_V2, rel=0.04)
+    way = RUNGS["grouping"](RUNGS["picture cache"](RUNGS["batch size"](Way(scored=False))))
+    batch = next(Climber(task, folder / "train2014", way)._batches)
+    assert len(batch["picture_index"]) == BATCH
+    assert len(batch["pixel_values"]) < BATCH / 3
+
+
+def test_other_losses_are_not_reported_as_equal():
+    from peers import compare_losses
+
+    same = {"bare": [1.0, 2.0], "ours": [1.0, 2.0 + 1e-6], "student": [1.01, 2.0]}
+    assert compare_losses(same)["ours"] == pytest.approx(5e-7)
+    with pytest.raises(AssertionError, match="ours trains otherwise"):
+        compare_losses(same | {"ours": [1.0, 2.01]})
+
+
+def test_an_unknown_script_is_one_line(root):
+    command = [sys.executable, "performance/everything.py", "--only", "peer"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("no script peer; there are: ")
+
+
+@pytest.mark.slow
+def test_peers_and_ladder_run_and_the_losses_are_equal(root):
+    command = [sys.executable, "performance/everything.py", "--quick", "--only", "peers", "ladder"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line[:1] == "|"]
+    table = {row[0]: row for row in rows}
+    for recipe in ("full", "lora", "lora+amp"):
+        assert len(table[f"tiny, {recipe}"]) == 10
+        assert float(table[f"tiny, {recipe}"][-1]) <= 1e-4, "losses of ours and Trainer's against the bare loop's"
+    assert {row[2] for row in rows if row[0] in {"batch size", "grouping", "fused optimizer"}} <= {"yes", "no"}
+    assert "whole ladder, directly" in table
