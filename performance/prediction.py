@@ -35,9 +35,7 @@ LARGER = (
     "group_by_image, adamw8bit, muon"
 )
 REASONS = {
-    "auto_batch": "while it looks for the number that fits, micro-batches differ from update to update",
-    "pure_bf16": "oneDNN's 16-bit convolution and products take memory inside; see `amp` at `small`",
-    "amp": "oneDNN's 16-bit convolution and products take memory inside; see `small`",
+    "offload_activations": "tensors without values stay where they are, so it is predicted as if it were not there",
     "shira": "its change is a sparse matrix, of which torch has no gradient without values",
     "lean": "all that is left to keep is small, so 0.3 MiB inside oneDNN's 16-bit convolution show; see `small`",
     "kaggle_t4": "0.25 MiB inside oneDNN's 16-bit products; see `small`",
