@@ -106,7 +106,7 @@ def tell(name: str, found: dict[str, Any]) -> None:
 
 
 def main(data: str, model: str, threads: int, clock: str, *, quick: bool) -> dict[str, Any]:
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1 if quick else threads)
     torch.set_flush_denormal(True)
     rounds, learning, pairs = (1, TURN, 40) if quick else (9, 48 * TURN, 600)
     names = [name for name in RUNGS if name != "compile" or not quick]  # which takes longer than all others together
@@ -117,7 +117,7 @@ def main(data: str, model: str, threads: int, clock: str, *, quick: bool) -> dic
             task = VQATask(data=str(folder), model="tiny" if quick else model, max_length=LENGTH)
             task.prepare()
             found = measure(task, folder / "train2014", names, rounds, learning=learning, clock=clock)
-            tell(f"{model}, {folder.name}", found)
+            tell(f"{task.model_name}, {folder.name}", found)
             figures[folder.name] = found
     if not quick:
         save("ladder", {"model": model, "threads": threads, "clock": clock, "data": figures})

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import binom, norm, t
+from scipy.special import bdtr, ndtri, stdtrit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,7 +58,10 @@ class Errors(NamedTuple):
 
     def half_width(self, p: float) -> float:
         """Half the width of the interval that a difference of zero leaves with probability `p`."""
-        few, many = t.isf(p / 2, self.freedom), norm.isf(p / 2)
+        few, many = (
+            -float(stdtrit(self.freedom, p / 2)),
+            -float(ndtri(p / 2)),
+        )  # quantiles of Student's t, of the normal
         return math.hypot(max(few * self.seeds, many * self.noise), many * self.questions)
 
     def beyond(self, distance: float) -> float:
@@ -108,7 +111,7 @@ def two_runs(differences: NDArray[np.float64]) -> Estimate:
     outside = max((means <= -MARGIN).sum(), (means >= MARGIN).sum())
     return Estimate(
         float(differences.mean()), float(low), float(high),
-        p=min(1.0, 2 * float(binom.cdf(min(ahead, behind), ahead + behind, 0.5))),
+        p=min(1.0, 2 * float(bdtr(min(ahead, behind), ahead + behind, 0.5))),
         p_equal=(int(outside) + 1) / (RESAMPLES + 1),
     )  # fmt: skip
 

@@ -54,7 +54,7 @@ def accuracy_against(comparison: Comparison, cost: str) -> Figure:
     unit, divisor = unit_of(float(recipes.loc[known, cost].max()))
     points = _points(recipes[known], cost, score, divisor)
     if hidden := int((~points["named"]).sum()):
-        notes.append(f"Grey: {hidden} more recipes off the front; all are in summary.md.")
+        notes.append(f"Grey: {hidden} more recipes; all are in summary.md.")
     notes.append("Line and filled markers: Pareto front (nothing is both cheaper and better).")
     figure, panel = canvas(comparison, title=title, inches=2.75, notes=notes)
     controls = entries[(entries["kind"] == "control") & entries[score].notna()]
@@ -73,8 +73,15 @@ def _points(recipes: pd.DataFrame, cost: str, score: str, divisor: float) -> pd.
         points[f"x{end}"] = (recipes[f"{cost}{end}"] / divisor).tolist()
         points[f"y{end}"] = (100 * recipes[f"{score}{end}"]).tolist()
     points["front"] = pareto_front(points["x"].tolist(), points["y"].tolist())
-    points["named"] = points["front"] | (recipes["kind"] == "baseline").to_numpy() | (len(points) <= MAX_NAMES)
+    points["named"] = _chosen(points) | (recipes["kind"] == "baseline").to_numpy() | (len(points) <= MAX_NAMES)
     return points
+
+
+def _chosen(points: pd.DataFrame) -> pd.Series[bool]:
+    """Mark the points of the front to name: one where several coincide, and not more than can be read."""
+    front = points[points["front"]].drop_duplicates(["x", "y"]).sort_values("x")
+    places = np.unique(np.linspace(0, len(front) - 1, MAX_NAMES).round().astype(int))  # spread over the costs
+    return points.index.to_series().isin(front.index[places])
 
 
 def _axes(panel: SubFigure, points: pd.DataFrame, controls: pd.DataFrame, score: str) -> tuple[Axes, list[Annotation]]:

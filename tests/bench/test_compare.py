@@ -41,10 +41,10 @@ def compared(capsys, folders, old, new, *options):
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"ttt_seconds": 114}, ""), ({"ttt_seconds": 116}, "slower"), ({"ttt_seconds": 86}, "faster"),
-        ({"ttt_seconds": 88}, ""), ({"peak_allocated_bytes": 1049}, ""),
-        ({"peak_allocated_bytes": 1051}, "more memory"), ({"peak_allocated_bytes": 950}, "less memory"),
-        ({"accuracy": 0.792}, ""), ({"accuracy": 0.789}, "worse"),
+        ({"ttt_seconds": 114}, ""), ({"ttt_seconds": 116}, "slower"),
+        ({"ttt_seconds": 88}, ""), ({"ttt_seconds": 86}, "faster"),
+        ({"peak_allocated_bytes": 1049}, ""), ({"peak_allocated_bytes": 1051}, "more memory"),
+        ({"peak_allocated_bytes": 950}, "less memory"), ({"accuracy": 0.792}, ""), ({"accuracy": 0.789}, "worse"),
         ({"accuracy": 0.811}, "better"), ({"ttt_seconds": ""}, ""), ({"status": "oom"}, "ok → oom"),
     ],
 )  # fmt: skip

@@ -85,13 +85,11 @@ def test_an_unknown_script_is_one_line(root):
 
 
 @pytest.mark.slow
-def test_peers_and_ladder_run_and_the_losses_are_equal(root):
-    command = [sys.executable, "performance/everything.py", "--quick", "--only", "peers", "ladder"]
+def test_peers_run_and_the_losses_are_equal(root):
+    command = [sys.executable, "performance/everything.py", "--quick", "--only", "peers"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line[:1] == "|"]
     table = {row[0]: row for row in rows}
-    for recipe in ("full", "lora", "lora+amp"):
+    for recipe in ("full", "lora+amp"):
         assert len(table[f"tiny, {recipe}"]) == 10
         assert float(table[f"tiny, {recipe}"][-1]) <= 1e-4, "losses of ours and Trainer's against the bare loop's"
-    assert {row[2] for row in rows if row[0] in {"batch size", "grouping", "fused optimizer"}} <= {"yes", "no"}
-    assert "whole ladder, directly" in table

@@ -8,6 +8,9 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from report.inference import ALPHA, BETTER, EQUAL, MARGIN, UNKNOWN, WORSE, holm, two_recipes, two_runs, verdict
+from report.paired import aligned, read_scores
+from report.results import load
+from report.self_check import rates
 
 SCORES = st.sampled_from([-1.0, -0.6, -0.3, 0.0, 0.3, 1.0])
 TABLES = arrays(float, st.tuples(st.integers(2, 5), st.integers(2, 12)), elements=SCORES)
@@ -91,3 +94,27 @@ def test_equal_is_rarely_said_of_a_difference_of_the_margin():
         differences = MARGIN + random.normal(0, 0.002, (3, 1)) + random.normal(0, 0.01, (3, 200))
         found += verdict(two_recipes(differences)) == EQUAL
     assert found <= stats.binom.isf(0.001, draws, ALPHA)
+
+
+@pytest.fixture(scope="module")
+def one_recipe(root):
+    """Scores (seeds, questions) of twenty runs of one recipe."""
+    runs = load(root / "results" / "embedded-seeds").runs
+    scores = read_scores(root / "results" / "embedded-seeds", runs.loc[runs["kind"] == "baseline", "run_id"])
+    return aligned(list(scores.values()))[0]
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+def test_two_groups_of_one_recipe_cannot_be_told_apart(one_recipe, seeds):
+    """A/A: nearly always at 5 %; twenty seeds show no more than that it is near."""
+    found = rates(one_recipe, seeds, draws=400)
+    assert found.false <= 0.08
+    assert found.false + found.equal + found.unknown == pytest.approx(1)
+    assert found.naive_false > 0.5, "a test over questions alone takes the luck of a seed for merit"
+
+
+def test_one_seed_never_tells(one_recipe):
+    found = rates(one_recipe, 1, draws=50)
+    assert (found.false, found.unknown) == (0, 1)
+    with pytest.raises(ValueError, match="two groups of 11 runs need 22"):
+        rates(one_recipe, 11, draws=1)
