@@ -39,7 +39,7 @@ def differences(comparison: Comparison) -> Figure:
         figure, panel = canvas(comparison, title=title, inches=1.6)
         say_empty(panel.subplots(), "no recipe has predictions and a baseline run of the same seed")
         return figure
-    notes = ["Better, worse and equal are each wrong in at most 5 % of cases. Band: within 1 point."]
+    notes = ["Better, worse and equal are each wrong in about 5 % of cases. Band: within 1 point."]
     if (rows["level"] == "run").any():
         notes.append("Hollow: one seed, an interval over questions; it speaks of that model, not of the recipe.")
     hidden = len(rows) - MAX_ROWS
