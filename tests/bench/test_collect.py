@@ -84,6 +84,7 @@ PREPARED = {
         "task": "m:T", "task_text": "m:T()", "task_options": {}, "data": "d", "model": "m", "dataset": "data",
         "model_name": "net", "changed": "size=3", "epochs": 2, "batch_size": 8,
     },
+    "predicted_peak_bytes": {"full": 900, "lora": 500}, "model_flops_per_sample": 1e6,
     "problems": {"full": [], "lora": [], "nf4": [{"kind": "capability", "reason": "needs a frozen base"}]},
     "controls": {},
 }  # fmt: skip
@@ -108,6 +109,7 @@ def test_the_matrix_is_plans_times_seeds_with_their_own_rates():
     assert len({spec.run_id for spec in specs}) == len(specs) == 8
     assert {spec.setting for spec in specs} == {"size=3, 2 epochs, data d, model m"}
     assert specs[1].lr == compose("lora").rates().lr
+    assert [spec.predicted_peak_bytes for spec in specs[:4]] == [900, 500, None, None]
     assert specs[2].refusal == {"status": "refused", "reason": "needs a frozen base"}
     assert (specs[0].epochs, specs[0].batch_size, specs[0].max_steps) == (2.0, 8, None)
 
