@@ -33,9 +33,8 @@ def generate(folder: Path, count: int) -> list[Path]:
         picture = np.zeros((480, 640, 3), dtype=np.float32)
         for cells, strength in ((6, 90), (24, 60), (80, 40), (320, 45)):
             noise = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
-            picture += np.asarray(Image.fromarray(noise).resize((640, 480), Image.Resampling.BICUBIC)) * (
-                strength / 215
-            )
+            coarse = np.asarray(noise.resize((640, 480), Image.Resampling.BICUBIC))
+            picture += coarse * (strength / 215)
         Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / f"{number:06d}.jpg", quality=92)
     return sorted(folder.iterdir())
 
