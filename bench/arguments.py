@@ -188,6 +188,7 @@ def make_compare_parser() -> argparse.ArgumentParser:
         "other statuses, lost runs. Runs are joined by run_id, else by recipe, setting and seed; seeds are summed up "
         "by their median.",
         epilog="exit status: 0 no difference, 1 a difference beyond the thresholds or a lost run, 2 bad input",
+        formatter_class=functools.partial(argparse.HelpFormatter, width=100),
     )
     parser.add_argument("old", type=Path, metavar="OLD", help="a results folder or its runs.csv")
     parser.add_argument("new", type=Path, metavar="NEW", help="the same, later")

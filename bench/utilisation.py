@@ -1,8 +1,8 @@
 """What a run's figures mean on its GPU: the share of the peak that the model's own operations reached, and the price.
 
 MFU counts the operations of full fine-tuning of the plain model, once, so recomputing does not count. It is left out
-where it would mean nothing: no known peak, weights that rest (they need fewer operations), or a member that feeds
-otherwise and so leaves work out.
+where it would mean nothing: no known peak, weights that rest (they need fewer operations), a member that feeds
+otherwise and so leaves work out, or one that computes in numbers which the run's precision does not tell.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.gpus import match_gpu
-from strategies import catalogue
+from strategies import Strategy, catalogue
 
 
 def utilisation(row: Mapping[str, Any], members: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -24,7 +24,13 @@ def utilisation(row: Mapping[str, Any], members: Sequence[Mapping[str, Any]]) ->
         found["cost_dollars"] = row["ttt_seconds"] / 3600 * gpu.dollars_per_hour
     peak, speed = gpu.tflops.get(row.get("precision", "")), row.get("samples_per_second")
     whole = row.get("trainable_parameters") == row.get("total_parameters")
-    fed_as_usual = all(catalogue()[member["name"]].kind != "data" for member in members)
-    if peak and speed and row.get("model_flops_per_sample") and whole and fed_as_usual:
+    plain = all(_plain(catalogue()[member["name"]]) for member in members)
+    if peak and speed and row.get("model_flops_per_sample") and whole and plain:
         found["mfu"] = row["model_flops_per_sample"] * speed / (peak * 1e12)
     return found
+
+
+def _plain(member: type[Strategy]) -> bool:
+    """Whether a run with this member does the plain model's work, in the precision that it tells."""
+    told = member.facts is not Strategy.facts
+    return member.kind != "data" and (member.kind != "numerics" or told)

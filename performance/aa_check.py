@@ -3,7 +3,7 @@
 python performance/aa_check.py [FOLDER] [--draws N]
 
 FOLDER holds many seeds of its baseline (results/embedded-seeds: `run_matrix.py --strategies full --seeds 0,...,19`).
-The verdict on recipes should be wrong in at most 5 % of draws, whatever the number of seeds. All draws share the same
+The verdict on recipes should be wrong in about 5 % of draws, whatever the number of seeds. All draws share the same
 runs, so rates of large groups rest on few independent splits.
 """
 

@@ -58,10 +58,8 @@ class Errors(NamedTuple):
 
     def half_width(self, p: float) -> float:
         """Half the width of the interval that a difference of zero leaves with probability `p`."""
-        few, many = (
-            -float(stdtrit(self.freedom, p / 2)),
-            -float(ndtri(p / 2)),
-        )  # quantiles of Student's t, of the normal
+        few = -float(stdtrit(self.freedom, p / 2))  # quantile of Student's t
+        many = -float(ndtri(p / 2))  # and of the normal
         return math.hypot(max(few * self.seeds, many * self.noise), many * self.questions)
 
     def beyond(self, distance: float) -> float:
@@ -117,7 +115,7 @@ def two_runs(differences: NDArray[np.float64]) -> Estimate:
 
 
 def verdict(estimate: Estimate) -> str:
-    """One of EQUAL (within MARGIN), BETTER, WORSE and UNKNOWN, each wrong in at most ALPHA of cases."""
+    """One of EQUAL (within MARGIN), BETTER, WORSE and UNKNOWN, each wrong in about ALPHA of cases."""
     if estimate.p_equal < ALPHA:
         return EQUAL
     if estimate.low > 0:

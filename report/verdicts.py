@@ -49,7 +49,7 @@ def _about_recipes(rows: pd.DataFrame, base: str) -> list[str]:
     still = f"{_names(sure)} still differ{'' if len(sure) > 1 else 's'}" if len(sure) else "no difference remains"
     method = (
         f"Runs are paired by seed and question ({rows['num_questions'].max():,} questions). The interval allows for "
-        f"other seeds and other questions. Better, worse and equal are each wrong in at most {100 * ALPHA:.0f} % of "
+        f"other seeds and other questions. Better, worse and equal are each wrong in about {100 * ALPHA:.0f} % of "
         f"cases: of {len(rows)} comparisons, in about {ALPHA * len(rows):.1g}. Corrected for that (Holm), {still}."
     )
     return [method, "", *_said(rows, code(base))]

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from bench.arguments import make_parser
+from bench.arguments import make_compare_parser, make_parser, make_plan_parser
 from bench.cli import make_request
 
 FAULTY = "tests.bench.faulty_task:FaultyTask"
@@ -25,7 +25,8 @@ def call(root, *arguments, cwd=None):
 
 def test_the_command_line_is_frozen(root):
     page = (root / "docs" / "command-line.md").read_text()
-    assert make_parser().format_help() in page, "the page and the parser differ: `make docs` writes the page"
+    for parser in (make_parser(), make_plan_parser(), make_compare_parser()):
+        assert parser.format_help() in page, "the page and the parser differ: `make docs` writes the page"
 
 
 def fastest(root, *arguments):

@@ -14,6 +14,7 @@ def row(**changes):
 
 def test_the_share_of_the_dense_peak_and_the_price_by_hand():
     found = utilisation(row(), FULL)
+    assert utilisation(row(), [{"name": "amp"}, {"name": "compile"}])["mfu"] == found["mfu"]
     assert found["mfu"] == pytest.approx(2000 * 1e11 / 989.4e12)
     assert found["cost_dollars"] == pytest.approx(4.76)
 
@@ -22,6 +23,7 @@ def test_the_share_of_the_dense_peak_and_the_price_by_hand():
     ("changes", "members"),
     [
         ({"trainable_parameters": 4}, LORA), ({}, GROUPED), ({"model_flops_per_sample": None}, FULL),
+        ({}, [{"name": "tf32"}]), ({}, [{"name": "fp8"}, {"name": "amp"}]),
         ({"precision": "fp64"}, FULL), ({"samples_per_second": None}, FULL),
     ],
 )  # fmt: skip
