@@ -40,7 +40,8 @@ def learning_curves(comparison: Comparison) -> Figure:
         (f"{TUNE_NAMES[score]} (%)", quality.assign(value=100 * quality["value"])),
         ("Train loss", train[train["metric"] == "loss"]),
     )
-    drawn = [label for label in recipes if any((rows["entry"] == label).any() for _, rows in panels)]
+    measured = {label for _, rows in panels for label in rows["entry"]}
+    drawn = [label for label in recipes if label in measured]
     look = _coloured(comparison, drawn)
     hidden = len(drawn) - len(look)
     notes = [f"Thin grey: {hidden} more recipes; the best by final quality are coloured."] if hidden else []
@@ -80,10 +81,9 @@ def _curves(axes: Axes, rows: pd.DataFrame, drawn: list[str], look: dict[str, Lo
     steps = rows.groupby(["entry", "step"]).agg(
         seconds=("train_seconds", "mean"), mean=(value, "mean"), low=(value, "min"), high=(value, "max")
     )
-    for label in drawn:
-        if label not in steps.index:
-            continue
-        curve = steps.loc[label]
+    curves = {str(label): curve for label, curve in steps.groupby(level="entry")}
+    for label in (label for label in drawn if label in curves):
+        curve = curves[label]
         seconds = curve["seconds"] / unit
         if label not in look:
             axes.plot(seconds, curve["mean"], color="#cfcfcf", linewidth=0.5, zorder=1)

@@ -8,7 +8,8 @@ result is the same on every machine. Coordinates are pixels (or any one unit); a
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,6 +22,17 @@ DISTANCES: Final = (0.5, 1.0, 1.8, 2.8, 4.0, 5.5)
 PASSES: Final = 4
 DISTANCE_COST: Final = 0.05
 MISTAKEN_COST: Final = 0.4
+
+
+class Try(NamedTuple):
+    """A place for a label and what speaks against it, whatever the other labels do: areas, then costs."""
+
+    centre: Point
+    box: Box
+    covered: float
+    outside: float
+    far: float
+    mistaken: float
 
 
 def box_around(centre: Point, size: Point) -> Box:
@@ -47,23 +59,29 @@ def place(anchors: Sequence[Point], sizes: Sequence[Point], blocked: Sequence[Bo
         near = (math.dist(anchors[index], other) for other in anchors)
         return sum(1 / (1 + distance) for distance in near)
 
-    def cost(index: int, centre: Point, distance: float) -> float:
+    def look(index: int, centre: Point, distance: float) -> Try:
         box = box_around(centre, sizes[index])
-        area = sizes[index][0] * sizes[index][1]
-        covered = sum(overlap(box, other) for other in blocked)
-        covered += sum(2 * overlap(box, box_around(c, sizes[o])) for o, c in centres.items() if o != index)
         own = _distance(anchors[index], box)
         mistaken = any(_distance(a, box) <= own for a in anchors if a != anchors[index])
-        outside = 3 * (area - overlap(box, bounds))
-        return (covered + outside) / area + DISTANCE_COST * distance + MISTAKEN_COST * mistaken
+        outside = 3 * (sizes[index][0] * sizes[index][1] - overlap(box, bounds))
+        covered = sum(overlap(box, other) for other in blocked)
+        return Try(centre, box, covered, outside, DISTANCE_COST * distance, MISTAKEN_COST * mistaken)
 
-    centres: dict[int, Point] = {}
+    def cost(index: int, tried: Try) -> float:
+        labels = sum(2 * overlap(tried.box, other.box) for o, other in placed.items() if o != index)
+        covered = tried.covered + labels + tried.outside
+        return covered / (sizes[index][0] * sizes[index][1]) + tried.far + tried.mistaken
+
+    places = [
+        [look(index, centre, far) for far, centre in _tries(anchor, sizes[index])]
+        for index, anchor in enumerate(anchors)
+    ]
+    placed: dict[int, Try] = {}
     order = sorted(range(len(anchors)), key=lambda index: (-crowd(index), index))
     for _ in range(PASSES):
         for index in order:
-            tried = [(cost(index, centre, far), centre) for far, centre in _tries(anchors[index], sizes[index])]
-            centres[index] = min(tried, key=lambda pair: pair[0])[1]
-    return [centres[index] for index in range(len(anchors))]
+            placed[index] = min(places[index], key=partial(cost, index))
+    return [placed[index].centre for index in range(len(anchors))]
 
 
 def _distance(point: Point, box: Box) -> float:
