@@ -6,20 +6,26 @@ first few hundred batches, and once for all recipes that are fed alike.
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import sys
+import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Final
 
 import torch
 from torch.utils.data import ConcatDataset
 
-from bench.task import Task
-from strategies import Plan, volume
+from bench.task import Task, load_task, task_text
+from strategies import Plan, PlanError, compose, volume
 from strategies.loading import training_loader
-from strategies.predicting import Prediction, predict
+from strategies.predicting import Prediction, UnpredictableError, predict
 
 LOOKED_AT: Final = 300  # batches
+WORTH_SHARING: Final = 12.0  # seconds won: what processes of their own take to start
 
 
 @dataclass
@@ -81,3 +87,46 @@ class Forecaster:
             pin_memory=False,
         )  # fmt: skip
         return max((batch for batch, _ in zip(loader, range(LOOKED_AT), strict=False)), key=volume)
+
+
+def predict_all(forecaster: Forecaster, plans: Sequence[str], batch_size: int) -> dict[str, Prediction]:
+    """What an update of each plan needs; plans that cannot be predicted are left out.
+
+    The first one tells how long all will take; the others share the processors where that is worth it.
+    """
+    wanted = list(dict.fromkeys(plans))
+    if not wanted or batch_size > len(forecaster.items):
+        return {}
+    started = time.perf_counter()
+    found = [_attempt(forecaster, batch_size, wanted[0])]
+    seconds = (time.perf_counter() - started) * (len(wanted) - 1)
+    workers = max(1, min(os.cpu_count() or 1, len(wanted) - 1))
+    if seconds - seconds / workers < WORTH_SHARING:
+        found += [_attempt(forecaster, batch_size, plan) for plan in wanted[1:]]
+    else:
+        print(f"predicting what {len(wanted)} recipes need, about {seconds / workers:.0f} s", file=sys.stderr)
+        made_of = (task_text(forecaster.task), forecaster.device, forecaster.epochs, forecaster.max_steps)
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, spawn, initializer=_start, initargs=made_of) as pool:
+            found += pool.map(partial(_in_child, batch_size), wanted[1:])
+    return {plan: prediction for plan, prediction in zip(wanted, found, strict=True) if prediction}
+
+
+def _attempt(forecaster: Forecaster, batch_size: int, plan: str) -> Prediction | None:
+    """None where it cannot be: what stands in the way of a run is told by the run."""
+    try:
+        return forecaster(compose(plan), [batch_size])[0]
+    except (PlanError, UnpredictableError):
+        return None
+
+
+_here: dict[str, Forecaster] = {}  # of a child process
+
+
+def _start(task: str, device: str, epochs: float | None, max_steps: int | None) -> None:
+    torch.set_num_threads(1)
+    _here["forecaster"] = Forecaster(load_task(task), device, epochs, max_steps)
+
+
+def _in_child(batch_size: int, plan: str) -> Prediction | None:
+    return _attempt(_here["forecaster"], batch_size, plan)

@@ -10,18 +10,16 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench.forecast import Forecaster
+from bench.forecast import Forecaster, predict_all
 from bench.record import read_json, write_json
 from bench.task import Task, changed_options, identity_options, load_task, task_path, task_text
-from strategies import PlanError, baseline, compose
-from strategies.predicting import Prediction, UnpredictableError
+from strategies import baseline, compose
 
 
 def choose_device(wanted: str) -> str:
@@ -76,16 +74,6 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
         "train_samples": len(items),
         "controls": {name: describe_task(control) for name, control in controls.items()},
     }  # fmt: skip
-
-
-def predict_all(forecaster: Forecaster, plans: Sequence[str], batch_size: int) -> dict[str, Prediction]:
-    """What an update of each plan needs; plans that cannot be predicted are left out."""
-    found: dict[str, Prediction] = {}
-    if batch_size <= len(forecaster.items):
-        for plan in dict.fromkeys(plans):
-            with suppress(PlanError, UnpredictableError):  # what stands in the way of a run is told by the run
-                found[plan] = forecaster(compose(plan), [batch_size])[0]
-    return found
 
 
 def write_side_files(request: Mapping[str, Any], folder: Path) -> None:

@@ -1,0 +1,44 @@
+"""The shared model at full size on generated pictures, for timing on a GPU: a task as any other, `--task` names it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from vqa_model.answers import NO_LABEL
+from vqa_model.task import VQATask
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceTask(VQATask):
+    """No evaluation while it trains, no control runs, and the loss on unseen pictures among the metrics."""
+
+    model: str = "base"
+    max_length: int = 24  # word pieces, to which a question of VQA v2 is padded where nothing trims it
+
+    def tune_set(self) -> Any:
+        """Nothing to evaluate on the way."""
+        return []
+
+    def controls(self) -> dict[str, VQATask]:
+        """None: what could be learned is not the question here."""
+        return {}
+
+    def predict(self, model: nn.Module, batch: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+        """Predictions as ever, each with its loss."""
+        kept: list[Tensor] = []
+        watch = model.register_forward_hook(lambda _, __, out: kept.append(out.logits.detach().float()))
+        try:
+            predictions = super().predict(model, batch)
+        finally:
+            watch.remove()
+        losses = cross_entropy(torch.cat(kept), batch["label"], ignore_index=NO_LABEL, reduction="none").tolist()
+        return [{**found, "loss": loss} for found, loss in zip(predictions, losses, strict=True)]
+
+    def evaluate(self, predictions: Sequence[Mapping[str, Any]]) -> tuple[dict[str, float], dict[int, float]]:
+        """Official accuracy, and the mean loss."""
+        metrics, scores = super().evaluate(predictions)
+        return {**metrics, "loss": sum(p["loss"] for p in predictions) / len(predictions)}, scores
