@@ -173,6 +173,11 @@ def make_parser() -> argparse.ArgumentParser:
         help="stop a run after this long; it becomes a row",
     )
     where.add_argument("--time-limit", metavar="TIME", help="stop the sweep in time for a wall-clock limit (not yet)")
+    where.add_argument(
+        "--memory-snapshot",
+        action="store_true",
+        help="write memory.pickle of one step of each run, for https://pytorch.org/memory_viz (CUDA)",
+    )
     where.add_argument("--force", action="store_true", help="run again what is finished")
     where.add_argument("--strict", action="store_true", help="exit with 1 when a run did not end ok")
     where.add_argument("--dry-run", action="store_true", help="show what would run and what is refused, run nothing")

@@ -76,7 +76,8 @@ def make_request(options: argparse.Namespace, command: Sequence[str]) -> Request
     return Request(
         plans=plans, rules=rules, task=options.task, overrides=overrides, device=options.device,
         baseline=not options.no_baseline, force=options.force, dry_run=options.dry_run, command=command,
-        timeout_seconds=options.timeout, out=options.out or Path("results/local") / place,
+        timeout_seconds=options.timeout, memory_snapshot=options.memory_snapshot,
+        out=options.out or Path("results/local") / place,
     )  # fmt: skip
 
 

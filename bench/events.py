@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 EVENTS_FILE = "events.jsonl"
+ADDED_UP = ("seconds", "energy_joules")  # of a section that is entered again; of anything else the most counts
 
 
 class EventWriter:
@@ -61,6 +62,7 @@ class Folded:
     section: str = ""
     status: str = ""
     reason: str = ""
+    ended_at: float | None = None  # seconds since the epoch
 
     def add(self, event: Mapping[str, Any]) -> None:
         """Take in one event; an unknown kind is an error, so that no event is dropped silently."""
@@ -70,12 +72,12 @@ class Folded:
     def _on_section(self, name: str) -> None:
         self.section = name
 
-    def _on_section_end(self, name: str, seconds: float, **peaks: int | None) -> None:
-        section = self.sections.setdefault(name, {"seconds": 0.0})
-        section["seconds"] += seconds
-        for key, value in peaks.items():
+    def _on_section_end(self, name: str, **figures: float | None) -> None:
+        section = self.sections.setdefault(name, {})
+        for key, value in figures.items():
             if value is not None:
-                section[key] = max(value, section.get(key, 0))
+                known = section.get(key, 0)
+                section[key] = known + value if key in ADDED_UP else max(value, known)
 
     def _on_step(self, **_: Any) -> None:
         """For the live display only."""
@@ -92,8 +94,8 @@ class Folded:
     def _on_environment(self, **values: Any) -> None:
         self.environment.update(values)
 
-    def _on_end(self, status: str, reason: str = "") -> None:
-        self.status, self.reason = status, reason
+    def _on_end(self, status: str, reason: str = "", at: float | None = None) -> None:
+        self.status, self.reason, self.ended_at = status, reason, at
 
 
 def fold(events: Iterable[Mapping[str, Any]]) -> Folded:

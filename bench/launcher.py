@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from bench.events import EVENTS_FILE, EventReader, Folded
 from bench.folder import RECORD_FILE
@@ -55,7 +55,7 @@ def launch(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     write_json(folder / "spec.json", spec.to_json())
-    folded, kills_before = Folded(), out_of_memory_kills()
+    folded, kills_before, begun = Folded(), out_of_memory_kills(), time.time()
     reader = EventReader(folder / EVENTS_FILE)
 
     def drain() -> None:
@@ -64,8 +64,9 @@ def launch(
             watch(event)
 
     # Compiling is always from cold, or its cost would depend on what ran before; torch cannot have spaces in this path.
+    # Whatever a run leaves in temporary files goes with them, also when it is killed.
     with (folder / "log.txt").open("wb") as log, tempfile.TemporaryDirectory(prefix="tunematrix-") as cache:
-        cold = {"TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": f"{cache}/triton"}
+        cold = {"TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": f"{cache}/triton", "TMPDIR": cache}
         child = subprocess.Popen(
             [sys.executable, "-m", "bench.worker", str(folder)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
@@ -75,7 +76,11 @@ def launch(
             timed_out = wait(child, surroundings.timeout_seconds, drain)
         finally:
             kill_group(child)
+    ended = time.time()
     drain()
+    folded.row["wall_seconds"] = ended - begun
+    if folded.ended_at is not None:
+        folded.sections["exit"] = {"seconds": ended - folded.ended_at}
     if timed_out:
         folded.status, folded.reason = (
             "timeout",
@@ -147,7 +152,7 @@ def write_record(spec: RunSpec, folded: Folded, folder: Path, surroundings: Surr
     }  # fmt: skip
     if "load" in folded.sections:
         row["load_seconds"] = folded.sections["load"]["seconds"]
-    row |= _training_peaks(folded) | folded.row | surroundings.columns
+    row |= training_totals(folded) | folded.row | surroundings.columns
     row |= {key: folded.environment.get(key) for key in ("gpu_name", "environment_hash")}
     row |= utilisation(row, spec.members)
     memory = {k.removesuffix("_bytes"): row[k] for k in row if k in _MEMORY_COLUMNS}
@@ -164,11 +169,21 @@ def write_record(spec: RunSpec, folded: Folded, folder: Path, surroundings: Surr
 _MEMORY_COLUMNS = frozenset({"weights_bytes", "gradients_bytes", "optimizer_bytes", "activations_bytes"})
 
 
-def _training_peaks(folded: Folded) -> dict[str, int]:
-    """Peaks of the training sections; the allocator's are there on CUDA only."""
-    names = ("peak_allocated_bytes", "peak_reserved_bytes", "peak_rss_bytes")
+# Columns that are the most, or the sum, of what the training sections have under a name; the GPU's on CUDA only.
+_OF_TRAINING: Final[dict[str, tuple[str, Callable[[list[float]], float]]]] = {
+    "peak_allocated_bytes": ("peak_allocated_bytes", max),
+    "peak_reserved_bytes": ("peak_reserved_bytes", max),
+    "peak_device_bytes": ("device_bytes", max),
+    "peak_rss_bytes": ("peak_rss_bytes", max),
+    "peak_tree_rss_bytes": ("tree_rss_bytes", max),
+    "energy_joules": ("energy_joules", sum),
+}
+
+
+def training_totals(folded: Folded) -> dict[str, float]:
+    """Peaks and energy of the training sections."""
+    parts = [folded.sections[name] for name in ("warmup", "train") if name in folded.sections]
     found = {
-        name: [folded.sections[s][name] for s in ("warmup", "train") if name in folded.sections.get(s, {})]
-        for name in names
+        column: (work, [part[name] for part in parts if name in part]) for column, (name, work) in _OF_TRAINING.items()
     }
-    return {name: max(values) for name, values in found.items() if values}
+    return {column: work(values) for column, (work, values) in found.items() if values}

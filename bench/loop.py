@@ -55,6 +55,8 @@ class Training:
     batch_size: int
     total_steps: int
     data_wait_seconds: float = 0.0
+    warmup_wait_seconds: float = 0.0
+    first_step_seconds: float | None = None
     compile_seconds: float | None = None
     step: int = 0
     largest_batch: Any = ()
@@ -72,6 +74,7 @@ class Training:
         stops = {max(warmup, self.total_steps * n // MID_EVALUATIONS) for n in range(1, MID_EVALUATIONS + 1)}
         with self.clock.section("warmup"):
             self._advance(batches, warmup)
+        self.warmup_wait_seconds = self.data_wait_seconds
         for stop in sorted(stops):
             with self.clock.section("train"):
                 self._advance(batches, stop)
@@ -90,6 +93,9 @@ class Training:
             if volume(batch) > volume(self.largest_batch):
                 self.largest_batch = batch
             loss = self.tuned.step(self.task.loss, batch)
+            if self.first_step_seconds is None:
+                self.clock.synchronise()
+                self.first_step_seconds = time.perf_counter() - asked
             self.step += 1
             self._read_pending()
             if self.step % READ_EVERY == 0 or self.step in {1, stop}:

@@ -9,8 +9,10 @@ twin, and the peak is the allocator's.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch.profiler import ProfilerActivity, profile
 
 from strategies.tracking import StorageTracker, at_rest, split
@@ -32,6 +34,24 @@ def allocation_peak(step: Callable[[], object]) -> int:
         level += size
         peak = max(peak, level)
     return peak
+
+
+def allocator_troubles(device: torch.device) -> dict[str, int]:
+    """How often the CUDA caching allocator had to give memory back and try again, and how often that was in vain."""
+    if device.type != "cuda":
+        return {}
+    told = torch.cuda.memory_stats(device)
+    return {name: told.get(name, 0) for name in ("num_alloc_retries", "num_ooms")}
+
+
+def write_snapshot(step: Callable[[], object], file: Path) -> None:
+    """Write every allocation of one step, with where in the code it was made: a pickle for pytorch.org/memory_viz."""
+    torch.cuda.memory._record_memory_history()  # noqa: SLF001 -- torch's documented way
+    try:
+        step()
+        torch.cuda.memory._dump_snapshot(str(file))  # noqa: SLF001
+    finally:
+        torch.cuda.memory._record_memory_history(enabled=None)  # noqa: SLF001
 
 
 def probe(tuned: Tuned, step: Callable[[], object]) -> dict[str, int]:

@@ -28,7 +28,7 @@ TARGET_SHARE: Final = 0.97  # of the baseline's last value on the tune set: what
 FINAL: Final = frozenset({"ok", "oom", "diverged"})  # not run again when a sweep goes on
 
 KINDS: Final = ("run", "baseline", "control")
-SECTIONS: Final = ("load", "setup", "warmup", "train", "eval", "save")
+SECTIONS: Final = ("startup", "load", "setup", "warmup", "train", "eval", "score", "save", "probe", "exit")
 MEMORY_KINDS: Final = ("weights", "gradients", "optimizer", "activations")
 
 RUN_COLUMNS: Final[dict[str, str]] = {
@@ -56,6 +56,7 @@ RUN_COLUMNS: Final[dict[str, str]] = {
     "steps": "optimizer updates done",
     "lr": "peak learning rate of adapters and pretrained weights (the plan's first member); empty when none trains",
     "head_lr": "peak learning rate of the new parts: fusion and head",
+    "wall_seconds": "from the start of the run's process to its end, as the sweep saw it",
     "ttt_seconds": "time to train: first training batch asked for to last update, device synchronised, data "
     "wait and compiling included, plus the recipe's own set-up (quantising, …); loading, evaluating, saving "
     "excluded",
@@ -65,15 +66,29 @@ RUN_COLUMNS: Final[dict[str, str]] = {
     "cache_seconds": "decoding the pictures into the cache shared by all runs of the data",
     "setup_seconds": "the recipe's own work before training, part of TTT: adapters, quantising; imports excluded",
     "warmup_seconds": "the first steps, compiling included",
+    "first_step_seconds": "the first update, its batch included, device synchronised: what is made once is made here",
     "compile_seconds": "time spent in the compiler before the last update; empty when nothing was compiled",
     "data_wait_seconds": "training time spent waiting for batches",
+    "steady_data_wait_seconds": "the same of the steady part",
+    "forward_step_seconds": "forward pass of an update, and what is done before it: median of up to 5 updates after "
+    "the run, the device synchronised around each part, so the parts may add up to more than an update of the run",
+    "backward_step_seconds": "backward pass of an update; computing again counts here, as does updating inside it",
+    "optimizer_step_seconds": "clipping and the optimizer's step",
+    "data_step_seconds": "waiting for a batch",
+    "device_step_seconds": "time of an update in which the GPU computes or copies; the rest of it the GPU waits",
     "eval_seconds": "final evaluation over the whole evaluation set",
     "samples_per_second": "training examples per second of the steady part",
     "eval_samples_per_second": "evaluation examples per second",
     "peak_allocated_bytes": "allocator peak of a training step: on CUDA of the training sections, on CPU from "
     "the profiler's allocator events over a few extra steps after the run",
     "peak_reserved_bytes": "most memory the CUDA caching allocator held while training",
+    "peak_device_bytes": "GPU memory in use beyond what others had, as NVIDIA's driver tells it while training: the "
+    "caching allocator's, the CUDA context's, libraries' and paged optimizers'",
+    "other_gpu_bytes": "GPU memory in use when the run began, by other processes",
+    "num_alloc_retries": "times the CUDA caching allocator had to give memory back and try again",
+    "num_ooms": "times that was in vain; more than zero in a run that ended ok is a batch size that was tried",
     "peak_rss_bytes": "most resident memory of the process while training",
+    "peak_tree_rss_bytes": "the same with the processes that it started, such as compilers",
     "weights_bytes": "parameters and buffers, quantisation state included",
     "gradients_bytes": "gradients alive at the peak",
     "optimizer_bytes": "optimizer state",
@@ -82,7 +97,7 @@ RUN_COLUMNS: Final[dict[str, str]] = {
     "trainable_parameters": "parameters that get a gradient",
     "total_parameters": "all parameters, 4-bit ones counted unpacked",
     "saved_bytes": "size on disk of what the recipe has to keep: adapters and trained parts, or all weights",
-    "energy_joules": "energy used by the GPU while training",
+    "energy_joules": "energy used by the GPU while training, from the driver's counter",
     "mfu": "model FLOPs utilisation, 0 to 1: operations of the plain model at the speed reached over the dense peak "
     "in the run's precision; empty where that means nothing: no known peak, weights at rest, work left out",
     "model_flops_per_sample": "operations of full fine-tuning for one training example, both passes, counted once",
@@ -124,6 +139,9 @@ SECTION_COLUMNS: Final[dict[str, str]] = {
     "peak_allocated_bytes": "allocator peak inside the section (CUDA)",
     "peak_reserved_bytes": "caching allocator's peak inside the section (CUDA)",
     "peak_rss_bytes": "the process's resident peak inside the section",
+    "tree_rss_bytes": "the same with the processes that it started and that are there at the section's end",
+    "device_bytes": "GPU memory in use at the section's end beyond what others had (NVML)",
+    "energy_joules": "energy used by the GPU (NVML)",
 }
 MEMORY_COLUMNS: Final[dict[str, str]] = {
     "run_id": "see runs.csv",

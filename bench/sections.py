@@ -5,24 +5,36 @@ A section may be entered again (training pauses for an evaluation): its seconds 
 
 from __future__ import annotations
 
+import os
 import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import torch
 
 from bench.events import EventWriter
+from bench.sensors import Sensors
 
 
-def peak_rss_bytes() -> int:
-    """Most resident memory of this process since the last reset (or since its start)."""
+def peak_rss_bytes(process: str = "self") -> int:
+    """Most resident memory of a process since its last reset (or its start); 0 for another one that is gone."""
     with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 if process == "self" else 0
+
+
+def tree_rss_bytes(process: str = "self") -> int:
+    """Peak resident memory of a process and of all that it started and that are there still, such as compilers."""
+    total = peak_rss_bytes(process)
+    for children in Path(f"/proc/{process}/task").glob("*/children"):  # Linux; elsewhere the process alone
+        with suppress(OSError):
+            total += sum(tree_rss_bytes(child) for child in children.read_text().split())
+    return total
 
 
 def reset_peak_rss() -> None:
@@ -31,11 +43,20 @@ def reset_peak_rss() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
+def process_age() -> float:
+    """Seconds since this process was started, to a hundredth; what psutil says can be a second off."""
+    with suppress(OSError, AttributeError):
+        ticks: int = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return time.time() - float(psutil.Process().create_time())
+
+
 class Clock:
     """Times sections and reports each to the run's event log."""
 
-    def __init__(self, emit: EventWriter, device: torch.device) -> None:
+    def __init__(self, emit: EventWriter, device: torch.device, sensors: Sensors | None = None) -> None:
         self._emit, self.device = emit, device
+        self.sensors = sensors or Sensors(device)
         self.seconds: dict[str, float] = {}
         self._entered: tuple[str, float] | None = None
 
@@ -59,6 +80,7 @@ class Clock:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         self.synchronise()
+        joules = self.sensors.joules()
         self._entered = (name, time.perf_counter())
         try:
             yield
@@ -67,11 +89,16 @@ class Clock:
             seconds = time.perf_counter() - self._entered[1]
             self._entered = None
             self.seconds[name] = self.seconds.get(name, 0.0) + seconds
-            self._emit("section_end", name=name, seconds=seconds, **self._peaks())
+            self._emit("section_end", name=name, seconds=seconds, **self._spent(joules), **self._peaks())
 
-    def _peaks(self) -> dict[str, int]:
-        peaks = {"peak_rss_bytes": peak_rss_bytes()}
+    def _spent(self, before: float | None) -> dict[str, float]:
+        after = self.sensors.joules()
+        return {} if before is None or after is None else {"energy_joules": after - before}
+
+    def _peaks(self) -> dict[str, int | None]:
+        peaks: dict[str, int | None] = {"peak_rss_bytes": peak_rss_bytes(), "tree_rss_bytes": tree_rss_bytes()}
         if self.device.type == "cuda":
             peaks["peak_allocated_bytes"] = torch.cuda.max_memory_allocated(self.device)
             peaks["peak_reserved_bytes"] = torch.cuda.max_memory_reserved(self.device)
+            peaks["device_bytes"] = self.sensors.own_bytes()
         return peaks

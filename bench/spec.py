@@ -60,6 +60,7 @@ class RunSpec:
     refusal: Mapping[str, str] | None = carried(None)
     predicted_peak_bytes: int | None = carried(None)
     model_flops_per_sample: float | None = carried(None)
+    memory_snapshot: bool = carried(default=False)
 
     def identity(self) -> dict[str, Any]:
         """The JSON-able value that is hashed."""

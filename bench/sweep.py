@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from bench.table import outcome, percent, print_matrix, print_results
 from strategies import NamedPlan, catalogue, compose
 from strategies.cards import card
 
+OTHERS_NOTICED = 2**28  # bytes on the GPU
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -47,6 +48,7 @@ class Request:
     force: bool = False
     dry_run: bool = False
     timeout_seconds: float | None = None
+    memory_snapshot: bool = False
     command: Sequence[str] = ()
 
 
@@ -61,7 +63,11 @@ def run_sweep(request: Request) -> list[dict[str, Any]]:
         refuse_if_none_can_run(request.plans, {named.text: certain_refusal(named) for named in request.plans})
     plans = with_baseline(request.plans, wanted=request.baseline)
     prepared = prepare(request, plans)
-    specs = build_matrix(plans, prepared, request.rules)
+    if request.memory_snapshot and not prepared["device"].startswith("cuda"):
+        raise InputError(f"--memory-snapshot: needs a CUDA GPU, this is {prepared['device']}; memory.csv has the kinds")
+    specs = [
+        replace(spec, memory_snapshot=request.memory_snapshot) for spec in build_matrix(plans, prepared, request.rules)
+    ]
     if request.dry_run:
         print_matrix(specs, {spec.run_id for spec in specs if finished(request.out, spec.run_id)})
         shutil.rmtree(prepared["side_files"].parent)
@@ -199,6 +205,10 @@ def show(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
         print(f"\nCSVs, figures and summary: {out}")
     else:
         print(f"\nCSVs: {out} (drawing the figures failed, see above)")
+    beside = [row for row in rows if row.get("other_gpu_bytes", 0) > OTHERS_NOTICED]
+    if beside:
+        most = max(row["other_gpu_bytes"] for row in beside) / 2**30
+        print(f"Others used the GPU when {len(beside)} runs began ({most:.1f} GiB at most): their times say little.")
     failed = [f"{row['strategy']} (seed {row['seed']})" for row in rows if row["status"] != "ok"]
     if failed:
         print(

@@ -8,36 +8,37 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
+from bench.attribution import attribute, busy_seconds
 from bench.environment import describe_environment
 from bench.events import EVENTS_FILE, EventWriter
-from bench.loop import DivergedError, Training, predict, seed_everything
-from bench.memory import probe
+from bench.loop import DivergedError, Training, endless, predict, seed_everything
+from bench.memory import allocator_troubles, probe, write_snapshot
 from bench.record import read_json
 from bench.scores import classification_scores
-from bench.sections import Clock
+from bench.sections import Clock, process_age
+from bench.sensors import Sensors
 from bench.spec import RunSpec
 from bench.task import Prediction, Task, load_task
 from strategies import PlanError, compose, is_out_of_memory
 
 
 def run(spec: RunSpec, folder: Path, emit: EventWriter) -> None:
-    """The whole run: load, set up, train, evaluate, save, probe memory."""
+    """The whole run: load, set up, train, evaluate, save, then look at a few more steps from within."""
     device = torch.device(spec.device)
     torch.set_flush_denormal(True)  # a saturated loss makes denormal gradients, 15 × slower on CPU
-    emit("environment", **describe_environment(device))
-    clock = Clock(emit, device)
+    clock = begin(device, emit)
     with clock.section("load"):
         gc.disable()  # importing and reading make many objects and no garbage: looking for it takes a sixth of the time
         task = load_task(spec.task_text)
@@ -60,20 +61,46 @@ def run(spec: RunSpec, folder: Path, emit: EventWriter) -> None:
         started = clock.elapsed("setup")
         loader = tuned.loader(train_items, batch_size=spec.batch_size, collate=task.collate, generator=order)
         setup_seconds = tuned.setup_seconds + clock.elapsed("setup") - started
-    emit("measured", startup_seconds=time.time() - psutil.Process().create_time())
+    emit("measured", startup_seconds=process_age())
     training = Training(tuned, task, clock, emit, spec.batch_size, steps)
     try:
         training.run(loader, tune_items)
     finally:
         emit("measured", **training_figures(training, len(train_items), setup_seconds), **tuned.found())
+        emit("measured", **allocator_troubles(device))
+        emit("environment", after_training=clock.sensors.state())
     if tuned.skipped_steps() == training.step:
         raise DivergedError("every update was skipped: the gradients overflowed in fp16")
     evaluate(training, eval_items, folder)
     with clock.section("save"):
         saved = tuned.save(folder / "weights")
     emit("measured", saved_bytes=saved)
-    measured = probe(tuned, lambda: tuned.step(task.loss, training.largest_batch))
-    emit("measured", **measured)
+    with clock.section("probe"):
+        look_within(training, endless(loader), folder if spec.memory_snapshot else None)
+
+
+def begin(device: torch.device, emit: EventWriter) -> Clock:
+    """Tell where the run happens, and give its clock; all up to here is the section `startup`."""
+    sensors = Sensors(device)
+    emit("measured", other_gpu_bytes=sensors.bytes_of_others)
+    emit("environment", **describe_environment(device), **sensors.state())
+    emit("section_end", name="startup", seconds=process_age())
+    return Clock(emit, device, sensors)
+
+
+def look_within(training: Training, batches: Iterator[Any], snapshot: Path | None) -> None:
+    """What a step is made of and what its memory is for, from a few more steps; each figure told when it is there."""
+    tuned, loss, clock, emit = training.tuned, training.task.loss, training.clock, training.emit
+    emit("measured", **attribute(tuned, loss, batches, clock.synchronise))
+
+    def step() -> object:
+        return tuned.step(loss, training.largest_batch)
+
+    if clock.device.type == "cuda":
+        emit("measured", device_step_seconds=busy_seconds(step))
+        if snapshot:
+            write_snapshot(step, snapshot / "memory.pickle")
+    emit("measured", **probe(tuned, step))
 
 
 def evaluate(training: Training, items: Sequence[Any], folder: Path) -> None:
@@ -86,7 +113,8 @@ def evaluate(training: Training, items: Sequence[Any], folder: Path) -> None:
     if not all(math.isfinite(p["probability"]) for p in predictions):
         raise DivergedError("predictions are not finite after the last update")
     emit("measured", eval_seconds=seconds, eval_samples_per_second=len(items) / seconds)
-    report_scores(training.task, predictions, folder, emit)
+    with clock.section("score"):
+        report_scores(training.task, predictions, folder, emit)
 
 
 def total_steps(spec: RunSpec, num_items: int) -> int:
@@ -113,8 +141,10 @@ def training_figures(training: Training, num_items: int, setup_seconds: float) -
         "ttt_seconds": warmup + steady + setup_seconds,
         "data_wait_seconds": training.data_wait_seconds,
         "compile_seconds": training.compile_seconds,
+        "first_step_seconds": training.first_step_seconds,
     }
     if training.step > warmup_steps:
+        figures["steady_data_wait_seconds"] = training.data_wait_seconds - training.warmup_wait_seconds
         figures["samples_per_second"] = (training.step - warmup_steps) * training.batch_size / steady
     return figures
 
@@ -157,11 +187,14 @@ def main(folder: Path) -> int:
         except Exception as error:  # noqa: BLE001  (any failure is a row: it is recorded, logged and exits non-zero)
             traceback.print_exc()
             status, reason = failure(error)
-            emit("end", status=status, reason=reason)
+            emit("end", status=status, reason=reason, at=time.time())
             return 1
-        emit("end", status="ok")
+        emit("end", status="ok", at=time.time())
         return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    status = main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # taking an interpreter with torch apart takes one to two seconds; nothing here needs it

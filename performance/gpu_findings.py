@@ -15,8 +15,8 @@ from measuring import show
 SAME_LOSS = 0.02  # of full's on unseen pictures: learned as well
 GOALS = {"speed": 10, "memory": {64: 1 / 7, 256: 1 / 8}}
 COLUMNS = [
-    "recipe", "TTT, s", "full ÷", "steady q/s", "full ÷", "MFU", "peak MiB", "× full", "predicted", "waiting for data",
-    "loss", "compared",
+    "recipe", "TTT, s", "full ÷", "first step, s", "steady q/s", "× full", "MFU", "GPU idle", "data wait", "peak MiB",
+    "× full", "predicted", "on the GPU, MiB", "J/q", "loss", "compared",
 ]  # fmt: skip
 
 
@@ -42,13 +42,17 @@ def line(run: pd.Series, full: pd.Series) -> list[str]:
     """One recipe beside full fine-tuning in fp32 of the same model and batch."""
     if run.status != "ok":
         return [f"`{run.strategy}`", str(run.status), *[""] * (len(COLUMNS) - 3), str(run.reason)[:80]]
+    steady, step = run.train_seconds, run.batch_size / run.samples_per_second
     return [
         f"`{run.strategy}`", cell(run.ttt_seconds, ".2f"), cell(full.ttt_seconds / run.ttt_seconds, ".2f"),
-        cell(run.samples_per_second, ".0f"), cell(run.samples_per_second / full.samples_per_second, ".2f"),
-        cell(run.mfu, ".1%"), cell(run.peak_allocated_bytes / 2**20, ".0f"),
+        cell(run.first_step_seconds, ".2f"), cell(run.samples_per_second, ".0f"),
+        cell(run.samples_per_second / full.samples_per_second, ".2f"), cell(run.mfu, ".1%"),
+        cell(max(1 - run.device_step_seconds / step, 0.0), ".1%"), cell(run.steady_data_wait_seconds / steady, ".1%"),
+        cell(run.peak_allocated_bytes / 2**20, ".0f"),
         cell(run.peak_allocated_bytes / full.peak_allocated_bytes, ".3f"),
         cell(run.predicted_peak_bytes / run.peak_allocated_bytes - 1, "+.1%"),
-        cell(run.data_wait_seconds / (run.warmup_seconds + run.train_seconds), ".1%"), cell(run.loss, ".3f"),
+        cell(run.peak_device_bytes / 2**20, ".0f"),
+        cell(run.energy_joules / (run.steps * run.batch_size), ".2f"), cell(run.loss, ".3f"),
         "yes" if learns_both(run, full) else "apart",
     ]  # fmt: skip
 
@@ -57,7 +61,11 @@ def best(runs: pd.DataFrame, full: pd.Series) -> None:
     """The fastest and the leanest of those that train both towers and learned as well."""
     done = runs[runs.status == "ok"]
     fair = done[[learns_both(run, full) for _, run in done.iterrows()]]
-    for what, column in (("Least time to train", "ttt_seconds"), ("Fastest when steady", None), ("Leanest", "peak_allocated_bytes")):
+    for what, column in (
+        ("Least time to train", "ttt_seconds"),
+        ("Fastest when steady", None),
+        ("Leanest", "peak_allocated_bytes"),
+    ):
         if column is None:
             run = fair.loc[fair.samples_per_second.idxmax()]
             factor = run.samples_per_second / full.samples_per_second

@@ -2,126 +2,123 @@
 
 python performance/gpu_reference.py [--minutes 9] [--out results/gpu-NAME] [--quick]
 
-Sweeps of `run_matrix.py` over `PLANS` one after the other, every recipe on equally many questions, the weights
+Ordinary sweeps over `PARTS`, one after the other, every recipe of a part on equally many questions, the weights
 random: time and memory do not depend on their values, and no quality is claimed. What is not reached within
---minutes is left for the same command given again, which goes on. Then `gpu_findings.py` says what came out.
+--minutes is left to the same command given again, which goes on. `gpu_findings.py` then says what came out.
 --quick: the tiny model, a few updates, on whatever there is: does it run?
 """
 
 import argparse
+import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import pynvml
 from gpu_findings import tell
 
+from bench.collect import collect
+from bench.matrix import Rules
+from bench.sweep import Request, run_sweep
+from strategies import parse_plans
 from vqa_model.picture_world import Settings
 from vqa_model.world_files import world_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 TASK = "performance.gpu_task:ReferenceTask"
-QUESTIONS = 5120  # seen by every recipe
 WORLD = Settings(train_pairs=1600, val_pairs=40, draws=(6, 11))  # VQA v2's 5.36 questions per picture
 QUICK_WORLD = Settings(train_pairs=24, val_pairs=3, draws=(6, 11))
 
 
 class Part(NamedTuple):
-    """One sweep."""
+    """One sweep: a model, a batch, how many updates, and what is compared with full fine-tuning."""
 
     model: str
     batch: int
+    steps: int
     recipes: Sequence[str]
 
 
-LADDER = ("amp", "amp+group_by_image", "amp+group_by_image+bucketing", "amp+group_by_image+bucketing+compile")
-BOTH_SIZES = (
-    *LADDER,
-    "amp+compile",
+SPEED = ("amp", "amp+compile", "amp+group_by_image", "amp+group_by_image+bucketing+compile")
+MEMORY = ("lora+amp", "amp+checkpointing", "nf4+lora+amp+checkpointing")
+MORE = (
     "lora",
-    "lora+amp",
-    "amp+checkpointing",
     "lora+amp+checkpointing",
-    "nf4+lora+amp+checkpointing",
-)
-ONE_SIZE = (
-    "tf32",
+    "amp+group_by_image+bucketing",
+    "amp+attention(backend='efficient')",
+    "nf4+lora+amp+checkpointing+group_by_image",
     "qlora",
     "qlora8",
-    "checkpointing",
+    "tf32",
     "compile",
+    "checkpointing",
     "adamw8bit",
     "amp+adamw8bit+optimizer_in_backward",
-    "nf4+lora+amp+checkpointing+group_by_image",
     "amp+group_by_image+bucketing+compile+lora",
     "freeze",
     "fast",
 )
-LARGE = ("amp", "amp+compile", "lora+amp", "amp+checkpointing", "nf4+lora+amp+checkpointing")
-PLANS = (
-    Part("base", 64, BOTH_SIZES),
-    Part("base", 256, BOTH_SIZES),
-    Part("large", 64, LARGE),
-    Part("base", 64, ONE_SIZE),
+PARTS = (
+    Part("base", 64, 60, (*SPEED, *MEMORY)),
+    Part("base", 256, 20, (*SPEED[:3], *MEMORY)),
+    Part("large", 64, 20, ("amp", "lora+amp", "nf4+lora+amp+checkpointing")),
+    Part("base", 64, 60, MORE),
+    Part("base", 256, 20, MORE[:6]),
 )
+QUICK = (Part("tiny", 16, 12, ("amp", "lora")),)
 
 
-def command(part: Part, data: Path, out: Path, steps: int) -> list[str]:
-    """The sweep as anyone would type it."""
-    return [
-        sys.executable, "run_matrix.py", "--task", TASK, "--data", str(data), "--model", part.model,
-        "--batch-size", str(part.batch), "--max-steps", str(steps), "--out", str(out),
-        "--strategies", ",".join(part.recipes),
-    ]  # fmt: skip
-
-
-def sweep(line: Sequence[str], seconds: float) -> bool:
-    """Run one sweep, stopped as by Ctrl-C when its time is up; whether it came to its end."""
-    child = subprocess.Popen(line, cwd=ROOT, start_new_session=True)
-    try:
-        child.wait(seconds)
-    except subprocess.TimeoutExpired:
-        child.send_signal(signal.SIGINT)  # which keeps every finished run and writes the CSVs
-        child.wait()
-        return False
-    except BaseException:
-        child.send_signal(signal.SIGINT)
-        child.wait()
-        raise
-    return child.returncode == 0
+def request(part: Part, data: Path, out: Path) -> Request:
+    """The sweep as the command line would ask for it."""
+    return Request(
+        plans=parse_plans(",".join(part.recipes)),
+        rules=Rules(seeds=[0], batch_size=part.batch, max_steps=part.steps),
+        task=TASK,
+        overrides={"data": str(data), "model": part.model},
+        out=out,
+        command=["performance/gpu_reference.py"],
+    )
 
 
 def gpu_name() -> str:
-    """The GPU's name as a folder's, `cpu` without one."""
-    import torch
+    """The first GPU's name as a folder's, asked without touching it; empty without one."""
+    try:
+        pynvml.nvmlInit()
+        name = pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(0))
+    except pynvml.NVMLError:
+        return ""
+    return "-".join(str(name).lower().replace("nvidia", "").split())
 
-    if not torch.cuda.is_available():
-        return "cpu"
-    words = torch.cuda.get_device_name().lower().replace("nvidia", "").split()
-    return "-".join(words)
+
+def time_is_up(*_: object) -> None:
+    raise KeyboardInterrupt  # which keeps every finished run
 
 
 def main(out: str, minutes: float, *, quick: bool) -> int:
-    deadline = time.monotonic() + 60 * minutes
-    name = gpu_name()
-    if name == "cpu" and not quick:
-        print("no CUDA GPU here: --quick tries the command on the CPU, at a small size", file=sys.stderr)
+    os.chdir(ROOT)
+    started, name = time.monotonic(), gpu_name()
+    if not name and not quick:
+        print("no NVIDIA GPU here: --quick tries the command on the CPU, at a small size", file=sys.stderr)
         return 2
-    folder = Path(out or f"results/{'local/' if quick else ''}gpu-{name}").absolute()
+    folder = Path(out or (f"results/gpu-{name}" if name and not quick else "results/local/gpu-quick"))
     data = world_folder(QUICK_WORLD if quick else WORLD)
-    parts = [Part("tiny", 16, BOTH_SIZES[:2])] if quick else PLANS
-    done = True
-    for part in parts:
-        left = deadline - time.monotonic()
-        steps = 12 if quick else QUESTIONS // part.batch
-        done = left > 0 and sweep(command(part, data, folder, steps), left) and done
-    if (folder / "runs.csv").exists():
-        tell(folder)
-    if not done:
-        print(f"not all was reached within {minutes:g} minutes; the same command goes on", file=sys.stderr)
+    signal.signal(signal.SIGALRM, time_is_up)
+    signal.alarm(max(1, round(60 * minutes)))
+    done = False
+    try:
+        for part in QUICK if quick else PARTS:
+            print(f"\n{part.model}, batch {part.batch}, {part.steps} updates", flush=True)
+            run_sweep(request(part, data, folder))
+        done = True
+    except KeyboardInterrupt:
+        print(f"\nnot all was reached within {minutes:g} minutes; the same command goes on", file=sys.stderr)
+    signal.alarm(0)
+    collect(folder)
+    tell(folder)
+    print(f"{time.monotonic() - started:.0f} s in all; everything lies in {folder}")
     return 0 if done else 1
 
 
