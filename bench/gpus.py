@@ -16,6 +16,7 @@ from bench.record import read_json
 from strategies.errors import closest_first
 
 TABLE: Final = Path(__file__).with_name("gpus.json")
+CONTEXT_MIB: Final = 600
 SHARE_USABLE: Final = 0.95  # of the memory on the sheet where nothing is known: ECC, driver and context take the rest
 
 
@@ -29,6 +30,8 @@ class Gpu:
     bandwidth_bytes_per_second: float | None
     dollars_per_hour: float | None
     matches: tuple[str, ...] = ()
+    workspace_bytes: int = 0  # cuBLAS's, which torch's allocator counts and no tensor tells
+    context_bytes: int = CONTEXT_MIB * 2**20  # CUDA's and its libraries', which the allocator does not count
 
 
 @functools.cache
@@ -42,7 +45,8 @@ def _gpu(entry: Mapping[str, Any]) -> Gpu:
     return Gpu(
         name=entry["name"], memory_bytes=int(usable), tflops=entry["tflops"],
         bandwidth_bytes_per_second=entry["bandwidth_gb_s"] * 1e9, dollars_per_hour=entry.get("dollars_per_hour"),
-        matches=tuple(entry["matches"]),
+        matches=tuple(entry["matches"]), workspace_bytes=entry.get("workspace_mib", 0) * 2**20,
+        context_bytes=entry.get("context_mib", CONTEXT_MIB) * 2**20,
     )  # fmt: skip
 
 

@@ -31,7 +31,6 @@ from strategies.feeding import tensors_of
 from strategies.predicting import Prediction, UnpredictableError
 from strategies.presets import REMEDIES
 
-CONTEXT_BYTES: Final = 600 * 2**20  # what CUDA, cuBLAS and cuDNN take besides the allocator, on a GPU
 SLACK: Final = 1.05  # allocator's rounding and fragmentation
 
 
@@ -47,7 +46,7 @@ class Place:
         """What the allocator may hold at the peak, as predicted."""
         if self.gpu is None:
             return float(psutil.virtual_memory().total) / SLACK
-        return (self.gpu.memory_bytes - CONTEXT_BYTES) / SLACK
+        return (self.gpu.memory_bytes - self.gpu.context_bytes) / SLACK
 
     @property
     def name(self) -> str:
@@ -80,9 +79,9 @@ class Planner:
 
     def memory(self, plan: Plan, here: Prediction, doubled: Prediction) -> dict[str, Any]:
         """Memory by kind, the largest batch, and whether it fits."""
-        batch = self.batch_bytes(plan)
-        peak = here.peak_bytes + batch
-        slope = (doubled.peak_bytes + (2 * batch) - peak) / self.batch_size
+        batch, workspace = self.batch_bytes(plan), self.place.gpu.workspace_bytes if self.place.gpu else 0
+        peak = here.peak_bytes + batch + workspace
+        slope = (doubled.peak_bytes + (2 * batch) + workspace - peak) / self.batch_size
         most = int((self.place.budget_bytes - peak) / slope + self.batch_size) if slope > 0 else None
         fits = peak <= self.place.budget_bytes
         return {

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from bench.forecast import Forecaster, predict_all
+from bench.gpus import match_gpu
 from bench.record import read_json, write_json
 from bench.task import Task, changed_options, identity_options, load_task, task_path, task_text
 from strategies import baseline, compose
@@ -68,12 +69,18 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     predicted = predict_all(forecaster, [str(baseline()), *can_run] if can_run else [], size)
     plain = predicted.get(str(baseline()))
     return {
-        "predicted_peak_bytes": {plan: found.peak_bytes for plan, found in predicted.items()},
+        "predicted_peak_bytes": {plan: found.peak_bytes + workspace_bytes(device) for plan, found in predicted.items()},
         "model_flops_per_sample": plain.flops / size if plain else None,
         "device": device, "cache_seconds": cache_seconds, "problems": problems, "main": describe_task(task),
         "train_samples": len(items),
         "controls": {name: describe_task(control) for name, control in controls.items()},
     }  # fmt: skip
+
+
+def workspace_bytes(device: str) -> int:
+    """What cuBLAS will keep in the allocator of this GPU, where that is known."""
+    gpu = match_gpu(torch.cuda.get_device_name(device)) if device.startswith("cuda") else None
+    return gpu.workspace_bytes if gpu else 0
 
 
 def write_side_files(request: Mapping[str, Any], folder: Path) -> None:

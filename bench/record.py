@@ -28,7 +28,7 @@ TARGET_SHARE: Final = 0.97  # of the baseline's last value on the tune set: what
 FINAL: Final = frozenset({"ok", "oom", "diverged"})  # not run again when a sweep goes on
 
 KINDS: Final = ("run", "baseline", "control")
-SECTIONS: Final = ("startup", "load", "setup", "warmup", "train", "eval", "score", "save", "probe", "exit")
+SECTIONS: Final = ("startup", "load", "setup", "warmup", "train", "eval", "score", "save", "probe", "measuring", "exit")
 MEMORY_KINDS: Final = ("weights", "gradients", "optimizer", "activations")
 
 RUN_COLUMNS: Final[dict[str, str]] = {

@@ -74,22 +74,28 @@ class Clock:
 
     @contextmanager
     def section(self, name: str) -> Iterator[None]:
-        """Time a block under this name; its end is reported even when the block raises."""
+        """Time a block under this name; its end is reported even when the block raises.
+
+        What the marks themselves take is the section `measuring`, so that all add up to the run.
+        """
+        asked = time.perf_counter()
         self._emit("section", name=name)
         reset_peak_rss()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         self.synchronise()
         joules = self.sensors.joules()
-        self._entered = (name, time.perf_counter())
+        start = time.perf_counter()
+        self._entered = (name, start)
         try:
             yield
             self.synchronise()
         finally:
-            seconds = time.perf_counter() - self._entered[1]
+            end = time.perf_counter()
             self._entered = None
-            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
-            self._emit("section_end", name=name, seconds=seconds, **self._spent(joules), **self._peaks())
+            self.seconds[name] = self.seconds.get(name, 0.0) + end - start
+            self._emit("section_end", name=name, seconds=end - start, **self._spent(joules), **self._peaks())
+            self._emit("section_end", name="measuring", seconds=start - asked + time.perf_counter() - end)
 
     def _spent(self, before: float | None) -> dict[str, float]:
         after = self.sensors.joules()

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from bench.launcher import Surroundings, launch
+from bench.record import SECTIONS
 from bench.spec import RunSpec
 from bench.sweep import child_environment
 from strategies import compose
@@ -36,12 +37,20 @@ def run(tmp_path, fault, *, at_step=12, timeout=None):
 def test_a_run_that_ends_well(tmp_path):
     record, seen = run(tmp_path, "")
     row = record["row"]
-    assert (row["status"], row["section"], row["steps"], row["git_commit"]) == ("ok", "save", 32, "abc")
+    assert (row["status"], row["section"], row["steps"], row["git_commit"]) == ("ok", "probe", 32, "abc")
     assert row["ttt_seconds"] == pytest.approx(row["warmup_seconds"] + row["train_seconds"] + row["setup_seconds"])
     assert row["accuracy"] > 0.7
     assert row["trainable_parameters"] == row["total_parameters"] == 8 * 32 + 32 + 32 * 32 + 32 + 32 * 2 + 2
     assert row["peak_allocated_bytes"] > row["weights_bytes"] == 4 * row["total_parameters"]
-    assert set(record["sections"]) == {"load", "setup", "warmup", "train", "eval", "save"}
+    assert set(record["sections"]) == set(SECTIONS)
+    told = sum(section["seconds"] for section in record["sections"].values())
+    assert told == pytest.approx(row["wall_seconds"], rel=0.01), "nothing of the run's time is untold"
+    parts = [row[f"{part}_step_seconds"] for part in ("forward", "backward", "optimizer", "data")]
+    assert min(parts) > 0
+    assert row["first_step_seconds"] <= row["warmup_seconds"]
+    assert row["steady_data_wait_seconds"] < row["data_wait_seconds"] < row["ttt_seconds"]
+    assert row["peak_tree_rss_bytes"] >= row["peak_rss_bytes"]
+    assert not {"energy_joules", "peak_device_bytes", "device_step_seconds", "other_gpu_bytes"} & set(row), "no GPU"
     assert {"loss", "accuracy"} == {point[3] for point in record["history"]}
     assert record["metrics"]["eval"]["accuracy"] == row["accuracy"]
     assert [event["step"] for event in seen if event["event"] == "step"][-1] == 32

@@ -86,6 +86,18 @@ def test_what_questions_share_is_declared_and_collated_in_order(task):
     )
 
 
+def test_batches_that_share_hardly_anything_have_one_shape(task):
+    items, first = task.train_set(), {}
+    for place, question in enumerate(items.questions):
+        first.setdefault(question.image_id, place)
+    apart = list(first.values())[:31]
+    for places, pictures in ((apart + apart[:1], 32), (apart[:28] + apart[:4], 28), (apart[:8] * 4, 8)):
+        batch = task.collate([items[place] for place in places])
+        assert len(batch["pixel_values"]) == pictures
+        shown = batch["pixel_values"][batch["picture_index"]]
+        assert torch.equal(shown, torch.from_numpy(items.pixels[items.rows[places]]))
+
+
 def test_each_questions_loss_is_given(task):
     batch = task.collate([task.train_set()[place] for place in range(12)])
     model = task.build_model().eval()
