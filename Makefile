@@ -1,14 +1,14 @@
-# The whole habit of the house: make setup | matrix | report | test | check | lint | typecheck | format | docs | performance
+# The whole habit of the house: make setup | matrix | report | test | check | lint | typecheck | format | docs | performance | gpu-reference
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup matrix report test predictions check lint typecheck format docs compatibility performance clean help
+.PHONY: setup matrix report test predictions check lint typecheck format docs compatibility gpu-reference performance clean help
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^\([a-z]*\):.*##\(.*\)/make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*##\(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
 setup: $(STAMP) ## make .venv and install the pinned dependencies (does nothing the second time)
 
@@ -52,6 +52,9 @@ compatibility: setup ## try every pair of strategies and write docs/compatibilit
 
 predictions: setup ## predicted against measured memory of every strategy, docs/predictions.md
 	OMP_NUM_THREADS=1 $(BIN)/python performance/prediction.py
+
+gpu-reference: setup ## measure recipes at full size on this machine's NVIDIA GPU, 9 minutes; again goes on
+	$(BIN)/python performance/gpu_reference.py $(ARGS)
 
 performance: setup ## measure speed against peers and write performance/results/; ARGS=--quick only tries the scripts
 	$(BIN)/python performance/everything.py $(ARGS)

@@ -1,11 +1,11 @@
 """What the recipes cost on a GPU at full size: ViT-B/16 + BERT-base, some at ViT-L + BERT-large, on generated pictures.
 
-python performance/gpu_reference.py [--minutes 9] [--out results/gpu-NAME] [--quick]
+python performance/gpu_reference.py [--minutes 9] [--out results/gpu-NAME] [--small]
 
 Ordinary sweeps over `PARTS`, one after the other, every recipe of a part on equally many questions, the weights
 random: time and memory do not depend on their values, and no quality is claimed. What is not reached within
 --minutes is left to the same command given again, which goes on. `gpu_findings.py` then says what came out.
---quick: the tiny model, a few updates, on whatever there is: does it run?
+--small: the tiny model, a few updates, on whatever there is: does it run?
 """
 
 import argparse
@@ -24,13 +24,9 @@ from bench.collect import collect
 from bench.matrix import Rules
 from bench.sweep import Request, run_sweep
 from strategies import parse_plans
-from vqa_model.picture_world import Settings
-from vqa_model.world_files import world_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 TASK = "performance.gpu_task:ReferenceTask"
-WORLD = Settings(train_pairs=1600, val_pairs=40, draws=(6, 11))  # VQA v2's 5.36 questions per picture
-QUICK_WORLD = Settings(train_pairs=24, val_pairs=3, draws=(6, 11))
 
 
 class Part(NamedTuple):
@@ -45,6 +41,8 @@ class Part(NamedTuple):
 SPEED = ("amp", "amp+compile", "amp+group_by_image", "amp+group_by_image+bucketing+compile")
 MEMORY = ("lora+amp", "amp+checkpointing", "nf4+lora+amp+checkpointing")
 MORE = (
+    "amp+compile(mode='reduce-overhead', regional=False)",
+    "amp+compile(regional=False)",
     "lora",
     "lora+amp+checkpointing",
     "amp+group_by_image+bucketing",
@@ -68,16 +66,16 @@ PARTS = (
     Part("base", 64, 60, MORE),
     Part("base", 256, 20, MORE[:6]),
 )
-QUICK = (Part("tiny", 16, 12, ("amp", "lora")),)
+SMALL = (Part("tiny", 16, 12, ("lora",)),)
 
 
-def request(part: Part, data: Path, out: Path) -> Request:
+def request(part: Part, out: Path, **options: int) -> Request:
     """The sweep as the command line would ask for it."""
     return Request(
         plans=parse_plans(",".join(part.recipes)),
         rules=Rules(seeds=[0], batch_size=part.batch, max_steps=part.steps),
         task=TASK,
-        overrides={"data": str(data), "model": part.model},
+        overrides={"model": part.model, **options},
         out=out,
         command=["performance/gpu_reference.py"],
     )
@@ -97,21 +95,20 @@ def time_is_up(*_: object) -> None:
     raise KeyboardInterrupt  # which keeps every finished run
 
 
-def main(out: str, minutes: float, *, quick: bool) -> int:
+def main(out: str, minutes: float, *, small: bool) -> int:
     os.chdir(ROOT)
     started, name = time.monotonic(), gpu_name()
-    if not name and not quick:
-        print("no NVIDIA GPU here: --quick tries the command on the CPU, at a small size", file=sys.stderr)
+    if not name and not small:
+        print("no NVIDIA GPU here: --small tries the command on the CPU, at a small size", file=sys.stderr)
         return 2
-    folder = Path(out or (f"results/gpu-{name}" if name and not quick else "results/local/gpu-quick"))
-    data = world_folder(QUICK_WORLD if quick else WORLD)
+    folder = Path(out or (f"results/gpu-{name}" if name and not small else "results/local/gpu-small"))
     signal.signal(signal.SIGALRM, time_is_up)
     signal.alarm(max(1, round(60 * minutes)))
     done = False
     try:
-        for part in QUICK if quick else PARTS:
+        for part in SMALL if small else PARTS:
             print(f"\n{part.model}, batch {part.batch}, {part.steps} updates", flush=True)
-            run_sweep(request(part, data, folder))
+            run_sweep(request(part, folder, **({"pairs": 24} if small else {})))
         done = True
     except KeyboardInterrupt:
         print(f"\nnot all was reached within {minutes:g} minutes; the same command goes on", file=sys.stderr)
@@ -126,5 +123,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="", help="results folder (default: results/gpu-NAME)")
     parser.add_argument("--minutes", type=float, default=9.0)
-    parser.add_argument("--quick", action="store_true", help="tiny model, few updates: does it run?")
+    parser.add_argument("--small", action="store_true", help="tiny model, few updates: does it run?")
     sys.exit(main(**vars(parser.parse_args())))

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from vqa_model.answers import NO_LABEL
+from vqa_model.picture_world import Settings
 from vqa_model.task import VQATask
+from vqa_model.world_files import world_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +19,15 @@ class ReferenceTask(VQATask):
     """No evaluation while it trains, no control runs, and the loss on unseen pictures among the metrics."""
 
     model: str = "base"
+    pairs: int = 1600  # of training pictures, with VQA v2's 5.36 questions per picture
     max_length: int = 24  # word pieces, to which a question of VQA v2 is padded where nothing trims it
+
+    path_fields: ClassVar[tuple[str, ...]] = (*VQATask.path_fields, "pairs")  # the data's fingerprint tells
+
+    @property
+    def folder(self) -> str:
+        """The generated pictures, in the official layout."""
+        return str(world_folder(Settings(train_pairs=self.pairs, val_pairs=max(3, self.pairs // 40), draws=(6, 11))))
 
     def tune_set(self) -> Any:
         """Nothing to evaluate on the way."""

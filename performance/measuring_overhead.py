@@ -102,7 +102,7 @@ def main(model: str, threads: int, *, quick: bool) -> dict[str, Any]:
         "mark_seconds": per_mark, "watch_seconds": per_watch, "marks": MARKS, "steps": STEPS_OF_A_RUN, "share": share,
     }  # fmt: skip
     show(
-        ["model", "step, ms", "loop / steps alone", "a mark, µs", "watching a step, µs", "share of a step", "below 1 %"],
+        ["model", "step, ms", "loop / steps alone", "a mark, µs", "watching a step, µs", "share", "below 1 %"],
         [[
             model, f"{1e3 * step:.1f}", told(factors), f"{1e6 * per_mark:.0f}", f"{1e6 * per_watch:.1f}",
             f"{share:.3%}", "yes" if share < GOAL else "no",

@@ -70,6 +70,11 @@ class VQATask:
         return 5 if self.data else 2
 
     @property
+    def folder(self) -> str:
+        """Where the data lies; empty for the embedded picture world."""
+        return self.data
+
+    @property
     def dataset_name(self) -> str:
         """Name of the data for tables, never a path."""
         return self._data.name
@@ -86,12 +91,12 @@ class VQATask:
 
     @cached_property
     def _data(self) -> VQAData:
-        names = ("data", "fraction", "split_seed", "min_count", "max_answers", "max_length", "skip_bad_images")
+        names = ("fraction", "split_seed", "min_count", "max_answers", "max_length", "skip_bad_images")
         longest = longest_text(self._towers["text"])
         if self.max_length > longest:
             raise ValueError(f"max_length {self.max_length} is above the text tower's {longest} positions")
         return VQAData(
-            options=DataOptions(**{name: getattr(self, name) for name in names}),
+            options=DataOptions(data=self.folder, **{name: getattr(self, name) for name in names}),
             image=image_settings(self._towers["vision"]),
             tokenizer=load_tokenizer(self._towers["text"]),
             pad_id=self._towers["text"].config.pad_token_id or 0,

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,3 +94,45 @@ def test_peers_run_and_the_losses_are_equal(root):
     for recipe in ("full", "lora+amp"):
         assert len(table[f"tiny, {recipe}"]) == 10
         assert float(table[f"tiny, {recipe}"][-1]) <= 1e-4, "losses of ours and Trainer's against the bare loop's"
+
+
+def test_a_gpu_is_needed_for_a_gpus_reference(root):
+    command = [sys.executable, "performance/gpu_reference.py"]
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "no NVIDIA GPU here: --small tries the command on the CPU, at a small size\n"
+
+
+def test_recipes_of_the_gpu_reference_are_recipes():
+    from gpu_reference import PARTS, request
+
+    for part in PARTS:
+        plans = request(part, Path("out")).plans
+        assert len({named.plan for named in plans}) == len(part.recipes)
+        assert part.steps * part.batch >= 1280
+
+
+@pytest.mark.slow
+def test_the_gpu_reference_runs_goes_on_and_says_what_came_out(root, tmp_path):
+    command = [sys.executable, "performance/gpu_reference.py", "--small", "--out", str(tmp_path / "out")]
+    first = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    rows = [line.split("|")[1:-1] for line in first.stdout.splitlines() if line.startswith("| `")]
+    assert [row[0].strip() for row in rows] == ["`full`", "`lora`"]
+    assert all(float(row[4]) > 0 and float(row[14]) > 0 for row in rows), "questions per second, and a loss"
+    again = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert "2 of 2 runs are finished already" in again.stdout
+    assert (tmp_path / "out" / "findings.md").read_text().count("`lora`") >= 1
+
+
+def test_findings_of_the_committed_gpu_sweep_are_what_its_records_say(root, tmp_path):
+    from gpu_findings import tell
+
+    folder = root / "results" / "gpu-h100-80gb-hbm3"
+    copy = tmp_path / folder.name
+    copy.mkdir()
+    for name in ("runs.csv", "metrics.csv"):
+        (copy / name).write_text((folder / name).read_text())
+    tell(copy)
+    assert (copy / "findings.md").read_text() == (folder / "findings.md").read_text()
