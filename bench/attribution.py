@@ -1,9 +1,8 @@
 """What a training step is made of, in seconds: forward, backward, optimizer, waiting for data; and how busy the GPU is.
 
 A few more steps after the run, so that nothing here slows a timed one. The device is waited for at the border of each
-part, so on a GPU that waits for Python the parts add up to more than a step of the run took. What is computed again in
-the backward pass counts as backward, as does an optimizer that works inside it; what members do before and around the
-passes counts as forward.
+part, so the parts need not add up to a step of the run. What is computed again in the backward pass counts as backward,
+as does an optimizer that works inside it; what members do before and around the passes counts as forward.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ RUN_COLUMNS: Final[dict[str, str]] = {
     "data_wait_seconds": "training time spent waiting for batches",
     "steady_data_wait_seconds": "the same of the steady part",
     "forward_step_seconds": "forward pass of an update, and what is done before it: median of up to 5 updates after "
-    "the run, the device synchronised around each part, so the parts may add up to more than an update of the run",
+    "the run, the device synchronised around each part, so the parts need not add up to an update of the run",
     "backward_step_seconds": "backward pass of an update; computing again counts here, as does updating inside it",
     "optimizer_step_seconds": "clipping and the optimizer's step",
     "data_step_seconds": "waiting for a batch",

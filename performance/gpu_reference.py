@@ -113,8 +113,9 @@ def main(out: str, minutes: float, *, small: bool) -> int:
     except KeyboardInterrupt:
         print(f"\nnot all was reached within {minutes:g} minutes; the same command goes on", file=sys.stderr)
     signal.alarm(0)
-    collect(folder)
-    tell(folder)
+    if (folder / "runs").is_dir():
+        collect(folder)
+        tell(folder)
     print(f"{time.monotonic() - started:.0f} s in all; everything lies in {folder}")
     return 0 if done else 1
 
