@@ -53,6 +53,14 @@ def positive_int(text: str) -> int:
     return int(positive(int, text))
 
 
+def several(text: str) -> int:
+    """A whole number above one."""
+    number = positive_int(text)
+    if number == 1:
+        raise argparse.ArgumentTypeError("1 rate leaves nothing to choose; take 2 or more")
+    return number
+
+
 def positive_float(text: str) -> float:
     """A number above zero."""
     return float(positive(float, text))
@@ -157,9 +165,9 @@ def make_parser() -> argparse.ArgumentParser:
     how.add_argument("--same-lr", action="store_true", help="let --lr hold for several recipes, baseline included")
     how.add_argument(
         "--tune",
-        type=positive_int,
+        type=several,
         metavar="N",
-        help="same budget of N learning rates for each recipe (not yet)",
+        help="choose each recipe's rate among N on the tune set: its default and a grid around it, √10 apart",
     )
     where = parser.add_argument_group("where and how long")
     where.add_argument("--device", default="", metavar="NAME", help="cpu or cuda (default: cuda where there is one)")

@@ -28,7 +28,6 @@ from strategies.protocol import Kind
 INTERRUPTED = 130
 
 NOT_YET = {
-    "tune": "--tune: not yet; sweep rates with --lr and --task '...(evaluate_on=\"tune\")' meanwhile",
     "time_limit": "--time-limit: not yet; --timeout limits each run, and a stopped sweep goes on when started again",
     "devices": "--devices: not yet; runs use one device, choose it with --device",
     "executor": "--executor: not yet; runs are started one after another on this machine",
@@ -70,13 +69,16 @@ def make_request(options: argparse.Namespace, command: Sequence[str]) -> Request
         seeds=options.seeds or list(preset.seeds), batch_size=options.batch_size, epochs=options.epochs,
         max_steps=options.max_steps, lr=options.lr, lr_for_all=options.same_lr,
     )  # fmt: skip
+    if options.tune and options.lr:
+        raise InputError("--tune chooses the rates itself, around each recipe's own; leave out --lr")
     place = Path(options.data).resolve().name if options.data else "embedded"
     if options.task != DEFAULT_TASK:
         place = options.task.partition(":")[2].partition("(")[0] or place
+    place += "-tuned" if options.tune else ""
     return Request(
         plans=plans, rules=rules, task=options.task, overrides=overrides, device=options.device,
         baseline=not options.no_baseline, force=options.force, dry_run=options.dry_run, command=command,
-        timeout_seconds=options.timeout, memory_snapshot=options.memory_snapshot,
+        timeout_seconds=options.timeout, memory_snapshot=options.memory_snapshot, tune=options.tune,
         out=options.out or Path("results/local") / place,
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ from bench.record import FILES, MEMORY_KINDS, RUN_COLUMNS, SCHEMA_VERSION, read_
 from bench.targets import to_target
 
 Record = Mapping[str, Any]
-KIND_ORDER = {"baseline": 0, "run": 1, "control": 2}
+KIND_ORDER = {"baseline": 0, "run": 1, "control": 2, "tuning": 3}
 
 
 def read_records(folder: Path) -> list[Record]:

@@ -91,7 +91,7 @@ def read_runs(path: Path) -> list[Row]:
         raise InputError(f"compare: {file} has no column {', '.join(lost)}; give a results folder or its runs.csv")
     if not rows or any(None in row or None in row.values() for row in rows):
         raise InputError(f"compare: {file} has {'half-written rows' if rows else 'no rows'}; run its sweep again")
-    return rows
+    return [row for row in rows if row.get("kind") != "tuning"]
 
 
 def recipe(row: Row) -> tuple[str, ...]:

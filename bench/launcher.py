@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from bench.events import EVENTS_FILE, EventReader, Folded
 from bench.folder import RECORD_FILE
-from bench.record import SCHEMA_VERSION, write_json
+from bench.record import SCHEMA_VERSION, TUNING_COLUMNS, read_json, write_json
 from bench.spec import RunSpec
 from bench.utilisation import utilisation
 
@@ -142,9 +142,8 @@ def cause_of_death(code: int, kills_before: int, folder: Path) -> tuple[str, str
 def write_record(spec: RunSpec, folded: Folded, folder: Path, surroundings: Surroundings) -> dict[str, Any]:
     """Fold everything known about a run into its record and write it atomically."""
     row: dict[str, Any] = {
-        "run_id": spec.run_id, "sweep": surroundings.sweep, "kind": spec.kind, "strategy": spec.strategy,
-        "plan": spec.plan, "task": spec.task, "model": spec.model_name, "dataset": spec.dataset,
-        "setting": spec.setting, "seed": spec.seed,
+        "run_id": spec.run_id, "sweep": surroundings.sweep, "strategy": spec.strategy, **labels(spec),
+        "plan": spec.plan, "task": spec.task, "model": spec.model_name, "dataset": spec.dataset, "seed": spec.seed,
         "status": folded.status, "reason": folded.reason, "section": folded.section, "device": spec.device,
         "batch_size": spec.batch_size, "lr": spec.lr, "head_lr": spec.head_lr,
         "predicted_peak_bytes": spec.predicted_peak_bytes, "model_flops_per_sample": spec.model_flops_per_sample,
@@ -164,6 +163,21 @@ def write_record(spec: RunSpec, folded: Folded, folder: Path, surroundings: Surr
     }  # fmt: skip
     write_json(folder / RECORD_FILE, record)
     return record
+
+
+def labels(spec: RunSpec) -> dict[str, Any]:
+    """Columns that say what a run is in the sweep that asked for it; in another the same run may be something else."""
+    return dict.fromkeys(TUNING_COLUMNS) | {"kind": spec.kind, "setting": spec.setting, **(spec.tuning or {})}
+
+
+def relabel(spec: RunSpec, folder: Path) -> None:
+    """Let a finished run's record say what the run is in this sweep; what was measured stays as it is."""
+    record = read_json(folder / RECORD_FILE)
+    row = {**record["row"], **labels(spec)}
+    row = {key: value for key, value in row.items() if value not in (None, "")}
+    if row != record["row"]:
+        carried = {"kind": spec.kind, "setting": spec.setting, "tuning": spec.tuning}
+        write_json(folder / RECORD_FILE, {**record, "row": row, "spec": {**record["spec"], **carried}})
 
 
 _MEMORY_COLUMNS = frozenset({"weights_bytes", "gradients_bytes", "optimizer_bytes", "activations_bytes"})

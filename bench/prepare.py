@@ -72,7 +72,7 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
         "predicted_peak_bytes": {plan: found.peak_bytes + workspace_bytes(device) for plan, found in predicted.items()},
         "model_flops_per_sample": plain.flops / size if plain else None,
         "device": device, "cache_seconds": cache_seconds, "problems": problems, "main": describe_task(task),
-        "train_samples": len(items),
+        "train_samples": len(items), "tune_samples": len(task.tune_set()),
         "controls": {name: describe_task(control) for name, control in controls.items()},
     }  # fmt: skip
 

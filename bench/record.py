@@ -27,14 +27,16 @@ STATUSES: Final[dict[str, str]] = {
 TARGET_SHARE: Final = 0.97  # of the baseline's last value on the tune set: what time to target is the time to
 FINAL: Final = frozenset({"ok", "oom", "diverged"})  # not run again when a sweep goes on
 
-KINDS: Final = ("run", "baseline", "control")
+KINDS: Final = ("run", "baseline", "control", "tuning")
 SECTIONS: Final = ("startup", "load", "setup", "warmup", "train", "eval", "score", "save", "probe", "measuring", "exit")
+TUNING_COLUMNS: Final = ("tuned_rates", "tuning_seconds", "tuning_best", "tuning_spread")
 MEMORY_KINDS: Final = ("weights", "gradients", "optimizer", "activations")
 
 RUN_COLUMNS: Final[dict[str, str]] = {
     "run_id": "12 hex digits over everything that decides the result (not over paths, versions or timeouts)",
     "sweep": "name of the results folder",
-    "kind": "run, baseline (full fine-tuning, what ratios are taken against) or control (a sanity row)",
+    "kind": "run, baseline (full fine-tuning, what ratios are taken against), control (a sanity row) or tuning (a rate "
+    "that was tried and not chosen)",
     "strategy": "the recipe as typed on the command line, or the control's name",
     "plan": "the recipe with aliases expanded, in canonical order, defaults left out",
     "task": "import path of the task class",
@@ -56,6 +58,10 @@ RUN_COLUMNS: Final[dict[str, str]] = {
     "steps": "optimizer updates done",
     "lr": "peak learning rate of adapters and pretrained weights (the plan's first member); empty when none trains",
     "head_lr": "peak learning rate of the new parts: fusion and head",
+    "tuned_rates": "rates that --tune tried with the first seed, each with its last accuracy on the tune set",
+    "tuning_seconds": "TTT of all these trials together, the chosen one included",
+    "tuning_best": "best accuracy on the tune set among them",
+    "tuning_spread": "best less worst accuracy on the tune set among those that ended ok",
     "wall_seconds": "from the start of the run's process to its end, as the sweep saw it",
     "ttt_seconds": "time to train: first training batch asked for to last update, device synchronised, data "
     "wait and compiling included, plus the recipe's own set-up (quantising, …); loading, evaluating, saving "

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from bench.record import SCHEMA_VERSION
 
-Kind = Literal["run", "baseline", "control"]
+Kind = Literal["run", "baseline", "control", "tuning"]
 
 
 def digest(value: Any) -> str:
@@ -61,6 +61,7 @@ class RunSpec:
     predicted_peak_bytes: int | None = carried(None)
     model_flops_per_sample: float | None = carried(None)
     memory_snapshot: bool = carried(default=False)
+    tuning: Mapping[str, Any] | None = carried(None)
 
     def identity(self) -> dict[str, Any]:
         """The JSON-able value that is hashed."""

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ from bench.collect import collect, read_records
 from bench.environment import git_state
 from bench.events import Folded
 from bench.folder import InputError, check_out, claim, finished, run_folder
-from bench.launcher import Surroundings, launch, write_record
+from bench.launcher import Surroundings, launch, relabel, write_record
 from bench.matrix import Rules, build_matrix, refusal, with_baseline
 from bench.progress import duration, make_display
 from bench.record import read_json, write_json
 from bench.spec import RunSpec
 from bench.table import outcome, percent, print_matrix, print_results
+from bench.tuning import in_tuned_setting, trial_runs, tunable, tune, tuned_rate
 from strategies import NamedPlan, catalogue, compose
 from strategies.cards import card
 
@@ -49,6 +51,7 @@ class Request:
     dry_run: bool = False
     timeout_seconds: float | None = None
     memory_snapshot: bool = False
+    tune: int | None = None
     command: Sequence[str] = ()
 
 
@@ -68,8 +71,12 @@ def run_sweep(request: Request) -> list[dict[str, Any]]:
     specs = [
         replace(spec, memory_snapshot=request.memory_snapshot) for spec in build_matrix(plans, prepared, request.rules)
     ]
+    if request.tune:
+        if not prepared["tune_samples"]:
+            raise InputError("--tune: the task has no tune set to choose by; give it a tune_set, or leave out --tune")
+        specs = in_tuned_setting(specs, request.tune)
     if request.dry_run:
-        print_matrix(specs, {spec.run_id for spec in specs if finished(request.out, spec.run_id)})
+        show_planned(specs, request)
         shutil.rmtree(prepared["side_files"].parent)
         return []
     batch_size = request.rules.batch_size or prepared["main"]["batch_size"]
@@ -80,8 +87,10 @@ def run_sweep(request: Request) -> list[dict[str, Any]]:
         write_json(request.out / "strategies.json", cards(plans))
         shutil.copytree(prepared["side_files"], request.out, dirs_exist_ok=True)
         shutil.rmtree(prepared["side_files"].parent)
+        run = partial(run_all, request=request, prepared=prepared, lock=lock, just_run=set())
         try:
-            run_all(specs, request, prepared, lock)
+            specs = tune(specs, request.tune, request.out, run) if request.tune else specs
+            run(specs)
         finally:  # an interrupted sweep has its CSVs too
             records = collect(request.out)
     wanted = {spec.run_id for spec in specs}
@@ -163,21 +172,42 @@ def cards(plans: Sequence[NamedPlan]) -> dict[str, Any]:
     return {name: card(catalogue()[name]) for name in sorted(names)}
 
 
-def run_all(specs: Sequence[RunSpec], request: Request, prepared: Mapping[str, Any], lock: int) -> None:
-    """Run what has no final record yet; Ctrl-C keeps every finished run."""
+def show_planned(specs: Sequence[RunSpec], request: Request) -> None:
+    """Print what would run; with --tune the trials, since what follows them is not known."""
+    refused = [spec for spec in specs if spec.refusal]
+    shown = [*trial_runs(specs, request.tune), *refused] if request.tune else specs
+    print_matrix(shown, {spec.run_id for spec in shown if finished(request.out, spec.run_id)})
+    if request.tune and (left := len(specs) - len(tunable(specs)) - len(refused)):
+        print(f"Then {left} runs at the rates that did best on the tune set: the other seeds, and controls.")
+
+
+def run_all(
+    specs: Sequence[RunSpec], request: Request, prepared: Mapping[str, Any], lock: int, just_run: set[str]
+) -> None:
+    """Run what has no final record yet; Ctrl-C keeps every finished run.
+
+    just_run: ids of what this sweep has run already, which --force does not run again; grows.
+    """
     columns = {**git_state(ROOT), "cache_seconds": prepared["cache_seconds"]}
     surroundings = Surroundings(
         sweep=request.out.name, columns=columns, timeout_seconds=request.timeout_seconds, inherited=(lock,)
     )
-    todo = [spec for spec in specs if request.force or not finished(request.out, spec.run_id)]
-    if len(todo) < len(specs):
-        done = f"{len(specs) - len(todo)} of {len(specs)} runs are finished already in {request.out}"
+    new = [spec for spec in specs if spec.run_id not in just_run]
+    todo = [spec for spec in new if request.force or not finished(request.out, spec.run_id)]
+    if len(todo) < len(new):
+        done = f"{len(new) - len(todo)} of {len(new)} runs are finished already in {request.out}"
         print(f"{done} (--force runs them again)")
+    to_run = {spec.run_id for spec in todo}
+    for spec in specs:
+        if spec.run_id not in to_run:
+            relabel(spec, run_folder(request.out, spec.run_id))
+    just_run |= to_run
     display, started, training = make_display(len(todo)), time.monotonic(), 0.0
     try:
         for number, spec in enumerate(todo, 1):
             folder = run_folder(request.out, spec.run_id)
-            display.begin(f"{spec.strategy} · seed {spec.seed}", number)
+            rate = " · {} {:g}".format(*tuned_rate(spec)) if spec.kind == "tuning" else ""
+            display.begin(f"{spec.strategy} · seed {spec.seed}{rate}", number)
             if spec.refusal:
                 shutil.rmtree(folder, ignore_errors=True)
                 record = write_record(

@@ -31,7 +31,7 @@ from bench.sections import Clock, process_age
 from bench.sensors import Sensors
 from bench.spec import RunSpec
 from bench.task import Prediction, Task, load_task
-from strategies import PlanError, compose, is_out_of_memory
+from strategies import Plan, PlanError, compose, is_out_of_memory
 
 
 def run(spec: RunSpec, folder: Path, emit: EventWriter) -> None:
@@ -49,8 +49,7 @@ def run(spec: RunSpec, folder: Path, emit: EventWriter) -> None:
     steps = total_steps(spec, len(train_items))
     with clock.section("setup"):
         plan = compose(spec.plan)
-        lr = None if spec.lr == plan.rates().lr else spec.lr  # None: every scope keeps its own member's rate
-        tuned = plan.apply(model, device=device, seed=spec.seed, total_steps=steps, lr=lr)
+        tuned = plan.apply(model, device=device, seed=spec.seed, total_steps=steps, **other_rates(spec, plan))
     seed_everything(spec.seed)
     emit(
         "measured", train_samples=len(train_items), num_threads=torch.get_num_threads(),
@@ -77,6 +76,12 @@ def run(spec: RunSpec, folder: Path, emit: EventWriter) -> None:
     emit("measured", saved_bytes=saved)
     with clock.section("probe"):
         look_within(training, endless(loader), folder if spec.memory_snapshot else None)
+
+
+def other_rates(spec: RunSpec, plan: Plan) -> dict[str, Any]:
+    """Rates to replace the plan's own; None where they are the same, so that every scope keeps its own member's."""
+    own, asked = plan.rates(), {"lr": spec.lr, "head_lr": spec.head_lr}
+    return {name: None if rate == getattr(own, name) else rate for name, rate in asked.items()}
 
 
 def begin(device: torch.device, emit: EventWriter) -> Clock:

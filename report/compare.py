@@ -86,7 +86,7 @@ def pareto_front(costs: list[float], scores: list[float]) -> list[bool]:
 
 def compare(results: Results) -> list[Comparison]:
     """Split a sweep into what may be compared, the largest group first."""
-    runs = results.runs.copy()
+    runs = results.runs[results.runs["kind"] != "tuning"].copy()
     seconds = results.sections.groupby(["section", "run_id"])["seconds"].sum()
     for section, column in FALLBACK.items():
         if section in seconds.index.get_level_values(0):

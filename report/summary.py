@@ -14,6 +14,7 @@ import pandas as pd
 from bench.record import RUN_COLUMNS, STATUSES
 from report.figures import CAPTIONS
 from report.findings import findings
+from report.rates import rate_lines
 from report.steps import break_even_lines, step_lines
 from report.targets import target_lines
 from report.units import MISSING, amount, byte_unit, cell, count, percent, time_unit, times
@@ -40,7 +41,7 @@ DEFINED: Final = {
     "trainable_parameters": "Trainable parameters",
 }  # fmt: skip
 MAX_VALUES: Final = 8
-SECTIONS: Final = (verdict_lines, target_lines, step_lines, break_even_lines)
+SECTIONS: Final = (verdict_lines, rate_lines, target_lines, step_lines, break_even_lines)
 
 
 def summary(name: str, comparisons: Sequence[Comparison], figures: Mapping[str, Sequence[str]]) -> str:
