@@ -61,6 +61,9 @@ def best(runs: pd.DataFrame, full: pd.Series) -> None:
     """The fastest and the leanest of those that train both towers and learned as well."""
     done = runs[runs.status == "ok"]
     fair = done[[learns_both(run, full) for _, run in done.iterrows()]]
+    if fair.empty:
+        print("- no loss on unseen pictures is known here: nothing is said to have learned as well")
+        return
     for what, column in (
         ("Least time to train", "ttt_seconds"),
         ("Fastest when steady", None),

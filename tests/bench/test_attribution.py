@@ -91,17 +91,20 @@ def test_the_engine_is_free_again_after_an_error():
 
 
 def test_sections_and_their_marks_add_up_to_the_time_that_passed(tmp_path):
-    with closing(EventWriter(tmp_path / "events")) as emit:
-        clock = Clock(emit, torch.device("cpu"))
-        begun = time.perf_counter()
-        for name in ("train", "eval") * 10:
-            with clock.section(name):
-                time.sleep(0.005)
-        passed = time.perf_counter() - begun
-    sections = fold(EventReader(tmp_path / "events")()).sections
-    assert set(sections) == {"train", "eval", "measuring"}
-    assert sum(section["seconds"] for section in sections.values()) == pytest.approx(passed, rel=0.01)
-    assert sections["train"]["seconds"] == pytest.approx(clock.seconds["train"])
+    uncovered = []
+    for attempt in range(5):  # what is left out is left out every time; other work on the machine is not
+        with closing(EventWriter(tmp_path / f"events{attempt}")) as emit:
+            clock = Clock(emit, torch.device("cpu"))
+            begun = time.perf_counter()
+            for name in ("train", "eval") * 10:
+                with clock.section(name):
+                    time.sleep(0.01)
+            passed = time.perf_counter() - begun
+        sections = fold(EventReader(tmp_path / f"events{attempt}")()).sections
+        assert set(sections) == {"train", "eval", "measuring"}
+        assert sections["train"]["seconds"] == pytest.approx(clock.seconds["train"])
+        uncovered.append(1 - sum(section["seconds"] for section in sections.values()) / passed)
+    assert 0 <= min(uncovered) < 0.01
 
 
 def test_the_age_of_this_process_grows_with_the_clock():

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -164,12 +165,18 @@ def test_an_interrupted_sweep_ends_its_run_keeps_results_and_goes_on(root, tmp_p
     out = tmp_path / "out"
     task = f"{FAULTY}(fault='hang', at_step=30)"
     command = [sys.executable, str(root / "run_matrix.py"), "--task", task, "--strategies", "freeze", "--out", str(out)]
-    sweep = subprocess.Popen([*command, "--no-baseline"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with ended_anyway(
+        subprocess.Popen([*command, "--no-baseline"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    ) as sweep:
+        interrupt(sweep, command, out, number)
+
+
+def interrupt(sweep, command, out, number):
     events = wait_for(lambda: [p for p in out.glob("runs/*/events.jsonl") if '"name": "train"' in p.read_text()])
     second = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (second.returncode, "another sweep is writing there" in second.stderr) == (2, True)
     sweep.send_signal(number)
-    _, errors = sweep.communicate(timeout=30)
+    _, errors = sweep.communicate(timeout=90)
     assert (sweep.returncode, "goes on from there" in errors) == (130, True)
     assert (out / "runs.csv").read_text().count("\n") == 1, "no record of the run that was interrupted"
     assert not list(events[0].parent.glob("record.json"))
@@ -177,7 +184,18 @@ def test_an_interrupted_sweep_ends_its_run_keeps_results_and_goes_on(root, tmp_p
     assert str(events[0].parent) not in listed, "the run was ended with its sweep"
 
 
-def wait_for(condition, seconds=60):
+@contextmanager
+def ended_anyway(process):
+    """A test that fails leaves nothing running: a hanging sweep slows every test after it."""
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=60)
+
+
+def wait_for(condition, seconds=180):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline

@@ -1,0 +1,46 @@
+"""What only a CUDA GPU shows: skipped elsewhere."""
+
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from bench.attribution import busy_seconds
+from bench.memory import allocator_troubles, write_snapshot
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+
+@pytest.fixture
+def step():
+    model = nn.Linear(2048, 2048, device="cuda")
+    batch = torch.randn(2048, 2048, device="cuda")
+    return lambda: model(batch).sum().backward()
+
+
+def test_the_gpu_is_busy_for_part_of_a_step(step):
+    step()
+    torch.cuda.synchronize()
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for _ in range(10):
+        step()
+    end.record()
+    end.synchronize()
+    passed = start.elapsed_time(end) / 1000 / 10
+    assert 0 < busy_seconds(step) < 1.5 * passed
+
+
+def test_a_snapshot_holds_the_allocations_of_a_step(step, tmp_path):
+    write_snapshot(step, tmp_path / "memory.pickle")
+    with (tmp_path / "memory.pickle").open("rb") as file:
+        told = pickle.load(file)
+    assert any(event["action"] == "alloc" for trace in told["device_traces"] for event in trace)
+
+
+def test_an_allocation_that_cannot_be_counts():
+    before = allocator_troubles(torch.device("cuda"))["num_ooms"]
+    with pytest.raises(torch.OutOfMemoryError):
+        torch.empty(2**50, device="cuda")
+    assert allocator_troubles(torch.device("cuda"))["num_ooms"] == before + 1
