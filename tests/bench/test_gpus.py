@@ -10,6 +10,7 @@ from bench.gpus import find_gpu, known_gpus, match_gpu
         ("NVIDIA A100-SXM4-40GB", "A100-40GB"), ("NVIDIA A100-SXM4-80GB", "A100"), ("NVIDIA A100 80GB PCIe", "A100"),
         ("NVIDIA H100 80GB HBM3", "H100"), ("NVIDIA H100 PCIe", "H100-PCIe"), ("NVIDIA H200", "H200"),
         ("Tesla V100-SXM2-16GB", "V100"), ("Tesla P100-PCIE-16GB", "P100"), ("NVIDIA GeForce RTX 4090", "RTX4090"),
+        ("NVIDIA A10", "A10"),
     ],
 )  # fmt: skip
 def test_a_driver_s_name_finds_its_gpu(device, name):

@@ -122,7 +122,7 @@ def test_caret_points_at_the_place():
 @given(st.text(max_size=40))
 def test_any_text_is_a_plan_or_a_plan_error(text):
     with contextlib.suppress(PlanError):
-        parse_plans(text)
+        assert all(compose(str(named.plan)) == named.plan for named in parse_plans(text))
 
 
 @pytest.mark.parametrize("code", ["__import__('os').abort()", "(lambda: 1)()", "[x for x in (1,)]", "open('x','w')"])
