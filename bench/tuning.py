@@ -89,12 +89,15 @@ def tune(specs: Sequence[RunSpec], number: int, out: Path, run: Callable[[Sequen
     print(f"Choosing each recipe's rate among {number}, on the tune set, with seed {specs[0].seed}:")
     run(trial_runs(specs, number))
     chosen: dict[str, dict[str, Any]] = {}
+    facts_of: dict[str, dict[str, Any]] = {}
     for plan, (default, tried) in groups.items():
         records = [read_record(out, trial.run_id) for trial in tried]
         results = list(zip(tried, map(score, records), strict=True))
         spent = sum(record["row"].get("ttt_seconds", 0.0) for record in records if record)
         best, told = choose(results, default), facts(results, spent)
         print(f"{default.strategy}: {tuned_rate(best)[0]} {tuned_rate(best)[1]:g} of {told['tuned_rates']}")
-        chosen[plan] = {"lr": best.lr, "head_lr": best.head_lr, "tuning": told}
+        chosen[plan] = {"lr": best.lr, "head_lr": best.head_lr}
+        facts_of[plan] = told
     print("Now what is left, at these rates:")
-    return [replace(spec, **chosen.get(spec.plan, {})) for spec in specs]
+    at_rates = [replace(spec, **chosen.get(spec.plan, {})) for spec in specs]
+    return [spec if spec.kind == "control" else replace(spec, tuning=facts_of.get(spec.plan)) for spec in at_rates]

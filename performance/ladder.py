@@ -3,8 +3,9 @@
 python performance/ladder.py [--data FOLDER] [--model small] [--threads 1 --clock processor] [--quick]
 
 A rung is kept when its factor's interval lies above 1; the next is compared with what was kept. At the top the whole
-ladder is compared with the bottom directly, and both train on equally many questions from the same weights, each with
-the rates of `RATES`: the loss on unseen pictures must not be worse. Without a folder, pictures are generated.
+ladder is compared with the bottom directly, and both train on equally many questions from the same weights, each at
+the best of `RATES` by its loss on the tune set: the loss on the evaluation set must not be worse. Without a folder,
+pictures are generated.
 """
 
 import argparse
@@ -19,13 +20,13 @@ import torch
 from crowded_world import crowded_world
 from intervals import CLOCKS, median_interval, told
 from measuring import save, show
-from rungs import BATCH, RUNGS, Climber, Way
+from rungs import RUNGS, Climber, Way
 
 from vqa_model.task import VQATask
 
 LENGTH = 24  # word pieces of a padded question
-TURN = BATCH  # questions
-RATES = {"bottom": 1.0, "top": 1.5}  # times the default; by the square root of the batch, 2.8, it learned worse
+TURN = 32  # questions
+RATES = (0.5, 1.0, 2.0, 4.0)  # times the default; both ends try them all
 
 
 def compare(below: Climber, above: Climber, rounds: int, clock: str) -> list[float]:
@@ -62,17 +63,26 @@ def climb(
     return way, tried
 
 
-def learn(task: VQATask, pictures: Path, top: Way, questions: int, clock: str) -> dict[str, dict[str, float]]:
-    """Loss on unseen pictures after equally many questions, and the seconds of training."""
+def learn(task: VQATask, pictures: Path, top: Way, questions: int, clock: str) -> dict[str, dict[str, Any]]:
+    """Losses on unseen pictures after equally many questions, and the seconds of training, at each end's best rate."""
     found, now = {}, CLOCKS[clock]
     for name, way in {"bottom": Way(), "top": top}.items():
-        climber = Climber(task, pictures, way, RATES[name], questions)
-        start = now()
-        climber.advance(questions)
-        seconds = now() - start
-        loss = climber.unseen_loss(min(len(task.tune_set()), 16 * BATCH))
-        found[name] = {"unseen_loss": loss, "seconds": seconds, "updates": len(climber.losses)}
+        tried = []
+        for rate in RATES:
+            climber = Climber(task, pictures, way, rate, questions)
+            start = now()
+            climber.advance(questions)
+            seconds = now() - start
+            losses = {part: climber.unseen_loss(items) for part, items in unseen(task).items()}
+            tried.append({"rate": rate, "seconds": seconds, "updates": len(climber.losses), **losses})
+            print(f"{name}: {tried[-1]}", file=sys.stderr, flush=True)
+        found[name] = {**min(tried, key=lambda trial: trial["tune_loss"]), "tried": tried}
     return found
+
+
+def unseen(task: VQATask) -> dict[str, Any]:
+    """Questions about pictures that nothing was trained on: one set to choose by, one to tell."""
+    return {"tune_loss": task.tune_set(), "eval_loss": task.eval_set()}
 
 
 def measure(
@@ -101,7 +111,9 @@ def tell(name: str, found: dict[str, Any]) -> None:
     direct = ["whole ladder, directly", told(found["whole"]), "", "", ""]
     show(["rung", "factor", "kept", "product", "first step, s"], [*rows, direct])
     ends = found["learning"]
-    losses = " and ".join(f"{end['unseen_loss']:.3f} in {end['seconds']:.0f} s" for end in ends.values())
+    losses = " and ".join(
+        f"{end['eval_loss']:.3f} in {end['seconds']:.0f} s at {end['rate']:g} × the default" for end in ends.values()
+    )
     print(f"\nLoss on unseen pictures after as many questions, bottom and top: {losses}")
 
 

@@ -3,7 +3,7 @@
 That our loop costs no more than a bare one is what `peers.py` shows; so rungs differ in what is switched alone.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from bench.loop import endless
 from strategies import compose
 from vqa_model.task import VQATask
 
-STUDENT_BATCH, BATCH, SEED = 4, 32, 0
+STUDENT_BATCH, BATCH, SEED = 4, 16, 0
+SCORED = 512  # questions of a loss, at most
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,9 @@ class Climber:
             self.losses.append(self.tuned.step(self.loss, next(self._batches)))
             self.asked += self.way.batch
 
-    def unseen_loss(self, questions: int) -> float:
-        """Mean loss of the first questions of the tune set, whose pictures are not trained on."""
-        items = self.task.tune_set()
+    def unseen_loss(self, items: Sequence[Any]) -> float:
+        """Mean loss of the first of these questions."""
+        questions = min(len(items), SCORED)
         chunks = [range(start, min(start + BATCH, questions)) for start in range(0, questions, BATCH)]
         with self.tuned.evaluating():
             batches = [self.task.collate([items[place] for place in chunk]) for chunk in chunks]

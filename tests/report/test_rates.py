@@ -16,7 +16,7 @@ def test_trials_stand_in_the_table_of_rates_alone(sweep, row):
     assert list(comparison.entries["label"]) == ["full", "lora"]
     assert comparison.entries["accuracy"].max() < 0.9
     lines = rate_lines(comparison)
-    assert "| `lora` | 0.0001: 50.0 %, 0.000316: 60.0 %, 0.001: – | 0.000316 | 10.0 % | 90.0 s |" in lines
+    assert "| `lora` | 0.0001: 50.0 %, 0.000316: 60.0 %, 0.001: – | 0.000316 | 10.0 | 90.0 s |" in lines
     assert not any("At an end" in line for line in lines)
 
 
