@@ -26,7 +26,7 @@ from vqa_model.task import VQATask
 
 LENGTH = 24  # word pieces of a padded question
 TURN = 32  # questions
-RATES = (0.5, 1.0, 2.0, 4.0)  # times the default; both ends try them all
+RATES = (0.5, 1.0, 2.0)  # times the default; both ends try them all
 
 
 def compare(below: Climber, above: Climber, rounds: int, clock: str) -> list[float]:

@@ -17,6 +17,7 @@ from strategies import compose
 from vqa_model.task import VQATask
 
 STUDENT_BATCH, BATCH, SEED = 4, 16, 0
+SCHEDULE = "schedule(shape='wsd')"  # at both ends: so few updates learn more at a rate that stays up
 SCORED = 512  # questions of a loss, at most
 
 
@@ -63,7 +64,7 @@ class Climber:
     def __post_init__(self) -> None:
         torch.manual_seed(SEED)
         model = self.task.build_model()
-        plan = compose("+".join(self.way.members) or "full")
+        plan = compose("+".join([SCHEDULE, *self.way.members]))
         rates = plan.rates()
         assert rates.lr is not None
         lr, head_lr = rates.lr * self.lr_scale, rates.head_lr * self.lr_scale

@@ -39,6 +39,7 @@ def test_it_is_short(printed):
     assert len([line for line in code.splitlines() if line.strip()]) <= 34
 
 
+@pytest.mark.slow
 def test_it_works_as_a_plug_in(printed, root, tmp_path):
     (tmp_path / "attention_plugin.py").write_text(printed[0])
     info = tmp_path / "attention_plugin-1.0.dist-info"

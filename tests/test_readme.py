@@ -18,6 +18,7 @@ from strategies.presets import PRESETS
 ALL_LAYERS = "lora(roles=['query','key','value','output','up','down'])"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1], ids=["our loop", "Trainer"])
 def test_the_python_in_the_readme_runs(number, root, tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)

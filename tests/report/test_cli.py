@@ -43,6 +43,7 @@ def test_summary_alone_links_no_figures_that_are_not_there(sweep):
     assert "figures/" not in (folder / "summary.md").read_text()
 
 
+@pytest.mark.slow
 def test_each_setting_gets_its_own_figures(sweep, row):
     folder = sweep([row("full"), row("lora"), row("lora", run_id="x", batch_size=8)])
     assert main(["figures", str(folder)]) == 0

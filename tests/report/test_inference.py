@@ -104,7 +104,7 @@ def one_recipe(root):
     return aligned(list(scores.values()))[0]
 
 
-@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+@pytest.mark.parametrize("seeds", [2, 3, *(pytest.param(many, marks=pytest.mark.slow) for many in (5, 10))])
 def test_two_groups_of_one_recipe_cannot_be_told_apart(one_recipe, seeds):
     """A/A: nearly always at 5 %; twenty seeds show no more than that it is near."""
     found = rates(one_recipe, seeds, draws=400)

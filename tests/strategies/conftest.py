@@ -20,11 +20,12 @@ def foreign():
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Leave all kinds of foreign models but the two towers to the whole suite."""
+    """Leave all kinds of foreign models but the two towers, and all that compiles, to the whole suite."""
     for item in items:
-        kind = item.callspec.params.get("kind", "two") if hasattr(item, "callspec") else "two"
-        if kind != "two" and Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.slow)
+        if hasattr(item, "callspec") and Path(__file__).parent in item.path.parents:
+            kind = item.callspec.params.get("kind", "two")
+            if kind != "two" or "compile" in item.callspec.id:
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

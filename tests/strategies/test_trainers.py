@@ -225,6 +225,7 @@ def test_what_contradicts_or_is_missing_is_refused(hugging, text, options, messa
         hugging(text, train=False, **options)
 
 
+@pytest.mark.slow
 def test_the_number_of_updates_may_be_told_or_not_needed(hugging):
     for total_steps in (STEPS, None):
         trainer, _ = hugging("lora", max_steps=-1, num_train_epochs=1, total_steps=total_steps)
@@ -297,6 +298,7 @@ def test_a_wrapped_forward_runs_once_in_training_and_evaluation(hugging):
     assert left_to_trainer.seen == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("averaging", [Ema(decay=0.9), ScheduleFree()], ids=str)
 def test_averages_are_evaluated_and_saved_and_training_goes_on_without(foreign, hugging, tmp_path, averaging):
     plan = Plan.of([Lora(lr=1e-2), averaging])
@@ -348,6 +350,7 @@ def test_the_best_averages_stay_when_they_are_loaded_in_the_end(hugging, tmp_pat
     assert torch.equal(load_file(tmp_path / "own" / "tuned.safetensors")["classifier.weight"], best)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["lora(lr=1e-2)", "nf4+lora(lr=1e-2)", "freeze(last_n=1)", "amp(dtype='bf16')+dora"])
 def test_training_goes_on_from_a_small_checkpoint(foreign, hugging, tmp_path, text):
     whole, _ = hugging(text, folder="whole", save_strategy="steps", save_steps=3)
@@ -371,6 +374,7 @@ class Wrapped(nn.Module):
         return tuple(self.net(input_ids=input_ids, labels=labels, return_dict=False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["lora(lr=1e-2)", "full(lr=1e-3)"])
 def test_plain_modules_with_shared_tensors_are_saved_and_resumed(foreign, hugging, tmp_path, text):
     head = "net.classifier"

@@ -68,6 +68,7 @@ class Limited:
         return Failing.apply(losses) + 0 * kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["forward", "backward"])
 @pytest.mark.parametrize(("fits", "most"), [(12, 12), (7, 6), (4, 3), (1, 1)])
 def test_an_update_that_was_tried_again_equals_one_that_began_so(where, fits, most):

@@ -82,6 +82,7 @@ def test_weights_that_rest_stay_and_come_back(strategy, rests, foreign):
     assert len(seen) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("others", [[Nf4(), Lora()], [Lora(), Amp(dtype="fp16")], [Amp()]], ids=lambda o: o[0].name)
 @pytest.mark.parametrize("strategy", EVERY, ids=names)
 def test_beside_adapters_4_bits_and_16(strategy, others, foreign):

@@ -107,6 +107,7 @@ def test_on_meta_names_and_shapes_are_the_same(method, foreign):
     assert all(p.is_meta for p in on_meta.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", [None, Nf4()])
 @pytest.mark.parametrize("member", [*(method() for method in FAMILY), Pissa(niter=2)], ids=str)
 def test_a_saved_model_comes_back(member, base, foreign, tmp_path):
