@@ -17,8 +17,8 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 WIDTH, ROWS = 128, 64
 REPRESENTATIVES = ("full", "nf4+lora", "amp", "lora+checkpointing+accumulate", "group_by_image")
 OTHERS = (
-    "lora", "fp4+lora", "int8+lora", "nf4+dora", "checkpointing", "accumulate", "ema", "adamw8bit",
-    "optimizer_in_backward+adafactor", "vera", "adalora", "patch_dropout", "freeze(scope='vision')+lora(scope='text')", "schedule_free",
+    "lora", "fp4+lora", "int8+lora", "nf4+dora", "checkpointing", "accumulate", "ema", "adamw8bit", "vera", "adalora",
+    "optimizer_in_backward+adafactor", "patch_dropout", "freeze(scope='vision')+lora(scope='text')", "schedule_free",
     "fourierft", "muon",
 )  # fmt: skip
 
