@@ -76,6 +76,36 @@ def sweep(root, out, *words):
 
 
 @pytest.mark.slow
+def test_what_would_be_tried_is_shown_and_nothing_written(root, tmp_path):
+    command = [sys.executable, "run_matrix.py", "--task", TASK, "--strategies", "lora,nf4", "--seeds", "0,1"]
+    done = subprocess.run(
+        [*command, "--tune", "3", "--dry-run", "--out", str(tmp_path / "out")],
+        cwd=root, capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines() if line[:1].isalnum()]
+    rates = [(cells[1], cells[4]) for cells in lines if cells[1] in {"full", "lora"} and "run" in cells[-1:]]
+    assert rates == [
+        ("full", "3.16e-05"), ("full", "0.0001"), ("full", "0.000316"),
+        ("lora", "0.000316"), ("lora", "0.001"), ("lora", "0.00316"),
+    ]  # fmt: skip
+    assert sum("refused" in line for line in done.stdout.splitlines()) == 2, "nf4 alone, with both seeds"
+    assert "Then 2 runs at the rates that did best on the tune set" in done.stdout
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_without_a_tune_set_nothing_can_be_chosen(root, tmp_path):
+    task = "tests.bench.faulty_task:FaultyTask(fault='untuned')"
+    done = subprocess.run(
+        [sys.executable, "run_matrix.py", "--task", task, "--tune", "2", "--out", str(tmp_path / "out")],
+        cwd=root, capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+    assert (done.returncode, "no tune set to choose by" in done.stderr) == (2, True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
 def test_a_tuned_sweep(root, tmp_path):
     out = tmp_path / "out"
     printed, rows = sweep(root, out, "--seeds", "0,1", "--tune", "2")
