@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import weakref
 from collections.abc import Mapping
-from contextlib import ExitStack
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from strategies.tuned import MARK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from contextlib import ExitStack
 
     import torch
     from torch import nn
@@ -121,8 +121,7 @@ class Inside:
         """Put in place what is to be evaluated and saved, unless it is there or an update is under way."""
         elsewhere = self.tuned.shows_averages or self.tuned.merged
         if self._averaged is None and not self._begun and not elsewhere:
-            self._averaged = ExitStack()
-            self._averaged.enter_context(self.tuned.averaged())
+            self._averaged = self.tuned.averaged()
 
     def train(self) -> None:
         """Put the weights to train back, unless they are there."""

@@ -207,7 +207,7 @@ class Strategy:
     def after_update(self, state: State) -> None:
         """Run after the optimizer's step, before gradients are cleared."""
 
-    def evaluating(self, state: State) -> AbstractContextManager[None]:
+    def evaluating(self, state: State) -> AbstractContextManager[object]:
         """Surround evaluation and saving (averaged weights, say); entered again within itself it changes nothing."""
         del state
         return nullcontext()

@@ -129,17 +129,21 @@ class Tuned:
             drop_last=drop_last, pin_memory=self.device.type == "cuda",
         )  # fmt: skip
 
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Have the weights in place that are evaluated and saved, where they are others than those that train."""
+    def averaged(self) -> ExitStack:
+        """Put the weights in place that are evaluated and saved, where they are others than those that train.
+
+        Leaving puts the others back. No generator: one that is never left would put them back when it is collected,
+        whenever that is.
+        """
         with ExitStack() as stack:
             for member in self.plan.members:
                 stack.enter_context(member.evaluating(self.state))
+            stack.callback(self._hide_averages)
             self.shows_averages += 1
-            try:
-                yield
-            finally:
-                self.shows_averages -= 1
+            return stack.pop_all()
+
+    def _hide_averages(self) -> None:
+        self.shows_averages -= 1
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

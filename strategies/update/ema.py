@@ -17,8 +17,7 @@ Weights that rest for a while (lisa, progressive_freezing) are averaged on: thei
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, final
 
@@ -56,20 +55,18 @@ class Averages:
                 if shadow.dtype != weight.dtype:  # one by one, so that one weight at a time is there in 32 bits
                     shadow.lerp_(weight.to(shadow.dtype), 1 - decay)
 
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Put the shadows in place of what is there, and the very same values back; within itself it does nothing."""
-        if self.shown:
-            yield
-            return
-        kept = [weight.detach().clone() for weight in self.weights]
-        try:
-            self.shown = True
-            _copy(self.weights, self.shadows)
-            yield
-        finally:
-            _copy(self.weights, kept)
-            self.shown = False
+    def in_place(self) -> ExitStack:
+        """Put the shadows in place of what is there; leaving puts the very same values back. Within itself: nothing."""
+        with ExitStack() as stack:
+            if not self.shown:
+                stack.callback(self._put_back, [weight.detach().clone() for weight in self.weights])
+                self.shown = True
+                _copy(self.weights, self.shadows)
+            return stack.pop_all()
+
+    def _put_back(self, kept: list[Tensor]) -> None:
+        _copy(self.weights, kept)
+        self.shown = False
 
 
 def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
@@ -107,12 +104,7 @@ class Ema(Strategy):
             return
         state.kept[self].follow(self.decay)
 
-    @contextmanager
-    def evaluating(self, state: State) -> Iterator[None]:
+    def evaluating(self, state: State) -> ExitStack:
         """Show the averages."""
-        if self not in state.kept:
-            yield
-            return
-        averages: Averages = state.kept[self]
-        with averages.in_place():
-            yield
+        averages: Averages | None = state.kept.get(self)
+        return averages.in_place() if averages else ExitStack()

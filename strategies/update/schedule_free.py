@@ -14,8 +14,7 @@ Paper: Defazio et al., The Road Less Scheduled, 2024, https://arxiv.org/abs/2405
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
+    from torch import Tensor
 
 
 @final
@@ -66,22 +66,24 @@ class ScheduleFree(Strategy):
 
         return schedule_free
 
-    @contextmanager
-    def evaluating(self, state: State) -> Iterator[None]:
-        """Put the average in place of the weights, and the very same weights back."""
-        import torch
-
+    def evaluating(self, state: State) -> ExitStack:
+        """Put the average in place of the weights; leaving puts the very same weights back."""
         optimizer: Any = state.optimizer
         groups = [group for group in optimizer.param_groups if group["train_mode"]]
         kept = [
             (p, p.detach().clone()) for group in groups for p in group["params"] if "z" in optimizer.state.get(p, ())
         ]
-        optimizer.eval()
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for parameter, weights in kept:
-                    parameter.copy_(weights)
-            for group in groups:
-                group["train_mode"] = True
+        with ExitStack() as stack:
+            stack.callback(_put_back, groups, kept)
+            optimizer.eval()
+            return stack.pop_all()
+
+
+def _put_back(groups: list[dict[str, Any]], kept: list[tuple[Tensor, Tensor]]) -> None:
+    import torch
+
+    with torch.no_grad():
+        for parameter, weights in kept:
+            parameter.copy_(weights)
+    for group in groups:
+        group["train_mode"] = True

@@ -1,5 +1,7 @@
 """ema against its formula, and where the averages are seen: evaluation, files, merged models; never in training."""
 
+import gc
+
 import pytest
 
 from strategies import PlanError
@@ -7,6 +9,7 @@ from strategies.numerics.pure_bf16 import PureBf16
 from strategies.plan import Plan
 from strategies.storage import put_back
 from strategies.update.ema import Ema
+from strategies.update.schedule_free import ScheduleFree
 from strategies.weights.full import Full
 from strategies.weights.lisa import Lisa
 from strategies.weights.lora import Lora
@@ -149,3 +152,16 @@ def test_decay_is_a_share(foreign):
     with pytest.raises(PlanError, match="decay=1"):
         Ema(decay=1)
     assert Plan.of([Full(), Ema()]).problems("cpu", foreign.build("text")) == ()
+
+
+@pytest.mark.parametrize("averaging", [Ema(decay=0.3), ScheduleFree()], ids=str)
+def test_averages_that_are_never_put_back_stay(averaging, foreign):
+    """A loop that is dropped while they are in place: collecting it, at whatever moment, changes no weight."""
+    tuned = trained(foreign, [averaging])
+    raw = weights_of(tuned.model)
+    left = tuned.averaged()
+    shown = weights_of(tuned.model)
+    assert not same(raw, shown)
+    del left
+    gc.collect()
+    assert same(weights_of(tuned.model), shown)
