@@ -130,11 +130,7 @@ class Tuned:
         )  # fmt: skip
 
     def averaged(self) -> ExitStack:
-        """Put the weights in place that are evaluated and saved, where they are others than those that train.
-
-        Leaving puts the others back. No generator: one that is never left would put them back when it is collected,
-        whenever that is.
-        """
+        """Put in place what is evaluated and saved; leaving puts back what trains, and collecting does nothing."""
         with ExitStack() as stack:
             for member in self.plan.members:
                 stack.enter_context(member.evaluating(self.state))
