@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from bench.record import RUN_COLUMNS
+from report import ReportError
 from report.paired import paired
 from report.results import TEXT, Results
 from report.units import MISSING, cell
@@ -87,6 +88,8 @@ def pareto_front(costs: list[float], scores: list[float]) -> list[bool]:
 def compare(results: Results) -> list[Comparison]:
     """Split a sweep into what may be compared, the largest group first."""
     runs = results.runs[results.runs["kind"] != "tuning"].copy()
+    if runs.empty:
+        raise ReportError(f"{results.folder}: holds trials of rates only; start the same sweep again, which goes on")
     seconds = results.sections.groupby(["section", "run_id"])["seconds"].sum()
     for section, column in FALLBACK.items():
         if section in seconds.index.get_level_values(0):

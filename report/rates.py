@@ -35,7 +35,8 @@ def rate_lines(comparison: Comparison) -> list[str]:
         tried = tried_rates(run["tuned_rates"])
         chosen = run["head_lr"] if math.isnan(run["lr"]) else run["lr"]
         told = ", ".join(f"{rate:g}: {percent(score)}" for rate, score in tried)
-        cells = (told, f"{chosen:g}", f"{100 * run['tuning_spread']:.1f}", amount(run["tuning_seconds"], unit))
+        spread = percent(run["tuning_spread"]).removesuffix(" %")
+        cells = (told, f"{chosen:g}", spread, amount(run["tuning_seconds"], unit))
         lines.append(f"| {code(run['entry'])} | {' | '.join(cells)} |")
         at_end += [code(run["entry"])] if chosen in {tried[0][0], tried[-1][0]} else []
     said = EXPLAINED

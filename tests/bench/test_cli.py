@@ -168,20 +168,16 @@ def test_an_interrupted_sweep_ends_its_run_keeps_results_and_goes_on(root, tmp_p
     with ended_anyway(
         subprocess.Popen([*command, "--no-baseline"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     ) as sweep:
-        interrupt(sweep, command, out, number)
-
-
-def interrupt(sweep, command, out, number):
-    events = wait_for(lambda: [p for p in out.glob("runs/*/events.jsonl") if '"name": "train"' in p.read_text()])
-    second = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (second.returncode, "another sweep is writing there" in second.stderr) == (2, True)
-    sweep.send_signal(number)
-    _, errors = sweep.communicate(timeout=90)
-    assert (sweep.returncode, "goes on from there" in errors) == (130, True)
-    assert (out / "runs.csv").read_text().count("\n") == 1, "no record of the run that was interrupted"
-    assert not list(events[0].parent.glob("record.json"))
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert str(events[0].parent) not in listed, "the run was ended with its sweep"
+        events = wait_for(lambda: [p for p in out.glob("runs/*/events.jsonl") if '"name": "train"' in p.read_text()])
+        second = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (second.returncode, "another sweep is writing there" in second.stderr) == (2, True)
+        sweep.send_signal(number)
+        _, errors = sweep.communicate(timeout=90)
+        assert (sweep.returncode, "goes on from there" in errors) == (130, True)
+        assert (out / "runs.csv").read_text().count("\n") == 1, "no record of the run that was interrupted"
+        assert not list(events[0].parent.glob("record.json"))
+        listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+        assert str(events[0].parent) not in listed, "the run was ended with its sweep"
 
 
 @contextmanager

@@ -1,5 +1,8 @@
 """Chosen rates in the summary: trials are no recipes, and a best rate at the grid's end is said to be there."""
 
+import pytest
+
+from report import ReportError
 from report.compare import compare
 from report.rates import rate_lines
 from report.results import load
@@ -31,6 +34,17 @@ def test_a_head_alone_has_its_rate(sweep, row):
     rows = [tuned(row, "full", 3.16e-4), tuned(row, "freeze", None, head_lr=3.16e-4)]
     lines = rate_lines(compare(load(sweep(rows)))[0])
     assert any(line.startswith("| `freeze`") and "| 0.000316 |" in line for line in lines)
+
+
+def test_where_every_trial_failed_there_is_a_dash(sweep, row):
+    failed = row("lora", tuned_rates="0.001=failed 0.00316=failed", tuning_seconds=9, lr=1e-3)
+    lines = rate_lines(compare(load(sweep([tuned(row, "full", 3.16e-4), failed])))[0])
+    assert "| `lora` | 0.001: –, 0.00316: – | 0.001 | – | 9.00 s |" in lines
+
+
+def test_a_sweep_that_was_stopped_among_its_trials_is_said_to_be(sweep, row):
+    with pytest.raises(ReportError, match="trials of rates only"):
+        compare(load(sweep([row("lora", kind="tuning")])))
 
 
 def test_without_trials_there_is_no_table(sweep, row):
