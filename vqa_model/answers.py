@@ -7,22 +7,26 @@ what its other answers give: hiding it would flatter the model.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
-from vqa_model.vqa_score import normalise, soft_targets
+import numpy as np
+
+from vqa_model.vqa_score import ACCURACY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from vqa_model.vqa_files import Question
+    from numpy.typing import NDArray
+
+    from vqa_model.questions import Questions
 
 NO_LABEL = -100
 
 
-def build_vocabulary(questions: Sequence[Question], *, min_count: int, max_answers: int) -> tuple[str, ...]:
+def build_vocabulary(questions: Questions, *, min_count: int, max_answers: int) -> tuple[str, ...]:
     """Majority answers seen at least `min_count` times, most frequent first, at most `max_answers`."""
-    counts = Counter(normalise(question.majority) for question in questions)
+    counted = np.bincount(questions.majority_forms).tolist()
+    counts = {form: count for form, count in zip(questions.pools.forms, counted, strict=False) if count}
     ranked = sorted(counts, key=lambda answer: (-counts[answer], answer))
     kept = tuple(answer for answer in ranked if answer and counts[answer] >= min_count)[:max_answers]
     if not kept:
@@ -31,7 +35,21 @@ def build_vocabulary(questions: Sequence[Question], *, min_count: int, max_answe
     return kept
 
 
-def targets(question: Question, index: Mapping[str, int]) -> tuple[int, list[int], list[float]]:
-    """Label of the majority answer (NO_LABEL if unknown), and index and soft score of every known answer."""
-    soft = {index[answer]: score for answer, score in soft_targets(question.answers).items() if answer in index}
-    return index.get(normalise(question.majority), NO_LABEL), list(soft), list(soft.values())
+def targets(
+    questions: Questions, index: Mapping[str, int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Label of the majority answer, and index and soft score of every known answer.
+
+    index: place of each answer of the vocabulary. Gives labels (questions,), NO_LABEL where unknown, and indices and
+    scores (questions, 10), zeros behind the last known answer.
+    """
+    label_of = np.array([index.get(form, NO_LABEL) for form in questions.pools.forms], dtype=np.int64)
+    said = np.sort(label_of[questions.answer_forms], axis=1)[:, ::-1]  # unknown ones last
+    first = said != np.roll(said, 1, axis=1)
+    first[:, 0] = True
+    first &= said != NO_LABEL
+    counts = (said[:, :, None] == said[:, None, :]).sum(2)
+    scores = np.where(first, np.array(ACCURACY)[counts], 0.0)
+    order = np.argsort(~first, axis=1, kind="stable")
+    known = [np.take_along_axis(column, order, 1) for column in (np.where(first, said, 0), scores)]
+    return label_of[questions.majority_forms], known[0], known[1].astype(np.float32)

@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vqa_model.answers import build_vocabulary
-from vqa_model.dataset import QuestionSet, encode_questions
+from vqa_model.dataset import QuestionSet, encode_questions, tokenise
 from vqa_model.decoding import DecodedPictures, decode_pictures
 from vqa_model.pictures import ImageSettings
+from vqa_model.questions import Questions, QuestionsById
 from vqa_model.splits import choose_images
-from vqa_model.vqa_files import Part, Question, read_part
+from vqa_model.vqa_files import DOWNLOAD_FILE, PARTS, Part, read_download, read_part
 from vqa_model.world_files import world_folder
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
 TUNE_SHARE = 0.1
@@ -43,6 +44,7 @@ class DataOptions:
     max_answers: int
     max_length: int
     skip_bad_images: bool
+    eval_fraction: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,62 +69,86 @@ class VQAData:
 
     @cached_property
     def _parts(self) -> dict[str, Part]:
-        parts = {name: read_part(self._folder, name) for name in ("train", "val")}
-        asked = {question.id for question in parts["train"].questions}
-        both = [question.id for question in parts["val"].questions if question.id in asked]
-        if both:
+        self._check_download()
+        parts = {name: read_part(self._folder, name) for name in PARTS}
+        both = np.intersect1d(parts["train"].questions.ids, parts["val"].questions.ids)
+        if both.size:
             raise ValueError(
-                f"{self._folder}: {len(both)} question ids are in both parts, first {both[0]}; number them apart"
+                f"{self._folder}: {both.size} question ids are in both parts, first {both[0]}; number them apart"
             )
         return parts
 
     @cached_property
-    def chosen(self) -> frozenset[int]:
-        """Ids of the training pictures that `fraction` chose, before the tune set is taken out."""
-        questions = self._parts["train"].questions
-        return choose_images(questions, self.options.fraction, self.options.split_seed)
+    def _downloaded(self) -> dict[str, Any]:
+        return read_download(self._folder)
+
+    def _check_download(self) -> None:
+        """Refuse a sample other than the one whose pictures were downloaded."""
+        for name, have in self._downloaded.items():
+            asked = {**vars(self.options), "eval_fraction": self._eval_fraction}[name]
+            sampled = name != "split_seed" or any(self._downloaded[part] < 1 for part in ("fraction", "eval_fraction"))
+            if sampled and have not in (asked, 1.0):
+                raise ValueError(
+                    f"{self._folder}: the pictures of {name} {have:g} were downloaded ({DOWNLOAD_FILE}), not of "
+                    f"{asked:g}; take {name} {have:g}, or download more"
+                )
+
+    @property
+    def _eval_fraction(self) -> float:
+        """Share of the val pictures: as asked, else as downloaded, else all."""
+        return self.options.eval_fraction or float(self._downloaded.get("eval_fraction", 1.0))
 
     @cached_property
-    def _kept(self) -> dict[str, tuple[Question, ...]]:
-        """Questions of each set whose picture could be decoded; evaluation sees no picture of the train part."""
-        train = [question for question in self._parts["train"].questions if question.image_id in self.chosen]
-        tuning = choose_images(train, TUNE_SHARE, self.options.split_seed)
-        seen = {question.image_id for question in self._parts["train"].questions}
-        evaluated = [question for question in self._parts["val"].questions if question.image_id not in seen]
-        sets = {
-            "train": [question for question in train if question.image_id not in tuning],
-            "tune": [question for question in train if question.image_id in tuning],
-            "eval": evaluated,
-        }
-        kept = {name: tuple(q for q in sets[name] if q.image_id in self._rows[_PART[name]]) for name in sets}
-        for name, questions in kept.items():
-            if not questions:
+    def chosen(self) -> frozenset[int]:
+        """Ids of the training pictures that `fraction` chose, before the tune set is taken out."""
+        return self._parts["train"].choose(self.options.fraction, self.options.split_seed)
+
+    @cached_property
+    def _sets(self) -> dict[str, Questions]:
+        """Questions of each set before pictures are looked at; evaluation sees no picture of the train part."""
+        everything = self._parts["train"].questions
+        train = everything.take(everything.on_images(self.chosen))
+        tuning = train.on_images(choose_images(train, TUNE_SHARE, self.options.split_seed))
+        val = self._parts["val"].questions
+        unseen = ~np.isin(val.image_ids, everything.image_ids)
+        if self._eval_fraction < 1:
+            unseen &= val.on_images(self._parts["val"].choose(self._eval_fraction, self.options.split_seed))
+        return self._none_empty({"train": train.take(~tuning), "tune": train.take(tuning), "eval": val.take(unseen)})
+
+    @cached_property
+    def _kept(self) -> dict[str, Questions]:
+        """Questions of each set whose picture could be decoded."""
+        return self._none_empty({n: found.take(self._rows_of(n, found) >= 0) for n, found in self._sets.items()})
+
+    def _none_empty(self, sets: dict[str, Questions]) -> dict[str, Questions]:
+        for name, questions in sets.items():
+            if not len(questions):
                 raise ValueError(
                     f"{self._folder}: no question left for the {name} set; choose a larger fraction or folder"
                 )
-        return kept
+        return sets
 
     @cached_property
     def _decoded(self) -> dict[str, DecodedPictures]:
-        skip = self.options.skip_bad_images
-        return {
-            name: decode_pictures([part.picture_path(i) for i in self._image_ids[name]], self.image, skip_bad=skip)
-            for name, part in self._parts.items()
+        paths = {
+            name: [part.picture_path(i) for i in self._image_ids[name].tolist()] for name, part in self._parts.items()
         }
+        skip = self.options.skip_bad_images
+        return {name: decode_pictures(files, self.image, skip_bad=skip) for name, files in paths.items()}
 
     @cached_property
-    def _image_ids(self) -> dict[str, list[int]]:
-        return {"train": sorted(self.chosen), "val": sorted({q.image_id for q in self._parts["val"].questions})}
+    def _image_ids(self) -> dict[str, NDArray[np.int64]]:
+        """Sorted ids of the pictures that the sets of each part ask about."""
+        asked = {part: [self._sets[name].image_ids for name in _PART if _PART[name] == part] for part in PARTS}
+        return {part: np.unique(np.concatenate(ids)) for part, ids in asked.items()}
 
-    @cached_property
-    def _rows(self) -> dict[str, dict[int, int]]:
-        """Row of each good picture in the decoded array of its part."""
-        rows = {}
-        for name, part in self._parts.items():
-            bad = self._decoded[name].bad
-            places = enumerate(self._image_ids[name])
-            rows[name] = {i: row for row, i in places if part.picture_path(i).name not in bad}
-        return rows
+    def _rows_of(self, name: str, questions: Questions) -> NDArray[np.int64]:
+        """Row of each question's picture in the decoded array of its part, -1 where it is bad, (questions,)."""
+        part, ids = self._parts[_PART[name]], self._image_ids[_PART[name]]
+        bad = self._decoded[_PART[name]].bad
+        good = np.array([part.picture_path(i).name not in bad for i in ids.tolist()] if bad else [True] * len(ids))
+        found = np.searchsorted(ids, questions.image_ids)
+        return np.where(good[found], found, -1)
 
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:
@@ -135,20 +161,21 @@ class VQAData:
         """Word pieces per question: as asked, or what fits nearly all training questions."""
         if self.options.max_length:
             return self.options.max_length
-        self.tokenizer.no_truncation()
-        counts = Counter(question.text for question in self._kept["train"])
-        lengths = [len(encoding.ids) for encoding in self.tokenizer.encode_batch(list(counts))]
-        fitting = int(np.quantile(np.repeat(lengths, list(counts.values())), _SHARE_THAT_FITS))
+        train = self._kept["train"]
+        codes, counts = np.unique(train.texts, return_counts=True)
+        texts = [train.pools.texts[code] for code in codes.tolist()]
+        lengths = [len(pieces) for pieces in tokenise(texts, self.tokenizer)]
+        fitting = int(np.quantile(np.repeat(lengths, counts), _SHARE_THAT_FITS))
         return min(_LONGEST, self.longest, -(-fitting // _LENGTH_STEP) * _LENGTH_STEP)
 
     def _question_set(self, name: str) -> QuestionSet:
         questions, part = self._kept[name], _PART[name]
-        rows = [-1 if self.blank else self._rows[part][question.image_id] for question in questions]
+        rows = np.full(len(questions), -1) if self.blank else self._rows_of(name, questions)
         index = {answer: place for place, answer in enumerate(self.vocabulary)}
         columns = encode_questions(
             questions, self.tokenizer, max_length=self.max_length, pad_id=self.pad_id, index=index
         )
-        return QuestionSet(questions, self._decoded[part].pixels, np.array(rows), columns)
+        return QuestionSet(questions, self._decoded[part].pixels, rows, columns)
 
     @cached_property
     def train(self) -> QuestionSet:
@@ -166,19 +193,18 @@ class VQAData:
         return self._question_set("eval")
 
     @cached_property
-    def by_id(self) -> dict[int, Question]:
+    def by_id(self) -> QuestionsById:
         """Every question of the three sets by its id."""
-        return {question.id: question for questions in self._kept.values() for question in questions}
+        return QuestionsById(list(self._kept.values()))
 
     @cached_property
-    def by_scored_id(self) -> dict[int, Question]:
+    def by_scored_id(self) -> QuestionsById:
         """Questions that may be scored, the evaluation and the tune set's, by their ids."""
-        return {question.id: question for name in ("tune", "eval") for question in self._kept[name]}
+        return QuestionsById([self._kept[name] for name in ("tune", "eval")])
 
-    def picture_path(self, question: Question) -> Path:
-        """Where an evaluation question's picture lies."""
-        name = "val" if question.image_id in self._rows["val"] else "train"
-        return self._parts[name].picture_path(question.image_id)
+    def picture_path(self, name: str, image_id: int) -> Path:
+        """Where a picture of the set "train", "tune" or "eval" lies."""
+        return self._parts[_PART[name]].picture_path(image_id)
 
     def prepare(self) -> None:
         """Do everything that can fail or takes long."""
@@ -189,8 +215,11 @@ class VQAData:
         """Hash all questions, answers and pictures; the embedded world by its text, which fixes its pictures."""
         digest = hashlib.sha256()
         for name, questions in self._kept.items():
-            rows = [(q.id, q.image_id, q.text, q.answers, q.majority, q.answer_type) for q in questions]
-            digest.update(json.dumps([name, rows]).encode())
+            digest.update(f"[{json.dumps(name)}, [".encode())
+            for place, q in enumerate(questions):
+                row = (q.id, q.image_id, q.text, q.answers, q.majority, q.answer_type)
+                digest.update(f"{', ' * bool(place)}{json.dumps(row)}".encode())
+            digest.update(b"]]")
         if self.options.data:
             for decoded in self._decoded.values():
                 digest.update(decoded.content_hash.encode())

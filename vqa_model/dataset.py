@@ -16,28 +16,28 @@ import torch
 from torch.utils.data import Dataset
 
 from vqa_model.answers import targets
-from vqa_model.vqa_files import ANSWERS_PER_QUESTION
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
     from torch import Tensor
 
-    from vqa_model.vqa_files import Question
+    from vqa_model.questions import Questions
 
 Item = dict[str, Any]
 BLANK = "blank"
 MOSTLY_OTHERS = 0.875  # of a batch's questions about pictures that no other asks about: sharing wins too little
 _GREY = 127
+_TEXTS_AT_A_TIME = 8192
 
 
 @dataclass(frozen=True, eq=False)
 class QuestionSet(Dataset[Item]):
     """Questions in file order; `rows[i]` is the picture row of question i, -1 a blank picture."""
 
-    questions: tuple[Question, ...]
+    questions: Questions
     pixels: NDArray[np.uint8]
     rows: NDArray[np.int64]
     columns: dict[str, Tensor]
@@ -46,9 +46,11 @@ class QuestionSet(Dataset[Item]):
         return len(self.questions)
 
     def __getitem__(self, place: int) -> Item:
-        question = self.questions[place]
-        keys = {"vision": question.image_id if self.rows[place] >= 0 else BLANK, "text": question.text}
-        return {"id": question.id, "keys": keys, "length": self.lengths[place], "place": place, "set": self}
+        asked = self.questions
+        keys = {"vision": int(asked.image_ids[place]) if self.rows[place] >= 0 else BLANK, "text": asked.text(place)}
+        return {
+            "id": int(asked.ids[place]), "keys": keys, "length": self.lengths[place], "place": place, "set": self,
+        }  # fmt: skip
 
     @cached_property
     def lengths(self) -> list[int]:
@@ -58,24 +60,37 @@ class QuestionSet(Dataset[Item]):
 
 
 def encode_questions(
-    questions: Sequence[Question], tokenizer: Tokenizer, *, max_length: int, pad_id: int, index: Mapping[str, int]
+    questions: Questions, tokenizer: Tokenizer, *, max_length: int, pad_id: int, index: Mapping[str, int]
 ) -> dict[str, Tensor]:
     """Tokenise questions and look up their targets: one tensor per batch entry, questions first."""
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_length)
-    texts = list(dict.fromkeys(question.text for question in questions))
-    ids = {text: encoding.ids for text, encoding in zip(texts, tokenizer.encode_batch(texts), strict=True)}
-    pieces = [ids[question.text] for question in questions]
-    goals = [targets(question, index) for question in questions]
-    more = [ANSWERS_PER_QUESTION - len(known) for _, known, _ in goals]
-    return {
-        "question_id": torch.tensor([question.id for question in questions]),
-        "input_ids": torch.tensor([row + [pad_id] * (max_length - len(row)) for row in pieces]),
-        "attention_mask": torch.tensor([[1] * len(row) + [0] * (max_length - len(row)) for row in pieces]),
-        "label": torch.tensor([label for label, _, _ in goals]),
-        "answer_index": torch.tensor([known + [0] * gap for (_, known, _), gap in zip(goals, more, strict=True)]),
-        "answer_score": torch.tensor([scores + [0.0] * gap for (*_, scores), gap in zip(goals, more, strict=True)]),
+    codes, of_text = np.unique(questions.texts, return_inverse=True)
+    texts = [questions.pools.texts[code] for code in codes.tolist()]
+    ids = np.full((len(texts), max_length), pad_id, dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for row, pieces in enumerate(tokenise(texts, tokenizer, max_length)):
+        ids[row, : len(pieces)] = pieces
+        mask[row, : len(pieces)] = 1
+    labels, known, scores = targets(questions, index)
+    columns = {
+        "question_id": questions.ids,
+        "input_ids": ids[of_text],
+        "attention_mask": mask[of_text],
+        "label": labels,
+        "answer_index": known,
+        "answer_score": scores,
     }
+    return {name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in columns.items()}
+
+
+def tokenise(texts: Sequence[str], tokenizer: Tokenizer, longest: int | None = None) -> Iterator[list[int]]:
+    """Word pieces of each text, cut to `longest`; a block at a time, as what a tokenizer makes of a text is large."""
+    tokenizer.no_padding()
+    if longest is None:
+        tokenizer.no_truncation()
+    else:
+        tokenizer.enable_truncation(longest)
+    for start in range(0, len(texts), _TEXTS_AT_A_TIME):
+        yield from (found.ids for found in tokenizer.encode_batch_fast(texts[start : start + _TEXTS_AT_A_TIME]))
 
 
 def collate_questions(items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:

@@ -39,6 +39,8 @@ def check_options(task: VQATask) -> None:
             raise ValueError(f"{name} {value!r} is not known; choose from {', '.join(map(repr, choices))}")
     if not 0 < task.fraction <= 1:
         raise ValueError(f"fraction {task.fraction} is not in (0, 1]; 0.25 takes a quarter of the training pictures")
+    if not 0 <= task.eval_fraction <= 1:
+        raise ValueError(f"eval_fraction {task.eval_fraction} is not in [0, 1]; 0.1 takes a tenth of the val pictures")
     for name in ("min_count", "max_answers"):
         if getattr(task, name) < 1:
             raise ValueError(f"{name} {getattr(task, name)} is below 1")

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from vqa_model.vqa_files import Question
-
 Batch = dict[str, "Tensor"]
 
 
@@ -50,6 +49,7 @@ class VQATask:
     fusion: str = "cross_attention"
     objective: str = "cross_entropy"
     fraction: float = 1.0  # of the training pictures
+    eval_fraction: float = 0.0  # of the val pictures; 0 takes what was downloaded, else all
     split_seed: int = 0
     min_count: int = 3  # an answer joins the vocabulary when it is the majority this often in training
     max_answers: int = 3129
@@ -58,7 +58,7 @@ class VQATask:
     evaluate_on: str = "eval"
     control: str = ""
 
-    path_fields: ClassVar[tuple[str, ...]] = ("data", "vision", "text")
+    path_fields: ClassVar[tuple[str, ...]] = ("data", "vision", "text", "eval_fraction")  # fingerprints tell the rest
     default_batch_size: ClassVar[int] = 32
 
     def __post_init__(self) -> None:
@@ -91,7 +91,7 @@ class VQATask:
 
     @cached_property
     def _data(self) -> VQAData:
-        names = ("fraction", "split_seed", "min_count", "max_answers", "max_length", "skip_bad_images")
+        names = ("fraction", "split_seed", "min_count", "max_answers", "max_length", "skip_bad_images", "eval_fraction")
         longest = longest_text(self._towers["text"])
         if self.max_length > longest:
             raise ValueError(f"max_length {self.max_length} is above the text tower's {longest} positions")
@@ -217,15 +217,14 @@ class VQATask:
 
     def examples(self, n: int) -> list[dict[str, Any]]:
         """Describe the first `n` evaluation questions on different pictures: image, question, answers."""
-        first: dict[int, Question] = {}
-        for question in self.eval_set().questions:
-            first.setdefault(question.image_id, question)
+        asked, name = self.eval_set().questions, "tune" if self.evaluate_on == "tune" else "eval"
+        places = sorted(np.unique(asked.image_ids, return_index=True)[1].tolist())[:n]
         return [
             {
                 "id": question.id,
-                "image": read_picture(self._data.picture_path(question))[1],
+                "image": read_picture(self._data.picture_path(name, question.image_id))[1],
                 "question": question.text,
                 "answers": list(question.answers),
             }
-            for question in list(first.values())[:n]
+            for question in map(asked.__getitem__, places)
         ]

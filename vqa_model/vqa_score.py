@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from vqa_model.vqa_files import Question
+    from vqa_model.questions import Question
 
 _MARKS = ';/[]"{}()=+\\_-><@`,?!'
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
@@ -73,7 +73,7 @@ def accuracy(prediction: str, answers: Sequence[str]) -> float:
     distinct = set(answers)  # most of the ten are the same, and each is looked at once
     form = normalise if len({clean(answer) for answer in distinct}) > 1 else clean
     wanted = form(prediction)
-    return _ACCURACY[sum(answers.count(answer) for answer in distinct if form(answer) == wanted)]
+    return ACCURACY[sum(answers.count(answer) for answer in distinct if form(answer) == wanted)]
 
 
 def evaluate(
@@ -100,8 +100,8 @@ def evaluate(
 
 def soft_targets(answers: Sequence[str]) -> dict[str, float]:
     """Score every normalised answer by how many of the ten gave it: 0.3, 0.6, 0.9 or 1."""
-    return {answer: _ACCURACY[count] for answer, count in Counter(map(normalise, answers)).items()}
+    return {answer: ACCURACY[count] for answer, count in Counter(map(normalise, answers)).items()}
 
 
 # Accuracy by number of matching annotators: the mean over all ten of min(1, matches among the other nine / 3).
-_ACCURACY = tuple(fmean(min(1.0, (n - match) / 3) for match in [1] * n + [0] * (10 - n)) for n in range(11))
+ACCURACY = tuple(fmean(min(1.0, (n - match) / 3) for match in [1] * n + [0] * (10 - n)) for n in range(11))

@@ -11,9 +11,10 @@ from PIL import Image
 from vqa_model.answers import build_vocabulary
 from vqa_model.decoding import decode_pictures
 from vqa_model.pictures import ImageSettings, read_picture
+from vqa_model.questions import Question, gather
 from vqa_model.splits import choose_images
 from vqa_model.task import VQATask
-from vqa_model.vqa_files import Question, read_part
+from vqa_model.vqa_files import read_part
 
 QUESTIONS = "v2_OpenEnded_mscoco_train2014_questions.json"
 ANNOTATIONS = "v2_mscoco_train2014_annotations.json"
@@ -137,7 +138,7 @@ def test_evaluation_never_depends_on_the_fraction(data, write):
     write(data, "val", rows)
     for fraction in (1.0, 0.3):
         task = VQATask(data=str(data), fraction=fraction)
-        assert {question.image_id for question in task.eval_set().questions} == {101, 102, 103, 104}
+        assert set(task.eval_set().questions.image_ids.tolist()) == {101, 102, 103, 104}
 
 
 def test_a_question_id_may_not_be_in_both_parts(data, write):
@@ -185,8 +186,8 @@ def test_a_fraction_is_stratified_and_repeatable(seed, fraction, counts):
         for image, count in enumerate(counts)
         for k in range(count)
     ]
-    chosen = choose_images(questions, fraction, seed)
-    assert chosen == choose_images(questions[::-1], fraction, seed)
+    chosen = choose_images(gather(questions), fraction, seed)
+    assert chosen == choose_images(gather(questions[::-1]), fraction, seed)
     assert abs(len(chosen) - fraction * len(counts)) < 1 + 1e-6
     for size in set(counts):
         images = {image for image, count in enumerate(counts) if count == size}
@@ -194,9 +195,8 @@ def test_a_fraction_is_stratified_and_repeatable(seed, fraction, counts):
 
 
 def test_vocabulary_is_by_count_then_size():
-    questions = [
-        question(n, n, majority=word) for n, word in enumerate(["b"] * 3 + ["The a"] * 2 + ["two", "2", "c", "A"])
-    ]
+    words = ["b"] * 3 + ["The a"] * 2 + ["two", "2", "c", "A"]
+    questions = gather(question(n, n, majority=word) for n, word in enumerate(words))
     assert build_vocabulary(questions, min_count=2, max_answers=9) == ("b", "2")
     assert build_vocabulary(questions, min_count=1, max_answers=2) == ("b", "2")
     with pytest.raises(ValueError, match="no answer occurs 9 times"):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from vqa_model.vqa_files import Question
+from vqa_model.questions import Question
 from vqa_model.vqa_score import (
     CONTRACTIONS,
     accuracy,

@@ -201,7 +201,7 @@ def test_fingerprints_tell_contents_not_places(task, small_world, tmp_path):
 
 
 def test_rate_sweeps_evaluate_on_the_tune_set(task):
-    assert replace(task, evaluate_on="tune").eval_set().questions == task.tune_set().questions
+    assert list(replace(task, evaluate_on="tune").eval_set().questions) == list(task.tune_set().questions)
 
 
 def test_examples_and_description_serve_the_report(task):

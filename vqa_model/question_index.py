@@ -1,0 +1,60 @@
+"""Keeps questions that were read and checked, as arrays in the cache: half a minute of parsing becomes a moment.
+
+An index belongs to files of these names, sizes and times; whatever changes one of them makes a new index. It holds
+plain arrays and JSON, never pickles, and a damaged one is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vqa_model.cache import cache_folder, new_folder
+from vqa_model.questions import Pools, Questions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+_FORMAT = 1  # raised when the arrays or the evaluator's normal forms change
+_COLUMNS, _POOLS = "columns.npz", "pools.json"
+
+
+def indexed(files: Sequence[Path], read: Callable[[], Questions]) -> Questions:
+    """Give the questions of `files` from their index; where there is none, `read` them and keep it."""
+    folder = cache_folder() / f"questions-{_key(files)}"
+    if folder.is_dir():
+        try:
+            return _load(folder)
+        except (OSError, ValueError, KeyError, TypeError):
+            shutil.rmtree(folder, ignore_errors=True)
+    questions = read()
+    with new_folder(folder) as draft:
+        _save(questions, draft)
+    return questions
+
+
+def _key(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256(str(_FORMAT).encode())
+    for file in files:
+        stat = file.stat()
+        digest.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _save(questions: Questions, folder: Path) -> None:
+    pools = dict(vars(questions.pools))
+    columns: dict[str, Any] = {**questions.columns, "form_of": pools.pop("form_of")}
+    np.savez(folder / _COLUMNS, **columns)
+    (folder / _POOLS).write_text(json.dumps(pools), encoding="utf-8")
+
+
+def _load(folder: Path) -> Questions:
+    with np.load(folder / _COLUMNS, allow_pickle=False) as stored:
+        columns = dict(stored)
+    pools = json.loads((folder / _POOLS).read_text(encoding="utf-8"))
+    return Questions(pools=Pools(form_of=columns.pop("form_of"), **pools), **columns)
