@@ -201,6 +201,10 @@ class VQATask:
         """Official VQA accuracy in 0..1: overall and per answer type; and the score of each question."""
         return evaluate(predictions, self._data.by_scored_id)
 
+    def submission(self, predictions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Give the predictions in the official results format."""
+        return [{"question_id": row["id"], "answer": row["prediction"]} for row in predictions]
+
     def controls(self) -> dict[str, VQATask]:
         """Sanity rows: the same task knowing nothing, and knowing the question but not the picture."""
         return {name: replace(self, control=name) for name in ("majority-answer", "question-only")}
