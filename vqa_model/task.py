@@ -22,6 +22,7 @@ from vqa_model.answers import NO_LABEL
 from vqa_model.controls import MajorityAnswer
 from vqa_model.data import DataOptions, VQAData
 from vqa_model.dataset import QuestionSet, collate_questions
+from vqa_model.fusions import parse_fusion
 from vqa_model.model import VQAConfig, VQAModel
 from vqa_model.options import check_options
 from vqa_model.pictures import read_picture
@@ -46,7 +47,7 @@ class VQATask:
     vision: str = ""  # checkpoint folder or hub id; "" is the preset's own tower
     text: str = ""
     towers: str = "pretrained"
-    fusion: str = "cross_attention"
+    fusion: str = "cross_attention"  # or a call, as cross_attention(layers=1)
     objective: str = "cross_entropy"
     fraction: float = 1.0  # of the training pictures
     eval_fraction: float = 0.0  # of the val pictures; 0 takes what was downloaded, else all
@@ -127,13 +128,13 @@ class VQATask:
     @cached_property
     def _config(self) -> VQAConfig:
         width, _, heads, *_ = PRESETS[self.model]
-        image = self._data.image
+        image, fusion = self._data.image, parse_fusion(self.fusion)
         return VQAConfig(
             vision_config=self._towers["vision"].config,
             text_config=self._towers["text"].config,
-            fusion=self.fusion,
+            fusion=fusion.name,
             fusion_dim=width,
-            fusion_layers=1 if self.model == "tiny" else 2,
+            fusion_layers=fusion.layers or (1 if self.model == "tiny" else 2),
             fusion_heads=heads,
             image_mean=image.mean,
             image_std=image.std,
