@@ -44,7 +44,7 @@ format: setup ## let ruff put the code in order
 	$(BIN)/ruff format .
 
 docs: setup ## write the generated pages under docs/
-	@{ echo '# Command line'; echo; echo 'Written by `make docs`; a test holds it to the code.'; echo; echo '```text'; $(BIN)/python run_matrix.py --help; for c in plan compare; do echo '```'; echo; echo "## $$c"; echo; echo '```text'; $(BIN)/python run_matrix.py $$c --help; done; echo '```'; } > docs/command-line.md
+	@{ echo '# Command line'; echo; echo 'Written by `make docs`; a test holds it to the code.'; echo; echo '```text'; $(BIN)/python run_matrix.py --help; for c in plan compare merge export; do echo '```'; echo; echo "## $$c"; echo; echo '```text'; $(BIN)/python run_matrix.py $$c --help; done; echo '```'; } > docs/command-line.md
 	@$(BIN)/python -m bench.record > docs/results-schema.md
 
 compatibility: setup ## try every pair of strategies and write docs/compatibility.md and .csv

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from bench.compare import THRESHOLDS
 from bench.task import DEFAULT_TASK
 from strategies.presets import PRESETS
 
@@ -32,7 +31,8 @@ other commands:
   list [WORD ...]  strategies, recipes and presets, with their options; what a WORD is, costs and needs
   plan             predict memory, time and cost of recipes, train nothing (`plan --help`)
   compare OLD NEW  what changed between two sweeps, in both directions (`compare --help`)
-  merge            join results folders (not yet)
+  merge FOLDER …   join results folders; the same run is recognised by its id (`merge --help`)
+  export RUN       a finished run's model as a folder to use and to hand in (`export --help`)
   repro RUN_ID     run one result again (not yet)
 """
 
@@ -189,25 +189,4 @@ def make_parser() -> argparse.ArgumentParser:
     where.add_argument("--force", action="store_true", help="run again what is finished")
     where.add_argument("--strict", action="store_true", help="exit with 1 when a run did not end ok")
     where.add_argument("--dry-run", action="store_true", help="show what would run and what is refused, run nothing")
-    return parser
-
-
-def make_compare_parser() -> argparse.ArgumentParser:
-    """The parser of `compare`: two sweeps and what counts as a difference."""
-    parser = OneLineParser(
-        prog="run_matrix.py compare",
-        usage="run_matrix.py compare OLD NEW [--time PERCENT] [--memory PERCENT] [--quality POINTS]",
-        description="Find what changed between two sweeps: slower and faster, more and less memory, worse and better, "
-        "other statuses, lost runs. Runs are joined by run_id, else by recipe, setting and seed; seeds are summed up "
-        "by their median.",
-        epilog="exit status: 0 no difference, 1 a difference beyond the thresholds or a lost run, 2 bad input",
-        formatter_class=functools.partial(argparse.HelpFormatter, width=100),
-    )
-    parser.add_argument("old", type=Path, metavar="OLD", help="a results folder or its runs.csv")
-    parser.add_argument("new", type=Path, metavar="NEW", help="the same, later")
-    units = {"time": "PERCENT", "memory": "PERCENT", "quality": "POINTS"}
-    for name, unit in units.items():
-        limit = THRESHOLDS[name]
-        how = f"largest change of {name} that is no difference, in {unit.lower()} (default: {limit:g})"
-        parser.add_argument(f"--{name}", type=positive_float, default=limit, metavar=unit, help=how)
     return parser

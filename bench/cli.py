@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from bench.arguments import USAGE, make_compare_parser, make_parser, make_plan_parser
-from bench.compare import MEASURES, compare
+from bench.arguments import USAGE, make_parser, make_plan_parser
+from bench.commands import COMMANDS, run_command
 from bench.folder import InputError
 from bench.matrix import Rules
 from bench.sweep import Request, run_plan, run_sweep, show
@@ -33,7 +33,6 @@ NOT_YET = {
     "executor": "--executor: not yet; runs are started one after another on this machine",
 }
 LATER_COMMANDS = {
-    "merge": "merge: not yet; copy the folders under runs/ of one results folder into another's; ids never clash",
     "repro": "repro: not yet; runs/RUN_ID/spec.json holds everything that decided the run",
 }
 
@@ -119,20 +118,6 @@ def print_cards(words: Sequence[str], cards: Mapping[str, Mapping[str, Any]]) ->
     return 0
 
 
-def compare_sweeps(words: Sequence[str]) -> int:
-    """The `compare` command."""
-    options = make_compare_parser().parse_args(words)
-    thresholds = {measure.name: getattr(options, measure.name) for measure in MEASURES}
-    try:
-        return compare(options.old, options.new, thresholds)
-    except InputError as error:
-        print(f"run_matrix.py: {error}", file=sys.stderr)
-        return USAGE
-
-
-READING_COMMANDS = {"list": print_list, "compare": compare_sweeps}  # nothing is run or written
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, 1 with --strict, 2 for bad input, 130 when interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -140,8 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command in LATER_COMMANDS:
         print(LATER_COMMANDS[command], file=sys.stderr)
         return USAGE
-    if command in READING_COMMANDS:
-        return READING_COMMANDS[command](given[1:])
+    if command in {"list", *COMMANDS}:
+        return print_list(given[1:]) if command == "list" else run_command(command, given[1:])
     parser = make_plan_parser() if command == "plan" else make_parser()
     options = parser.parse_args(given[1:] if given[:1] in (["run"], ["plan"]) else given)
     for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal or a scheduler ends the run under way, too

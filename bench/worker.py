@@ -21,9 +21,10 @@ from typing import Any
 import torch
 
 from bench.attribution import attribute, busy_seconds
-from bench.environment import describe_environment
+from bench.environment import describe_environment, package_versions
 from bench.events import EVENTS_FILE, EventWriter
 from bench.loop import DivergedError, Training, endless, predict, seed_everything
+from bench.manifest import write_manifest
 from bench.memory import allocator_troubles, probe, write_snapshot
 from bench.record import read_json, write_json
 from bench.scores import classification_scores
@@ -70,9 +71,10 @@ def run(spec: RunSpec, folder: Path, emit: EventWriter) -> None:
         emit("environment", after_training=clock.sensors.state())
     if tuned.skipped_steps() == training.step:
         raise DivergedError("every update was skipped: the gradients overflowed in fp16")
-    evaluate(training, eval_items, folder)
+    scores = evaluate(training, eval_items, folder)
     with clock.section("save"):
         saved = tuned.save(folder / "weights")
+        write_manifest(folder / "weights", weights_facts(spec, scores))
     emit("measured", saved_bytes=saved)
     with clock.section("probe"):
         look_within(training, endless(loader), folder if spec.memory_snapshot else None)
@@ -108,8 +110,14 @@ def look_within(training: Training, batches: Iterator[Any], snapshot: Path | Non
     emit("measured", **probe(tuned, step))
 
 
-def evaluate(training: Training, items: Sequence[Any], folder: Path) -> None:
-    """Predict the evaluation set, time it, score it."""
+def weights_facts(spec: RunSpec, scores: Mapping[str, float]) -> dict[str, Any]:
+    """What the manifest says of the run whose weights lie there."""
+    names = ("run_id", "strategy", "plan", "members", "seed", "task", "dataset", "data", "model", "model_name")
+    return {**{name: getattr(spec, name) for name in names}, "metrics": scores, "packages": package_versions()}
+
+
+def evaluate(training: Training, items: Sequence[Any], folder: Path) -> dict[str, float]:
+    """Predict the evaluation set, time it, score it; gives the scores."""
     clock, emit = training.clock, training.emit
     with clock.section("eval"):
         started = clock.elapsed("eval")
@@ -119,7 +127,7 @@ def evaluate(training: Training, items: Sequence[Any], folder: Path) -> None:
         raise DivergedError("predictions are not finite after the last update")
     emit("measured", eval_seconds=seconds, eval_samples_per_second=len(items) / seconds)
     with clock.section("score"):
-        report_scores(training.task, predictions, folder, emit)
+        return report_scores(training.task, predictions, folder, emit)
 
 
 def total_steps(spec: RunSpec, num_items: int) -> int:
@@ -154,7 +162,7 @@ def training_figures(training: Training, num_items: int, setup_seconds: float) -
     return figures
 
 
-def report_scores(task: Task, predictions: Sequence[Prediction], folder: Path, emit: EventWriter) -> None:
+def report_scores(task: Task, predictions: Sequence[Prediction], folder: Path, emit: EventWriter) -> dict[str, float]:
     """Score the predictions, classic metrics and the task's own, and keep each one."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -172,6 +180,7 @@ def report_scores(task: Task, predictions: Sequence[Prediction], folder: Path, e
         "score": [float(per_example[p["id"]]) for p in predictions],
     }
     pq.write_table(pa.table(columns), folder / "predictions.parquet", compression="zstd")
+    return scores
 
 
 def failure(error: BaseException) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from strategies.problems import Problem
 from strategies.protocol import Context, State, Strategy
 from strategies.recipes import recipes
 from strategies.tuned import Tuned
-from strategies.words import NamedPlan, baseline, compose, load, parse_plans
+from strategies.words import NamedPlan, baseline, compose, load, load_plain, parse_plans
 
 __all__ = [
     "Context",
@@ -34,6 +34,7 @@ __all__ = [
     "compose",
     "is_out_of_memory",
     "load",
+    "load_plain",
     "parse_plans",
     "recipes",
     "volume",

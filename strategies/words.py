@@ -15,6 +15,7 @@ from strategies.plan import Plan
 from strategies.protocol import Strategy, build
 from strategies.recipes import RECIPES
 from strategies.storage import put_back, read_facts
+from strategies.unpacking import to_float
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from strategies.merging import Merged
     from strategies.tuned import Tuned
 
 
@@ -76,6 +78,16 @@ def load(folder: Path, model: nn.Module, *, device: torch.device | str = "cpu") 
     tuned = plan.apply(model, device=device, head=facts["head"], seed=facts["seed"], **given)
     put_back(folder, model, tuned.full_state())
     return tuned
+
+
+def load_plain(folder: Path, model: nn.Module, *, device: torch.device | str = "cpu") -> Merged:
+    """Put a saved plan's result into a freshly built base `model` as plain float weights, adapters merged.
+
+    `PlanError` for adapters that cannot be merged (`load` keeps them as they are). Gives what merging did.
+    """
+    tuned = load(folder, model, device=device)
+    to_float(model)
+    return tuned.merge()
 
 
 def _expand(call: Call) -> list[Strategy]:

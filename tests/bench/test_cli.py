@@ -9,8 +9,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from bench.arguments import make_compare_parser, make_parser, make_plan_parser
+from bench.arguments import make_parser, make_plan_parser
 from bench.cli import make_request
+from bench.commands import COMMANDS
 
 FAULTY = "tests.bench.faulty_task:FaultyTask"
 
@@ -26,7 +27,7 @@ def call(root, *arguments, cwd=None):
 
 def test_the_command_line_is_frozen(root):
     page = (root / "docs" / "command-line.md").read_text()
-    for parser in (make_parser(), make_plan_parser(), make_compare_parser()):
+    for parser in (make_parser(), make_plan_parser(), *(make() for make, _ in COMMANDS.values())):
         assert parser.format_help() in page, "the page and the parser differ: `make docs` writes the page"
 
 
@@ -73,7 +74,9 @@ BAD = [
     (["--executor", "slurm"], ["--executor: not yet"]),
     (["compare", "a"], ["required: NEW"]),
     (["compare", "a", "b"], ["compare: a cannot be read"]),
-    (["merge", "a"], ["merge: not yet"]),
+    (["merge", "a"], ["required: --out"]),
+    (["merge", "a", "--out", "b"], ["merge a: no results folder (no sweep.json in it)"]),
+    (["export", "0123", "--out", "b", "--in", "a"], ["export 0123: no such run or recipe in a"]),
     (["repro", "0123"], ["repro: not yet"]),
     (["rum"], ["rum"]),
 ]

@@ -1,0 +1,44 @@
+"""One small sweep that every test of the hand-ins looks at."""
+
+import subprocess
+import sys
+
+import pytest
+
+from vqa_model import world_files
+from vqa_model.picture_world import Settings
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("TUNEMATRIX_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def world(cache):
+    """Folder of a small picture world in the official layout."""
+    return world_files.world_folder(Settings(train_pairs=60, val_pairs=10))
+
+
+@pytest.fixture(scope="session")
+def matrix(root, cache):
+    """Run `run_matrix.py` with some words and give what it printed; it has to succeed."""
+
+    def run(*words, status=0):
+        command = [sys.executable, "run_matrix.py", *map(str, words)]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def sweep(matrix, world, tmp_path_factory):
+    """Results folder of three recipes after a few updates."""
+    out = tmp_path_factory.mktemp("sweep") / "first"
+    matrix("--data", world, "--strategies", "lora,qlora,houlsby", "--max-steps", 6, "--batch-size", 16, "--out", out)
+    return out
