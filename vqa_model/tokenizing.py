@@ -22,7 +22,10 @@ _VOCABULARIES = ("vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.m
 
 
 def load_tokenizer(tower: Tower) -> Tokenizer:
-    """Load the fast tokenizer that lies with the text tower, or the shipped one where there is no folder."""
+    """Load the fast tokenizer that lies with the text tower, or the shipped one where there is no folder.
+
+    It neither pads nor cuts, whatever its file says: both belong to the data.
+    """
     folder = tower.folder or SHIPPED / "text"
     names = [name for name in ("tokenizer.json", *_VOCABULARIES) if (folder / name).is_file()]
     if not names:
@@ -37,6 +40,8 @@ def load_tokenizer(tower: Tower) -> Tokenizer:
         raise ValueError(
             f"{folder}: the tokenizer has {tokenizer.get_vocab_size()} pieces, the tower only {tower.config.vocab_size}"
         )
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
     return tokenizer
 
 

@@ -68,6 +68,8 @@ class Tower:
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # a bar for a local file is noise; downloads have shown theirs before
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()  # so is a table of the heads that are left out; what is missing is checked below
         option = pooler_option(self.config.model_type)
         try:
             tower: PreTrainedModel
@@ -83,6 +85,8 @@ class Tower:
         except (OSError, RuntimeError, EOFError, UnpicklingError, SafetensorError) as error:
             place = _damaged_file(self.folder) or self.folder
             raise ValueError(f"{place}: cannot load the {self.kind} tower: {first_line(error)}") from error
+        finally:
+            logging.set_verbosity(verbosity)
         self._check(sorted(found["missing_keys"]), sorted(found["mismatched_keys"]))
         loaded: nn.Module = interpolate_positions(tower, self.config) if self.stored else tower
         return loaded
