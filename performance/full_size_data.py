@@ -2,13 +2,14 @@
 
 Answers are spread as people's are (a few words make most, a long tail comes once), a third of the questions
 are agreed on to the letter, questions have the lengths of real ones, and each question's balanced partner is on
-one of 24 like pictures, as the authors of VQA v2 chose theirs. Pictures are a few files under many names.
+one of 24 like pictures, as the authors of VQA v2 chose theirs. 150,000 texts and as many sets of ten answers are
+drawn from. Pictures are a few files under many names.
 """
 
 import json
 import random
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from PIL import Image
 
@@ -21,14 +22,7 @@ AGREED, RIGHT = 0.35, 0.6  # shares: questions that all ten agree on; annotators
 PAIRED, LIKE = 0.9, 24  # share of the questions with a partner; like pictures that the partner's is one of
 LOG10_RANK = (2.35, 1.25)  # mean and deviation of the ranks of answers people give (60,000 questions of VQA v2)
 FILES = 64
-
-
-class Drawing(NamedTuple):
-    """What a part is drawn from."""
-
-    rng: random.Random
-    answers: dict[str, list[str]]
-    words: list[str]
+DIFFERENT = 150_000  # texts, and annotations
 
 
 def made_words(rng: random.Random, count: int) -> list[str]:
@@ -54,22 +48,33 @@ def pick(rng: random.Random, answers: list[str]) -> str:
     return answers[int(min(10 ** rng.gauss(*LOG10_RANK), len(answers) - 1))]
 
 
-def _text(drawing: Drawing) -> str:
-    rng = drawing.rng
-    start = rng.choice(("What is the", "Is this a", "How many", "What color is the", "Are there any", "Where is the"))
-    return " ".join([start, *rng.choices(drawing.words, k=min(17, 1 + int(rng.expovariate(0.5))))]) + "?"
+@cache
+def texts() -> list[str]:
+    """JSON of questions' words, as long as those of real ones."""
+    rng = random.Random("texts")
+    words = made_words(rng, 9_000)
+    starts = ("What is the", "Is this a", "How many", "What color is the", "Are there any", "Where is the")
+    lengths = (min(17, 1 + int(rng.expovariate(0.5))) for _ in range(DIFFERENT))
+    return [json.dumps(" ".join([rng.choice(starts), *rng.choices(words, k=length)]) + "?") for length in lengths]
 
 
-def _annotation(drawing: Drawing, kind: str) -> dict[str, Any]:
-    rng, known = drawing.rng, drawing.answers[kind]
-    truth, agree = pick(rng, known), rng.random() < AGREED
-    said = [truth if agree or rng.random() < RIGHT else pick(rng, known) for _ in range(10)]
-    return {
-        "question_type": "what is the",
-        "multiple_choice_answer": truth,
-        "answers": [{"answer": word, "answer_confidence": "yes", "answer_id": n} for n, word in enumerate(said, 1)],
-        "answer_type": kind,
-    }
+@cache
+def annotations() -> list[str]:
+    """JSON of annotations, the end of the record, without the ids."""
+    rng = random.Random("annotations")
+    known = {kind: vocabulary(rng, kind) for kind in KINDS}
+    made = []
+    for kind in rng.choices(KINDS, KIND_SHARES, k=DIFFERENT):
+        truth, agree = pick(rng, known[kind]), rng.random() < AGREED
+        said = [truth if agree or rng.random() < RIGHT else pick(rng, known[kind]) for _ in range(10)]
+        fields = {
+            "question_type": "what is the",
+            "multiple_choice_answer": truth,
+            "answers": [{"answer": word, "answer_confidence": "yes", "answer_id": n} for n, word in enumerate(said, 1)],
+            "answer_type": kind,
+        }
+        made.append(json.dumps(fields)[1:])
+    return made
 
 
 def _pairs(rng: random.Random, asked: list[list[int]]) -> list[list[int]]:
@@ -88,41 +93,42 @@ def _pairs(rng: random.Random, asked: list[list[int]]) -> list[list[int]]:
 
 
 def write_part(folder: Path, name: str, share: float = 1.0) -> None:
-    """Write one part's three files and its pictures; `share` of the official numbers."""
+    """Write the three files of one part; `share` of the official numbers."""
     rng = random.Random(name)
-    drawing = Drawing(rng, {kind: vocabulary(rng, kind) for kind in KINDS}, made_words(rng, 9_000))
-    num_pictures, num_questions = round(share * PICTURES[name]), round(share * QUESTIONS[name])
-    ids = [FIRST_PICTURE[name] + 3 * number for number in range(num_pictures)]
-    owners = sorted([*range(num_pictures), *rng.choices(range(num_pictures), k=num_questions - num_pictures)])
+    ids = picture_ids(name, share)
+    owners = sorted([*range(len(ids)), *rng.choices(range(len(ids)), k=round(share * QUESTIONS[name]) - len(ids))])
     asked: list[list[int]] = [[] for _ in ids]
-    paths = {kind: folder / f"v2_{kind}_{name}2014_{kind2}.json" for kind, kind2 in _FILES.items()}
-    with paths["OpenEnded_mscoco"].open("w") as questions, paths["mscoco"].open("w") as annotations:
-        questions.write('{"info": {}, "task_type": "Open-Ended", "questions": [')
-        annotations.write('{"info": {}, "annotations": [')
-        for place, owner in enumerate(owners):
-            head = {"image_id": ids[owner], "question_id": 1000 * ids[owner] + len(asked[owner])}
-            asked[owner].append(head["question_id"])
-            comma = ", " if place else ""
-            questions.write(comma + json.dumps(head | {"question": _text(drawing)}))
-            annotated = _annotation(drawing, rng.choices(KINDS, KIND_SHARES)[0]) | head
-            annotations.write(comma + json.dumps(annotated))
-        questions.write("]}")
-        annotations.write("]}")
+    heads = []
+    for owner in owners:
+        question = 1000 * ids[owner] + len(asked[owner])
+        asked[owner].append(question)
+        heads.append(f'{{"image_id": {ids[owner]}, "question_id": {question}')
+    files = {
+        "OpenEnded_mscoco": ("questions", [f'"question": {text}}}' for text in texts()]),
+        "mscoco": ("annotations", annotations()),
+    }
+    for what, (key, ends) in files.items():
+        records = (f"{head}, {rng.choice(ends)}" for head in heads)
+        content = f'{{"info": {{}}, "data_subtype": "{name}2014", "{key}": [{", ".join(records)}]}}'
+        (folder / f"v2_{what}_{name}2014_{key}.json").write_text(content)
     (folder / f"v2_mscoco_{name}2014_complementary_pairs.json").write_text(json.dumps(_pairs(rng, asked)))
-    _write_pictures(folder / f"{name}2014", name, ids)
 
 
-_FILES = {"OpenEnded_mscoco": "questions", "mscoco": "annotations"}
+def picture_ids(name: str, share: float) -> list[int]:
+    """Ids of a part's pictures."""
+    return [FIRST_PICTURE[name] + 3 * number for number in range(round(share * PICTURES[name]))]
 
 
-def _write_pictures(folder: Path, name: str, ids: list[int]) -> None:
-    folder.mkdir()
-    for place, image_id in enumerate(ids):
-        file = folder / f"COCO_{name}2014_{image_id:012d}.jpg"
+def write_pictures(folder: Path, name: str, share: float = 1.0) -> None:
+    """Write one part's pictures: a few files under many names."""
+    pictures, ids = folder / f"{name}2014", picture_ids(name, share)
+    files = [pictures / f"COCO_{name}2014_{image_id:012d}.jpg" for image_id in ids]
+    pictures.mkdir()
+    for place, file in enumerate(files):
         if place < FILES:
             Image.effect_noise((96, 64), 40 + place).convert("RGB").save(file)
         else:
-            file.hardlink_to(folder / f"COCO_{name}2014_{ids[place % FILES]:012d}.jpg")
+            file.hardlink_to(files[place % FILES])
 
 
 def write_full_size(folder: Path, share: float = 1.0) -> Path:
@@ -130,4 +136,5 @@ def write_full_size(folder: Path, share: float = 1.0) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name in PICTURES:
         write_part(folder, name, share)
+        write_pictures(folder, name, share)
     return folder

@@ -157,5 +157,3 @@ def _tower(config: PreTrainedConfig) -> nn.Module:
 
 AutoConfig.register(VQAConfig.model_type, VQAConfig)
 AutoModel.register(VQAConfig, VQAModel)
-VQAConfig.register_for_auto_class()
-VQAModel.register_for_auto_class("AutoModel")

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from vqa_model.cache import cache_folder, new_folder
 from vqa_model.questions import Pools, Questions
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _FORMAT = 1  # raised when the arrays or the evaluator's normal forms change
-_COLUMNS, _POOLS = "columns.npz", "pools.json"
+_COLUMNS, _POOLS = "columns.safetensors", "pools.json"
 
 
 def indexed(files: Sequence[Path], read: Callable[[], Questions]) -> Questions:
@@ -30,7 +32,7 @@ def indexed(files: Sequence[Path], read: Callable[[], Questions]) -> Questions:
     if folder.is_dir():
         try:
             return _load(folder)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
             shutil.rmtree(folder, ignore_errors=True)
     questions = read()
     with new_folder(folder) as draft:
@@ -48,13 +50,12 @@ def _key(files: Sequence[Path]) -> str:
 
 def _save(questions: Questions, folder: Path) -> None:
     pools = dict(vars(questions.pools))
-    columns: dict[str, Any] = {**questions.columns, "form_of": pools.pop("form_of")}
-    np.savez(folder / _COLUMNS, **columns)
+    columns = {**questions.columns, "form_of": pools.pop("form_of")}
+    save_file({name: np.ascontiguousarray(column) for name, column in columns.items()}, folder / _COLUMNS)
     (folder / _POOLS).write_text(json.dumps(pools), encoding="utf-8")
 
 
 def _load(folder: Path) -> Questions:
-    with np.load(folder / _COLUMNS, allow_pickle=False) as stored:
-        columns = dict(stored)
+    columns = load_file(folder / _COLUMNS)
     pools = json.loads((folder / _POOLS).read_text(encoding="utf-8"))
     return Questions(pools=Pools(form_of=columns.pop("form_of"), **pools), **columns)

@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 ANSWERS_PER_QUESTION = 10
 
 
-@dataclass(frozen=True)
-class Question:
+class Question(NamedTuple):
     """One question on one picture with its ten human answers."""
 
     id: int
@@ -155,6 +154,9 @@ class QuestionsById(Mapping[int, Question]):
     def __getitem__(self, question_id: int) -> Question:
         number, place = self._places[question_id]
         return self._sets[number][place]
+
+    def __contains__(self, question_id: object) -> bool:
+        return question_id in self._places
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._places)

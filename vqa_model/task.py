@@ -219,14 +219,28 @@ class VQATask:
             configuration[tower].pop("_name_or_path", None)  # where it lay says nothing about what it is
         return {"configuration": configuration, "parameters": {k: v for k, v in counts.items() if v}}
 
+    def picture_file(self, image_id: int) -> Path:
+        """Where the picture of an evaluation question lies."""
+        return self._data.picture_path("tune" if self.evaluate_on == "tune" else "eval", image_id)
+
+    def save_model(self, model: nn.Module, folder: Path, facts: Mapping[str, Any]) -> None:
+        """Write a model of this task with processor and card; ValueError for a control, which is no model to use."""
+        if not isinstance(model, VQAModel) or self.control:
+            raise ValueError(f"the control {self.control!r} knows too little to be saved as a model")
+        from vqa_model.processing import make_processor, save_model
+
+        data = self._data
+        processor = make_processor(data.image, data.tokenizer, pad_id=data.pad_id, max_length=data.max_length)
+        save_model(model, processor, facts, folder)
+
     def examples(self, n: int) -> list[dict[str, Any]]:
         """Describe the first `n` evaluation questions on different pictures: image, question, answers."""
-        asked, name = self.eval_set().questions, "tune" if self.evaluate_on == "tune" else "eval"
+        asked = self.eval_set().questions
         places = sorted(np.unique(asked.image_ids, return_index=True)[1].tolist())[:n]
         return [
             {
                 "id": question.id,
-                "image": read_picture(self._data.picture_path(name, question.image_id))[1],
+                "image": read_picture(self.picture_file(question.image_id))[1],
                 "question": question.text,
                 "answers": list(question.answers),
             }

@@ -91,10 +91,13 @@ def evaluate(
             raise ValueError(f"{len(ids)} predictions {what}, first id {ids[0]!r}; give one for each question")
     if not predictions:
         raise ValueError("no predictions to evaluate")
-    scores = {row["id"]: accuracy(row["prediction"], questions[row["id"]].answers) for row in predictions}
-    groups: dict[str, list[float]] = {"vqa_accuracy": list(scores.values())}
-    for question, score in scores.items():
-        groups.setdefault(f"vqa_accuracy/{questions[question].answer_type}", []).append(score)
+    scores: dict[int, float] = {}
+    groups: dict[str, list[float]] = {"vqa_accuracy": []}
+    for row in predictions:
+        question = questions[row["id"]]
+        score = scores[question.id] = accuracy(row["prediction"], question.answers)
+        groups["vqa_accuracy"].append(score)
+        groups.setdefault(f"vqa_accuracy/{question.answer_type}", []).append(score)
     return {name: fmean(values) for name, values in groups.items()}, scores
 
 

@@ -1,0 +1,140 @@
+"""`python -m vqa_model.predict`: one picture, a folder, files of questions, and everything that can be wrong."""
+
+import csv
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from vqa_model.predict import main
+from vqa_model.task import VQATask
+
+
+@pytest.fixture(scope="module")
+def folder(small_world, tmp_path_factory):
+    task = VQATask(data=str(small_world), min_count=1)
+    place = tmp_path_factory.mktemp("models") / "model"
+    torch.manual_seed(0)
+    task.save_model(task.build_model(), place, {})
+    return place
+
+
+@pytest.fixture
+def ask(folder, capsys):
+    def run(*words):
+        status = main(["--model", str(folder), *map(str, words)])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def picture(small_world):
+    return next((small_world / "val2014").iterdir())
+
+
+def test_one_picture_gives_a_table(ask, small_world):
+    status, out, _ = ask("--image", picture(small_world), "--question", "What color is the star?", "--top", 3)
+    assert status == 0
+    rows = [line.rsplit(None, 2) for line in out.splitlines()]
+    assert len(rows) == 3
+    shares = [float(row[1]) for row in rows]
+    assert shares == sorted(shares, reverse=True)
+    assert {row[2] for row in rows} == {"%"}
+
+
+def test_json_has_the_same(ask, small_world):
+    status, out, _ = ask("--image", picture(small_world), "--question", "What color?", "--json")
+    found = json.loads(out)
+    assert status == 0
+    assert len(found["answers"]) == 5
+    assert found["question"] == "What color?"
+
+
+def test_a_folder_of_pictures_is_asked_one_question(ask, small_world, tmp_path):
+    status, out, _ = ask("--images", small_world / "val2014", "--question", "Is it red?", "--out", tmp_path / "a.csv")
+    assert status == 0
+    with (tmp_path / "a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(list((small_world / "val2014").iterdir()))
+    assert {row["question"] for row in rows} == {"Is it red?"}
+    assert f"{len(rows)} answers" in out
+
+
+def test_official_questions_become_official_results(ask, small_world, tmp_path):
+    file = small_world / "v2_OpenEnded_mscoco_val2014_questions.json"
+    status, *_ = ask("--questions", file, "--images", small_world / "val2014", "--out", tmp_path / "r.json")
+    assert status == 0
+    results = json.loads((tmp_path / "r.json").read_text())
+    questions = json.loads(file.read_text())["questions"]
+    assert [row["question_id"] for row in results] == [row["question_id"] for row in questions]
+    assert all(isinstance(row["answer"], str) for row in results)
+
+
+def test_a_csv_of_questions_names_pictures_beside_it(ask, small_world, tmp_path):
+    name = picture(small_world).name
+    (tmp_path / "asked.csv").write_text(f"image,question\n{name},Is it red?\n{name},How many?\n")
+    (tmp_path / name).write_bytes(picture(small_world).read_bytes())
+    status, out, _ = ask("--questions", tmp_path / "asked.csv")
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()] == [name, name]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "give --image and --question"),
+        (["--image", "x.jpg"], "give --image and --question"),
+        (["--image", "x.jpg", "--question", "a"], "x.jpg: picture is missing"),
+        (["--images", "EMPTY", "--question", "a"], "nothing to ask about"),
+        (["--questions", "EMPTY/no.csv"], "No such file"),
+        (["--questions", "EMPTY/q.json", "--images", "EMPTY"], "No such file"),
+        (["--questions", "EMPTY/q.json"], "also wants --images"),
+    ],
+)
+def test_bad_input_is_one_line(ask, tmp_path, words, message):
+    status, out, error = ask(*(word.replace("EMPTY", str(tmp_path)) for word in words))
+    assert status == 2
+    assert not out
+    assert error.startswith("vqa_model.predict: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_files_of_another_kind_are_named(ask, tmp_path):
+    for name, content, message in (
+        ("a.csv", "picture,question\n", "no column image; it needs image,question"),
+        ("a.json", '{"questions": [{}]}', "not a VQA v2 questions file"),
+        ("b.json", "{", "not a VQA v2 questions file"),
+    ):
+        (tmp_path / name).write_text(content)
+        status, _, error = ask("--questions", tmp_path / name, "--images", tmp_path)
+        assert status == 2
+        assert message in error
+        assert name in error
+
+
+def test_broken_pictures_are_left_out_by_name(ask, small_world, tmp_path):
+    (tmp_path / "good.jpg").write_bytes(picture(small_world).read_bytes())
+    (tmp_path / "bad.jpg").write_bytes(b"broken")
+    status, _, error = ask("--images", tmp_path, "--question", "a")
+    assert status == 2
+    assert "bad.jpg: broken picture" in error
+    status, out, error = ask("--images", tmp_path, "--question", "a", "--skip-bad-images")
+    assert status == 0
+    assert "%" in out
+    assert "skipped: " not in out
+    assert "skipped: " in error
+    (tmp_path / "good.jpg").unlink()
+    assert ask("--images", tmp_path, "--question", "a", "--skip-bad-images")[0] == 2
+
+
+def test_help_is_quick_and_teaches(root):
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "vqa_model.predict", "--help"], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert time.perf_counter() - started < 2
+    assert done.stdout.count("\n  python -m vqa_model.predict --model") == 4

@@ -1,0 +1,112 @@
+"""A saved model, ready to answer questions about pictures: for people, pages and notebooks.
+
+Nothing here trains, reads pickles or runs code that came with the weights: weights are safetensors, and only a
+folder (or hub id) of this suite's own model type is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+
+from vqa_model.model import VQAConfig, VQAModel
+from vqa_model.pictures import read_picture
+from vqa_model.processing import VQAProcessor
+from vqa_model.towers import first_line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+Picture = Image.Image | Path | str
+MULTI_LABEL = "multi_label_classification"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer of the vocabulary, and how sure the model is of it, 0..1."""
+
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """A model with its processor; `name` is that of its folder."""
+
+    name: str
+    model: VQAModel
+    processor: VQAProcessor
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "cpu") -> Answerer:
+        """Load what `VQATask.save_model` wrote, a folder or a hub id; ValueError says in one line what is wrong."""
+        place, local = str(folder), Path(folder).is_dir()
+        if local:
+            _check_folder(Path(folder))
+        try:
+            model = VQAModel.from_pretrained(place, use_safetensors=True, local_files_only=local)
+            processor = VQAProcessor.from_pretrained(place, local_files_only=local)
+            model = model.to(torch.device(device)).eval()
+        except (OSError, RuntimeError, ValueError, TypeError, KeyError, SafetensorError) as error:
+            raise ValueError(f"{folder}: cannot be loaded as a model: {first_line(error)}") from error
+        return cls(Path(folder).resolve().name if local else place, model, processor)
+
+    def answer(self, picture: Picture, question: str, top: int = 5) -> list[Answer]:
+        """Give the likeliest answers to one question, best first."""
+        return self.answer_all([(picture, question)], top)[0]
+
+    def answer_all(
+        self, asked: Sequence[tuple[Picture, str]], top: int = 5, batch_size: int = 64
+    ) -> list[list[Answer]]:
+        """Give the likeliest answers to each question; a picture that several of a batch are on is encoded once."""
+        found: list[list[Answer]] = []
+        for start in range(0, len(asked), batch_size):
+            found += self._answer_batch(asked[start : start + batch_size], top)
+        return found
+
+    def _answer_batch(self, asked: Sequence[tuple[Picture, str]], top: int) -> list[list[Answer]]:
+        keys = [id(picture) if isinstance(picture, Image.Image) else str(picture) for picture, _ in asked]
+        pictures = dict(zip(keys, (picture for picture, _ in asked), strict=True))
+        rows = {key: row for row, key in enumerate(pictures)}
+        inputs = self.processor(
+            [_open(picture) for picture in pictures.values()],
+            [question for _, question in asked],
+            picture_index=[rows[key] for key in keys],
+        )
+        with torch.no_grad():
+            logits = self.model(**inputs.to(self.model.device)).logits.float()
+        best = self._probabilities(logits).topk(min(top, logits.shape[1]))
+        labels = self.model.config.id2label
+        rows_of = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return [[Answer(labels[i], p) for i, p in zip(*row, strict=True)] for row in rows_of]
+
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        return logits.sigmoid() if self.model.config.problem_type == MULTI_LABEL else logits.softmax(-1)
+
+
+def _open(picture: Picture) -> Image.Image:
+    return picture if isinstance(picture, Image.Image) else read_picture(Path(picture))[1]
+
+
+def _check_folder(folder: Path) -> None:
+    """ValueError where the folder does not hold a model of ours."""
+    file = folder / "config.json"
+    try:
+        fields: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        kind = fields.get("model_type")
+    except FileNotFoundError as error:
+        raise ValueError(f"{folder}: no config.json; name a folder that `run_matrix.py export` wrote") from error
+    except (OSError, ValueError, AttributeError) as error:
+        raise ValueError(f"{file}: not a model's configuration: {first_line(error)}") from error
+    if kind != VQAConfig.model_type:
+        raise ValueError(f"{file}: a model of type {kind!r}, not {VQAConfig.model_type!r}; export one from a run")
+    if not (folder / "processor_config.json").is_file():
+        raise ValueError(f"{folder}: no processor_config.json; the processor has to lie with the model")
