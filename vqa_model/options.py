@@ -29,6 +29,11 @@ LEAST = {"min_count": 1, "max_answers": 1, "image_size": 0}
 SHORTEST_TEXT = 3  # a word piece between the two that open and close every question
 
 
+def problem_type(objective: str, num_answers: int) -> str | None:
+    """Give transformers' word for an objective; it knows none for a softmax over a single answer."""
+    return None if objective == "cross_entropy" and num_answers == 1 else PROBLEM_TYPES[objective]
+
+
 def check_options(task: VQATask) -> None:
     """Raise ValueError for the first option of a wrong type or value."""
     for field in fields(task):

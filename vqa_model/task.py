@@ -23,7 +23,7 @@ from vqa_model.controls import MajorityAnswer
 from vqa_model.data import DataOptions, VQAData
 from vqa_model.dataset import QuestionSet, collate_questions
 from vqa_model.model import VQAConfig, VQAModel
-from vqa_model.options import PROBLEM_TYPES, check_options
+from vqa_model.options import check_options, problem_type
 from vqa_model.pictures import read_picture
 from vqa_model.tokenizing import load_tokenizer, longest_text, tokenizer_fingerprint
 from vqa_model.towers import PRESETS, Tower, find_tower, image_settings
@@ -140,7 +140,7 @@ class VQATask:
             fusion_heads=heads,
             image_mean=image.mean,
             image_std=image.std,
-            problem_type=PROBLEM_TYPES[self.objective] if len(self._data.vocabulary) > 1 else None,
+            problem_type=problem_type(self.objective, len(self._data.vocabulary)),
             id2label=dict(enumerate(self._data.vocabulary)),
             label2id={answer: place for place, answer in enumerate(self._data.vocabulary)},
         )

@@ -144,4 +144,5 @@ def test_the_objective_changes_no_fingerprint_and_one_answer_needs_no_type(task,
     assert replace(task, objective="soft_bce").model_fingerprint() == task.model_fingerprint()
     for name, first in (("train", 1), ("val", 101)):
         write(tmp_path, name, [(n, n, "what", ["cat"] * 10) for n in range(first, first + 30)])
-    assert VQATask(data=str(tmp_path)).build_model().config.problem_type is None
+    found = [VQATask(data=str(tmp_path), objective=name).build_model().config.problem_type for name in OBJECTIVES]
+    assert found == [None, "multi_label_classification"]
