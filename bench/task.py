@@ -26,6 +26,8 @@ class Task(Protocol):
     Optional: `path_fields`, names of fields that only say where something lies; they never enter a run's identity,
     because `data_fingerprint` and `model_fingerprint` hash what lies there. `controls()`, other tasks by name, run
     as sanity rows. `describe()`, `chosen_images()` and `examples(n)`, written beside the CSVs for the report.
+    `submission(predictions)`, the predictions in the form that the data's own evaluation reads, kept as results.json.
+    `save_model(model, folder, facts)`, a folder from which the model can be used; facts are those of the run.
     """
 
     default_epochs: float

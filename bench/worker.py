@@ -25,7 +25,7 @@ from bench.environment import describe_environment
 from bench.events import EVENTS_FILE, EventWriter
 from bench.loop import DivergedError, Training, endless, predict, seed_everything
 from bench.memory import allocator_troubles, probe, write_snapshot
-from bench.record import read_json
+from bench.record import read_json, write_json
 from bench.scores import classification_scores
 from bench.sections import Clock, process_age
 from bench.sensors import Sensors
@@ -159,6 +159,8 @@ def report_scores(task: Task, predictions: Sequence[Prediction], folder: Path, e
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if submission := getattr(task, "submission", None):
+        write_json(folder / "results.json", submission(predictions))
     metrics, per_example = task.evaluate(predictions)
     scores = classification_scores(predictions) | metrics
     emit("metrics", split="eval", values=scores)

@@ -20,14 +20,13 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from vqa_model.families import SLIDING_FAMILIES, pooler_option
-from vqa_model.fusion import AnswerHead, ConcatFusion, CrossAttentionFusion
+from vqa_model.fusion import AnswerHead
+from vqa_model.fusions import build_fusion, check_fusion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
-
-FUSIONS = ("concat", "cross_attention")
 
 
 class VQAConfig(PreTrainedConfig):
@@ -49,11 +48,9 @@ class VQAConfig(PreTrainedConfig):
         image_std: Sequence[float] = (0.5, 0.5, 0.5),
         **kwargs: Any,
     ) -> None:
-        if fusion not in FUSIONS:
-            raise ValueError(f"fusion {fusion!r} is not known; choose from {', '.join(FUSIONS)}")
         self.vision_config = _sub_config(vision_config, "vit")
         self.text_config = _sub_config(text_config, "bert")
-        self.fusion = fusion
+        self.fusion = check_fusion(fusion)
         self.fusion_dim = fusion_dim
         self.fusion_layers = fusion_layers
         self.fusion_heads = fusion_heads
@@ -91,11 +88,7 @@ class VQAModel(PreTrainedModel):
         self.vision = _without_mask_token(vision or _tower(config.vision_config))
         self.text = text or _tower(config.text_config)
         dims = (config.text_config.hidden_size, config.vision_config.hidden_size, config.fusion_dim)
-        self.fusion: nn.Module = (
-            ConcatFusion(*dims)
-            if config.fusion == "concat"
-            else CrossAttentionFusion(*dims, layers=config.fusion_layers, heads=config.fusion_heads)
-        )
+        self.fusion = build_fusion(config.fusion, dims, heads=config.fusion_heads, layers=config.fusion_layers)
         self.head = AnswerHead(config.fusion_dim, config.num_labels)
         self.register_buffer("pixel_mean", 255 * torch.tensor(config.image_mean).view(1, -1, 1, 1))
         self.register_buffer("pixel_std", 255 * torch.tensor(config.image_std).view(1, -1, 1, 1))

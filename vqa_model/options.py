@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from vqa_model.model import FUSIONS
+from vqa_model.fusions import parse_fusion
 from vqa_model.towers import PRESETS
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ PROBLEM_TYPES = {"cross_entropy": "single_label_classification", "soft_bce": "mu
 CHOICES: dict[str, tuple[str, ...]] = {
     "model": tuple(PRESETS),
     "towers": ("pretrained", "random"),
-    "fusion": FUSIONS,
     "objective": tuple(PROBLEM_TYPES),
     "evaluate_on": ("eval", "tune"),
     "control": ("", "question-only", "majority-answer"),
@@ -45,6 +44,7 @@ def check_options(task: VQATask) -> None:
         value = getattr(task, name)
         if value not in choices:
             raise ValueError(f"{name} {value!r} is not known; choose from {', '.join(map(repr, choices))}")
+    parse_fusion(task.fusion)
     if not 0 < task.fraction <= 1:
         raise ValueError(f"fraction {task.fraction} is not in (0, 1]; 0.25 takes a quarter of the training pictures")
     if not 0 <= task.eval_fraction <= 1:

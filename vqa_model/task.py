@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,6 +22,7 @@ from vqa_model.answers import NO_LABEL
 from vqa_model.controls import MajorityAnswer
 from vqa_model.data import DataOptions, VQAData
 from vqa_model.dataset import QuestionSet, collate_questions
+from vqa_model.fusions import parse_fusion
 from vqa_model.model import VQAConfig, VQAModel
 from vqa_model.options import check_options, problem_type
 from vqa_model.pictures import read_picture
@@ -47,7 +48,7 @@ class VQATask:
     text: str = ""
     image_size: int = 0  # of the pictures the vision tower sees; 0 is what its preprocessor says
     towers: str = "pretrained"
-    fusion: str = "cross_attention"
+    fusion: str = "cross_attention"  # or a call, as cross_attention(layers=1)
     objective: str = "cross_entropy"
     fraction: float = 1.0  # of the training pictures
     eval_fraction: float = 0.0  # of the val pictures; 0 takes what was downloaded, else all
@@ -59,7 +60,6 @@ class VQATask:
     evaluate_on: str = "eval"
     control: str = ""
 
-    # Fingerprints tell what these do
     path_fields: ClassVar[tuple[str, ...]] = ("data", "vision", "text", "image_size", "eval_fraction")
     default_batch_size: ClassVar[int] = 32
 
@@ -94,12 +94,11 @@ class VQATask:
 
     @cached_property
     def _data(self) -> VQAData:
-        names = ("fraction", "split_seed", "min_count", "max_answers", "max_length", "skip_bad_images", "eval_fraction")
         longest = longest_text(self._towers["text"])
         if self.max_length > longest:
             raise ValueError(f"max_length {self.max_length} is above the text tower's {longest} positions")
         return VQAData(
-            options=DataOptions(data=self.folder, **{name: getattr(self, name) for name in names}),
+            options=DataOptions(**{f.name: getattr(self, f.name) for f in fields(DataOptions)} | {"data": self.folder}),
             image=image_settings(self._towers["vision"], self.image_size),
             tokenizer=load_tokenizer(self._towers["text"]),
             pad_id=self._towers["text"].config.pad_token_id or 0,
@@ -130,13 +129,13 @@ class VQATask:
     @cached_property
     def _config(self) -> VQAConfig:
         width, _, heads, *_ = PRESETS[self.model]
-        image = self._data.image
+        image, fusion = self._data.image, parse_fusion(self.fusion)
         return VQAConfig(
             vision_config=self._towers["vision"].config,
             text_config=self._towers["text"].config,
-            fusion=self.fusion,
+            fusion=fusion.name,
             fusion_dim=width,
-            fusion_layers=1 if self.model == "tiny" else 2,
+            fusion_layers=fusion.layers or (1 if self.model == "tiny" else 2),
             fusion_heads=heads,
             image_mean=image.mean,
             image_std=image.std,
@@ -149,8 +148,7 @@ class VQATask:
         """Build the model in fp32 on the CPU; new parts draw from the global random generator."""
         if self.control == "majority-answer":
             labels = self._data.train.columns["label"]
-            known = labels[labels != NO_LABEL]
-            return MajorityAnswer(known.bincount(minlength=len(self._data.vocabulary)).tolist())
+            return MajorityAnswer(labels[labels != NO_LABEL].bincount(minlength=len(self._data.vocabulary)).tolist())
         return VQAModel(self._config, **{kind: tower.load() for kind, tower in self._towers.items()})
 
     def train_set(self) -> QuestionSet:
@@ -204,6 +202,10 @@ class VQATask:
     def evaluate(self, predictions: Sequence[Mapping[str, Any]]) -> tuple[dict[str, float], dict[int, float]]:
         """Official VQA accuracy in 0..1: overall and per answer type; and the score of each question."""
         return evaluate(predictions, self._data.by_scored_id)
+
+    def submission(self, predictions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Give the predictions in the official results format."""
+        return [{"question_id": row["id"], "answer": row["prediction"]} for row in predictions]
 
     def controls(self) -> dict[str, VQATask]:
         """Sanity rows: the same task knowing nothing, and knowing the question but not the picture."""

@@ -68,11 +68,15 @@ def read_part(folder: Path, name: str) -> Part:
     """Read and check the questions and annotations of part "train" or "val", or read them back from the index."""
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such data folder; name one in the official VQA v2 layout, or leave --data out")
-    files = question_file(folder, name), annotation_file(folder, name)
-    for file in files:
+    return Part(folder, name, read_questions(question_file(folder, name), annotation_file(folder, name)))
+
+
+def read_questions(asked: Path, annotated: Path) -> Questions:
+    """Read and check a file of questions and one of annotations, or read them back from the index."""
+    for file in (asked, annotated):
         if not file.is_file():
             raise ValueError(f"{file}: file is missing; {_HINT}, or leave --data out for the embedded data")
-    return Part(folder, name, indexed(files, lambda: _read_questions(*files)))
+    return indexed((asked, annotated), lambda: _join(asked, annotated))
 
 
 def read_pairs(folder: Path, name: str) -> NDArray[np.int64] | None:
@@ -139,7 +143,7 @@ def _answers(file: Path, record: dict[str, Any]) -> tuple[str, ...]:
     return texts
 
 
-def _read_questions(asked_file: Path, annotated_file: Path) -> Questions:
+def _join(asked_file: Path, annotated_file: Path) -> Questions:
     """Join both files by question id; the questions stand in the order of theirs."""
     records = _records(asked_file, "questions", _QUESTION_FIELDS)
     asked = {record["question_id"]: (record["image_id"], record["question"]) for record in records}

@@ -3,6 +3,7 @@ import torch
 from torch.testing import assert_close
 from transformers import AutoConfig, AutoModel, BertConfig, ViTConfig
 
+from vqa_model.fusions import FUSIONS
 from vqa_model.model import VQAConfig, VQAModel
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -31,7 +32,7 @@ def batch():
     }
 
 
-@pytest.fixture(params=["concat", "cross_attention"])
+@pytest.fixture(params=FUSIONS)
 def model(request):
     torch.manual_seed(0)
     return VQAModel(config(fusion=request.param)).eval()
@@ -82,9 +83,10 @@ def test_every_parameter_belongs_to_one_scope_and_gets_a_gradient(model, batch):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_builds_on_meta(batch):
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_builds_on_meta(batch, fusion):
     with torch.device("meta"):
-        model = VQAModel(config())
+        model = VQAModel(config(fusion=fusion))
     assert all(p.is_meta for p in model.parameters())
     logits = model(**{name: tensor.to("meta") for name, tensor in batch.items()}).logits
     assert logits.shape == (3, 3)
@@ -96,13 +98,14 @@ def test_autocast_keeps_answers_close(model, batch):
     assert_close(half.float(), model(**batch).logits, rtol=0.1, atol=0.1)
 
 
-def test_compiles_without_graph_breaks(batch):
-    model = VQAModel(config()).eval()
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_compiles_without_graph_breaks(batch, fusion):
+    model = VQAModel(config(fusion=fusion)).eval()
     with torch.no_grad():
         compiled = torch.compile(model, backend="eager", fullgraph=True)
         assert_close(compiled(**batch).logits, model(**batch).logits)
 
 
 def test_unknown_fusion_is_refused():
-    with pytest.raises(ValueError, match="'sum' is not known; choose from concat, cross_attention"):
+    with pytest.raises(ValueError, match="'sum' is not known; choose from concat, hadamard, guided_attention"):
         config(fusion="sum")

@@ -89,7 +89,7 @@ def read(*_):
 
 def test_questions_are_read_once(data, cache, monkeypatch):
     first = read_part(data, "train").questions
-    monkeypatch.setattr("vqa_model.vqa_files._read_questions", read)
+    monkeypatch.setattr("vqa_model.vqa_files._join", read)
     again = read_part(data, "train").questions
     assert list(again) == list(first)
     assert again.pools.forms == first.pools.forms

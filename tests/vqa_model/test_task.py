@@ -67,7 +67,7 @@ def test_a_fraction_keeps_the_vocabulary_to_its_own_training_part(task):
 def test_options_are_json_values_and_bad_ones_are_refused(task):
     assert all(isinstance(value, (str, int, float, bool)) for value in asdict(task).values())
     for change, message in (
-        ({"fusion": "sum"}, "choose from 'concat', 'cross_attention'"),
+        ({"fusion": "sum"}, "choose from concat, hadamard, guided_attention, cross_attention, co_attention"),
         ({"fraction": 0.0}, r"not in \(0, 1\]"),
         ({"objective": "mse"}, "choose from 'cross_entropy', 'soft_bce'"),
         ({"min_count": 0}, "below 1"),

@@ -1,0 +1,125 @@
+"""Scores a results file as the official VQA evaluation does: `python -m vqa_model.score --questions … --results …`.
+
+Prints `{"overall": …, "perAnswerType": {…}, "perQuestionType": {…}}`, plain means in percent, rounded to two
+places. The rules are in `vqa_score`, held to the official evaluator's own outputs by tests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vqa_model.questions import QuestionsById
+from vqa_model.vqa_files import read_questions
+from vqa_model.vqa_score import accuracy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+EXAMPLE = """example:
+  python -m vqa_model.score --questions v2_OpenEnded_mscoco_val2014_questions.json \\
+      --annotations v2_mscoco_val2014_annotations.json --results results.json
+
+A results file is a list of {"question_id": 1, "answer": "yes"}, one for every question; each run writes one."""
+PLACES = 2  # decimals of a percentage, as the official evaluation rounds
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Build the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vqa_model.score",
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--questions", type=Path, required=True, metavar="Q.json", help="official questions file")
+    add("--annotations", type=Path, required=True, metavar="A.json", help="official annotations file")
+    add("--results", type=Path, required=True, metavar="R.json", help="answers to score")
+    add("--per-question", type=Path, metavar="OUT.json", help="write the accuracy of each question in percent here")
+    add(
+        "--answered-only", action="store_true", help="leave out questions that have no result; the official one refuses"
+    )
+    return parser
+
+
+def read_results(path: Path) -> dict[int, str]:
+    """Read answers by question id; ValueError names the first record that is none or repeats."""
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: damaged JSON at line {error.lineno} column {error.colno} ({error.msg})") from error
+    kind = type(content).__name__
+    if kind != "list":
+        raise ValueError(f"{path}: not a results file: a {kind}, not a list of question_id and answer")
+    found: dict[int, str] = {}
+    for number, row in enumerate(content):
+        fields = (row.get("question_id"), row.get("answer")) if isinstance(row, dict) else (None, None)
+        if type(fields[0]) is not int or not isinstance(fields[1], str):
+            raise ValueError(f"{path}: record {number} has no number question_id and text answer")
+        if fields[0] in found:
+            raise ValueError(f"{path}: record {number} answers question {fields[0]} again; keep one answer")
+        found[fields[0]] = fields[1]
+    return found
+
+
+def score(results: dict[int, str], questions: QuestionsById) -> tuple[dict[str, Any], dict[int, float]]:
+    """Give the official summary in percent, and each question's accuracy in percent, both rounded."""
+    per_question: dict[int, float] = {}
+    groups: dict[str, dict[str, list[float]]] = {"perAnswerType": {}, "perQuestionType": {}}
+    every: list[float] = []
+    for question_id, answer in results.items():
+        question = questions[question_id]
+        value = accuracy(answer, question.answers)
+        every.append(value)
+        groups["perAnswerType"].setdefault(question.answer_type, []).append(value)
+        groups["perQuestionType"].setdefault(question.question_type, []).append(value)
+        per_question[question_id] = round(100 * value, PLACES)
+    types = {name: {kind: _percent(values) for kind, values in kinds.items()} for name, kinds in groups.items()}
+    return {"overall": _percent(every), **types}, per_question
+
+
+def _percent(values: Sequence[float]) -> float:
+    return round(100 * float(sum(values)) / len(values), PLACES)
+
+
+def match(results: dict[int, str], known: Iterable[int], place: Path, *, answered_only: bool) -> dict[int, str]:
+    """Check that results and questions have the same ids; ValueError with the first that differs."""
+    asked = set(known)
+    strange = [number for number in results if number not in asked]
+    if strange:
+        raise ValueError(f"{place}: {len(strange)} results are of no question here, the first of {strange[0]}")
+    missing = sorted(asked - set(results))
+    if missing and not answered_only:
+        raise ValueError(
+            f"{place}: {len(missing)} of {len(asked)} questions have no result, the first {missing[0]}; answer all, "
+            "or use --answered-only"
+        )
+    if missing:
+        print(f"left out {len(missing)} of {len(asked)} questions, which have no result", file=sys.stderr)
+    if not results:
+        raise ValueError(f"{place}: no results in it")
+    return results
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; gives the exit status, 2 for bad input."""
+    options = make_parser().parse_args(arguments)
+    try:
+        questions = QuestionsById([read_questions(options.questions, options.annotations)])
+        results = match(read_results(options.results), questions, options.results, answered_only=options.answered_only)
+        summary, per_question = score(results, questions)
+        if options.per_question:
+            options.per_question.write_text(json.dumps(per_question), encoding="utf-8")
+    except (ValueError, OSError) as error:
+        print(f"vqa_model.score: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(summary, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
