@@ -28,10 +28,10 @@ ROLES: tuple[tuple[str, str], ...] = (
     ("down", r"mlp\.Wo|DenseReluDense\.wo"),
     (
         "output",
-        r"attn\.Wo|(?:Self|EncDec)Attention\.o|o_proj|out_proj|out_lin|to_out\.0|wo|attention\.output\.dense|attn\.c_proj|attn\.proj",
+        r"attn\.Wo|(?:Self|EncDec)Attention\.o|o_proj|out_proj|out_lin|to_out\.0|wo|attention\.output\.dense|attention\.dense|attn\.c_proj|attn\.proj",
     ),
-    ("up", r"fc1|up_proj|gate_proj|lin1|linear1|c_fc|wi(?:_[01])?|Wi|intermediate\.dense"),
-    ("down", r"fc2|down_proj|lin2|linear2|mlp\.c_proj|output\.dense"),
+    ("up", r"fc1|up_proj|gate_proj|lin1|linear1|c_fc|wi(?:_[01])?|Wi|intermediate\.dense|ffn"),
+    ("down", r"fc2|down_proj|lin2|linear2|mlp\.c_proj|output\.dense|ffn_output"),
 )
 Role = Literal["query", "key", "value", "output", "up", "down"]
 QUERY_AND_VALUE = ("query", "value")

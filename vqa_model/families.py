@@ -19,17 +19,19 @@ VISION_FAMILIES = {
     "vit_msn": False,
 }
 TEXT_FAMILIES = {
-    "bert": True,
+    "bert": True,  # MiniLM too
     "roberta": True,
     "xlm-roberta": True,
     "camembert": True,
     "ernie": True,
     "mpnet": True,
+    "albert": True,
     "distilbert": False,
     "electra": False,
     "deberta-v2": False,
     "modernbert": False,
 }
+ANY_SIZE_FAMILIES = ("beit", "data2vec-vision", "dinov3_vit")  # find the positions of any picture size in every step
 ROBERTA_FAMILIES = ("roberta", "xlm-roberta", "camembert", "mpnet")
 SLIDING_FAMILIES = ("modernbert",)  # some layers see a window only, so the tower must make its own masks
 

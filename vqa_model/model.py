@@ -85,7 +85,7 @@ class VQAModel(PreTrainedModel):
 
     def __init__(self, config: VQAConfig, vision: nn.Module | None = None, text: nn.Module | None = None) -> None:
         super().__init__(config)
-        self.vision = vision or _tower(config.vision_config)
+        self.vision = _without_mask_token(vision or _tower(config.vision_config))
         self.text = text or _tower(config.text_config)
         dims = (config.text_config.hidden_size, config.vision_config.hidden_size, config.fusion_dim)
         self.fusion = build_fusion(config.fusion, dims, heads=config.fusion_heads, layers=config.fusion_layers)
@@ -130,6 +130,15 @@ class VQAModel(PreTrainedModel):
         mask = attention_mask[:, None, None, :].bool() if sdpa else attention_mask
         text = self.text(input_ids=input_ids, attention_mask=mask).last_hidden_state
         return VQAOutput(logits=self.head(self.fusion(text, attention_mask, image)))
+
+
+def _without_mask_token(tower: nn.Module) -> nn.Module:
+    """Take out the token for hidden patches (DINO's have one): nothing here reads it, so it cannot train."""
+    for name, _ in list(tower.named_parameters()):
+        owner, _, last = name.rpartition(".")
+        if last == "mask_token":
+            tower.get_submodule(owner).register_parameter(last, None)
+    return tower
 
 
 def _tower(config: PreTrainedConfig) -> nn.Module:

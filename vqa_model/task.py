@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,7 +24,7 @@ from vqa_model.data import DataOptions, VQAData
 from vqa_model.dataset import QuestionSet, collate_questions
 from vqa_model.fusions import parse_fusion
 from vqa_model.model import VQAConfig, VQAModel
-from vqa_model.options import check_options
+from vqa_model.options import check_options, problem_type
 from vqa_model.pictures import read_picture
 from vqa_model.tokenizing import load_tokenizer, longest_text, tokenizer_fingerprint
 from vqa_model.towers import PRESETS, Tower, find_tower, image_settings
@@ -46,6 +46,7 @@ class VQATask:
     model: str = "tiny"
     vision: str = ""  # checkpoint folder or hub id; "" is the preset's own tower
     text: str = ""
+    image_size: int = 0  # of the pictures the vision tower sees; 0 is what its preprocessor says
     towers: str = "pretrained"
     fusion: str = "cross_attention"  # or a call, as cross_attention(layers=1)
     objective: str = "cross_entropy"
@@ -59,7 +60,7 @@ class VQATask:
     evaluate_on: str = "eval"
     control: str = ""
 
-    path_fields: ClassVar[tuple[str, ...]] = ("data", "vision", "text", "eval_fraction")  # fingerprints tell the rest
+    path_fields: ClassVar[tuple[str, ...]] = ("data", "vision", "text", "image_size", "eval_fraction")
     default_batch_size: ClassVar[int] = 32
 
     def __post_init__(self) -> None:
@@ -82,23 +83,23 @@ class VQATask:
 
     @property
     def model_name(self) -> str:
-        """Name of the model for tables: the preset, and the towers that replace its own."""
-        return "+".join([self.model, *(Path(tower).name for tower in (self.vision, self.text) if tower)])
+        """Name of the model for tables: the preset, the towers that replace its own, and the size of its pictures."""
+        size = f"@{self.image_size}" if self.image_size else ""
+        return "+".join([self.model, *(Path(tower).name for tower in (self.vision, self.text) if tower)]) + size
 
     @cached_property
     def _towers(self) -> dict[str, Tower]:
-        random = self.towers == "random"
-        return {kind: find_tower(kind, self.model, getattr(self, kind), random=random) for kind in ("vision", "text")}
+        options: dict[str, Any] = {"random": self.towers == "random", "image_size": self.image_size}
+        return {kind: find_tower(kind, self.model, getattr(self, kind), **options) for kind in ("vision", "text")}
 
     @cached_property
     def _data(self) -> VQAData:
-        names = ("fraction", "split_seed", "min_count", "max_answers", "max_length", "skip_bad_images", "eval_fraction")
         longest = longest_text(self._towers["text"])
         if self.max_length > longest:
             raise ValueError(f"max_length {self.max_length} is above the text tower's {longest} positions")
         return VQAData(
-            options=DataOptions(data=self.folder, **{name: getattr(self, name) for name in names}),
-            image=image_settings(self._towers["vision"]),
+            options=DataOptions(**{f.name: getattr(self, f.name) for f in fields(DataOptions)} | {"data": self.folder}),
+            image=image_settings(self._towers["vision"], self.image_size),
             tokenizer=load_tokenizer(self._towers["text"]),
             pad_id=self._towers["text"].config.pad_token_id or 0,
             longest=longest,
@@ -121,7 +122,7 @@ class VQATask:
         """Hash configuration, tower weights, tokenizer and image settings, not where they lie."""
         config = self._config.to_dict()
         fusion = {name: config[name] for name in ("fusion", "fusion_dim", "fusion_layers", "fusion_heads")}
-        inputs = [asdict(self._data.image), tokenizer_fingerprint(self._data.tokenizer)]
+        inputs = [self._data.image.facts(), tokenizer_fingerprint(self._data.tokenizer)]
         parts = [fusion, self.control, inputs, *(tower.fingerprint() for tower in self._towers.values())]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -138,6 +139,7 @@ class VQATask:
             fusion_heads=heads,
             image_mean=image.mean,
             image_std=image.std,
+            problem_type=problem_type(self.objective, len(self._data.vocabulary)),
             id2label=dict(enumerate(self._data.vocabulary)),
             label2id={answer: place for place, answer in enumerate(self._data.vocabulary)},
         )
@@ -146,8 +148,7 @@ class VQATask:
         """Build the model in fp32 on the CPU; new parts draw from the global random generator."""
         if self.control == "majority-answer":
             labels = self._data.train.columns["label"]
-            known = labels[labels != NO_LABEL]
-            return MajorityAnswer(known.bincount(minlength=len(self._data.vocabulary)).tolist())
+            return MajorityAnswer(labels[labels != NO_LABEL].bincount(minlength=len(self._data.vocabulary)).tolist())
         return VQAModel(self._config, **{kind: tower.load() for kind, tower in self._towers.items()})
 
     def train_set(self) -> QuestionSet:

@@ -22,7 +22,10 @@ _VOCABULARIES = ("vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.m
 
 
 def load_tokenizer(tower: Tower) -> Tokenizer:
-    """Load the fast tokenizer that lies with the text tower, or the shipped one where there is no folder."""
+    """Load the fast tokenizer that lies with the text tower, or the shipped one where there is no folder.
+
+    It neither pads nor cuts, whatever its file says: both belong to the data.
+    """
     folder = tower.folder or SHIPPED / "text"
     names = [name for name in ("tokenizer.json", *_VOCABULARIES) if (folder / name).is_file()]
     if not names:
@@ -30,23 +33,28 @@ def load_tokenizer(tower: Tower) -> Tokenizer:
             f"{folder}: no tokenizer.json (nor {', '.join(_VOCABULARIES)}); save the tokenizer with the tower"
         )
     try:
-        tokenizer = _read_tokenizer(folder)
+        tokenizer = _read_tokenizer(folder, names[0])
     except Exception as error:  # tokenizers raises nothing narrower
         raise ValueError(f"{folder / names[0]}: cannot be read as a tokenizer: {first_line(error)}") from error
     if tokenizer.get_vocab_size() > tower.config.vocab_size:
         raise ValueError(
             f"{folder}: the tokenizer has {tokenizer.get_vocab_size()} pieces, the tower only {tower.config.vocab_size}"
         )
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
     return tokenizer
 
 
-def _read_tokenizer(folder: Path) -> Tokenizer:
-    if (folder / "tokenizer.json").is_file():
+def _read_tokenizer(folder: Path, name: str) -> Tokenizer:
+    if name == "tokenizer.json":
         from tokenizers import Tokenizer
 
-        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+        return Tokenizer.from_file(str(folder / name))
     from transformers import AutoTokenizer
+    from transformers.utils import is_protobuf_available, is_sentencepiece_available
 
+    if name.endswith(".model") and not (is_sentencepiece_available() and is_protobuf_available()):
+        raise ImportError("it takes two packages (pip install sentencepiece protobuf), a tokenizer.json takes none")
     tokenizer: Tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
     return tokenizer
 

@@ -10,17 +10,21 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from vqa_model.families import TEXT_FAMILIES, VISION_FAMILIES, pooler_option
 from vqa_model.pictures import ImageSettings
+from vqa_model.positions import for_pictures_of, interpolate_positions, picture_size
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
     from transformers.configuration_utils import PreTrainedConfig
+    from transformers.modeling_utils import PreTrainedModel
 
 SHIPPED = Path(__file__).parent / "towers"
 FAMILIES = {"vision": VISION_FAMILIES, "text": TEXT_FAMILIES}
@@ -33,17 +37,22 @@ PRESETS: dict[str, tuple[int, int, int, int, int, int]] = {
 }
 _DISPENSABLE = ("mask_token", "pooler")  # weights that nothing here reads
 _BLOCK_BYTES = 1 << 22
-_FILES = ["config.json", "preprocessor_config.json", "*token*", "vocab*", "merges.txt", "*.model"]
+_PROCESSORS = ("processor_config.json", "preprocessor_config.json")  # the first only where it has such a section
+_FILES = ["config.json", *_PROCESSORS, "*token*", "vocab*", "merges.txt", "*.model"]
 
 
 @dataclass(frozen=True)
 class Tower:
-    """One tower: its configuration, its folder if it has one, and whether its weights start at random."""
+    """One tower: its configuration, its folder if it has one, and whether its weights start at random.
+
+    stored: the configuration of the weights in the folder, where they are for pictures of another size.
+    """
 
     kind: str
     config: PreTrainedConfig
     folder: Path | None
     random: bool = False
+    stored: PreTrainedConfig | None = None
 
     def load(self) -> nn.Module | None:
         """Load weights in fp32 without pooler, ValueError where one is missing.
@@ -59,12 +68,14 @@ class Tower:
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # a bar for a local file is noise; downloads have shown theirs before
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()  # so is a table of the heads that are left out; what is missing is checked below
         option = pooler_option(self.config.model_type)
         try:
-            tower: nn.Module
+            tower: PreTrainedModel
             tower, found = AutoModel.from_pretrained(
                 self.folder,
-                config=self.config,
+                config=self.stored or self.config,
                 dtype=torch.float32,
                 local_files_only=True,
                 ignore_mismatched_sizes=True,  # reported below, with the tensor's name
@@ -74,8 +85,11 @@ class Tower:
         except (OSError, RuntimeError, EOFError, UnpicklingError, SafetensorError) as error:
             place = _damaged_file(self.folder) or self.folder
             raise ValueError(f"{place}: cannot load the {self.kind} tower: {first_line(error)}") from error
+        finally:
+            logging.set_verbosity(verbosity)
         self._check(sorted(found["missing_keys"]), sorted(found["mismatched_keys"]))
-        return tower
+        loaded: nn.Module = interpolate_positions(tower, self.config) if self.stored else tower
+        return loaded
 
     def _check(self, missing: list[str], mismatched: list[tuple[str, Any, Any]]) -> None:
         missing = [name for name in missing if not any(part in name for part in _DISPENSABLE)]
@@ -101,6 +115,14 @@ class Tower:
                 while block := stream.read(_BLOCK_BYTES):
                     digest.update(block)
         return digest.hexdigest()
+
+
+def _naming(tower: Tower, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function of the tower's configuration; its error names the folder, where there is one."""
+    try:
+        return function(*arguments)
+    except ValueError as error:
+        raise ValueError(f"{tower.folder}: {error}" if tower.folder else str(error)) from error
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -166,10 +188,18 @@ def _download(source: str, kind: str) -> Path:
     return folder
 
 
-def find_tower(kind: str, preset: str, source: str, *, random: bool) -> Tower:
-    """Choose a tower: the named checkpoint, else the preset's shipped weights, else its shape at random."""
+def find_tower(kind: str, preset: str, source: str, *, random: bool, image_size: int = 0) -> Tower:
+    """Choose a tower: the named checkpoint, else the preset's shipped weights, else its shape at random.
+
+    image_size: of the pictures that a vision tower is to take; 0 is what its preprocessor says.
+    """
     if preset not in PRESETS:
         raise ValueError(f"--model {preset!r} is not known; choose from {', '.join(PRESETS)}")
+    tower = _find(kind, preset, source, random=random)
+    return _resized(tower, image_size) if kind == "vision" else tower
+
+
+def _find(kind: str, preset: str, source: str, *, random: bool) -> Tower:
     if not source and preset != "tiny":
         return Tower(kind, preset_config(kind, preset), None)
     from huggingface_hub.errors import StrictDataclassError
@@ -199,12 +229,20 @@ def preset_config(kind: str, preset: str, **changes: Any) -> PreTrainedConfig:
     return BertConfig(**{**shape, "vocab_size": vocab_size, **changes})
 
 
-def image_settings(tower: Tower) -> ImageSettings:
-    """How pictures must be cut and scaled for a vision tower."""
-    file = tower.folder / "preprocessor_config.json" if tower.folder else None
-    size = tower.config.image_size
+def _resized(tower: Tower, image_size: int) -> Tower:
+    size = image_settings(tower, image_size).size
+    config = _naming(tower, for_pictures_of, tower.config, size)
+    return tower if config == tower.config else replace(tower, config=config, stored=tower.config)
+
+
+def image_settings(tower: Tower, image_size: int = 0) -> ImageSettings:
+    """How pictures must be cut and scaled for a vision tower; `image_size` replaces the preprocessor's."""
+    size = _naming(tower, picture_size, tower.config)
+    file, fields = Path(), dict[str, Any]()
     try:
-        fields = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {}
-        return ImageSettings.from_preprocessor(fields, size if isinstance(size, int) else size[0])
+        for file in (tower.folder / name for name in _PROCESSORS if tower.folder):
+            content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+            fields = fields or content.get("image_processor") or (content if file.name == _PROCESSORS[-1] else {})
+        return ImageSettings.from_preprocessor(fields, size, image_size)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{file}: not a preprocessor configuration: {first_line(error)}") from error

@@ -1,4 +1,6 @@
+import importlib.util
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -22,6 +24,15 @@ def cache(tmp_path_factory):
 def small_world(cache):
     """Folder of a small picture world in the official layout."""
     return world_files.world_folder(SMALL)
+
+
+@pytest.fixture(scope="session")
+def hub():
+    """Makes checkpoint folders as the hub has them (`hub.py`)."""
+    spec = importlib.util.spec_from_file_location("hub", Path(__file__).parent / "hub.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def write_part(folder, name, questions):
