@@ -7,6 +7,7 @@ what its other answers give: hiding it would flatter the model.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
 NO_LABEL = -100
 
 
-def build_vocabulary(questions: Questions, *, min_count: int, max_answers: int) -> tuple[str, ...]:
-    """Majority answers seen at least `min_count` times, most frequent first, at most `max_answers`."""
-    counted = np.bincount(questions.majority_forms).tolist()
-    counts = {form: count for form, count in zip(questions.pools.forms, counted, strict=False) if count}
+def build_vocabulary(*sets: Questions, min_count: int, max_answers: int) -> tuple[str, ...]:
+    """Majority answers seen at least `min_count` times in all `sets`, most frequent first, at most `max_answers`."""
+    counts: Counter[str] = Counter()
+    for questions in sets:
+        counted = np.bincount(questions.majority_forms).tolist()
+        counts.update({form: n for form, n in zip(questions.pools.forms, counted, strict=False) if n})
     ranked = sorted(counts, key=lambda answer: (-counts[answer], answer))
     kept = tuple(answer for answer in ranked if answer and counts[answer] >= min_count)[:max_answers]
     if not kept:

@@ -45,6 +45,7 @@ class DataOptions:
     max_length: int
     skip_bad_images: bool
     eval_fraction: float
+    vocabulary_from: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,9 +153,11 @@ class VQAData:
 
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:
-        """Answers the model can give, from the training set only."""
+        """Answers the model can give, from the training set only unless `vocabulary_from` says otherwise."""
         options = self.options
-        return build_vocabulary(self._kept["train"], min_count=options.min_count, max_answers=options.max_answers)
+        sets = self._kept if options.vocabulary_from == "train+val" else ["train"]
+        counted = [self._kept[name] for name in sets]
+        return build_vocabulary(*counted, min_count=options.min_count, max_answers=options.max_answers)
 
     @cached_property
     def max_length(self) -> int:

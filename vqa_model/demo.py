@@ -7,35 +7,23 @@ reader's own and nothing is reported to anybody. Needs the extra `demo` (gradio)
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vqa_model.commands import command_parser, run_command
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
-    from PIL import Image
-
-    from vqa_model.answering import Answerer
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-LONGEST_QUESTION = 300  # characters
-MOST_PIXELS = 50_000_000
-WAITING = 32  # questions in the queue before the page says it is busy
-TITLE = "TuneMatrix: ask about a picture"
+EXAMPLES = """example:
+  python -m vqa_model.demo --model exported/full --model exported/lora --examples pictures/"""
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Build the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m vqa_model.demo",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example:\n  python -m vqa_model.demo --model exported/full --model exported/lora --examples pictures/",
-    )
+    parser = command_parser("demo", __doc__, EXAMPLES)
     add = parser.add_argument
     add("--model", action="append", required=True, metavar="DIR", help="a saved model; several stand side by side")
     add("--examples", type=Path, metavar="DIR", help="a folder of pictures to offer on the page")
@@ -48,86 +36,9 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def answer(answerer: Answerer, picture: Image.Image | None, question: str, *, top: int) -> dict[str, float]:
-    """Answers and their probabilities for the page; gradio.Error, shown there, for what cannot be answered."""
-    import gradio
-
-    question = (question or "").strip()
-    if picture is None or not question:
-        raise gradio.Error("Give a picture and a question.")
-    if len(question) > LONGEST_QUESTION:
-        raise gradio.Error(f"The question is longer than {LONGEST_QUESTION} characters.")
-    return {found.text: found.probability for found in answerer.answer(picture, question, top)}
-
-
-def build_page(answerers: Sequence[Answerer], examples: Sequence[Path], *, question: str, top: int) -> Any:
-    """Lay out the page: picture and question left, one column of answers per model right."""
-    import gradio
-
-    with gradio.Blocks(title=TITLE, analytics_enabled=False) as page:
-        gradio.Markdown(f"# {TITLE}\nAnswers come from a fixed list, learnt from the training data.")
-        with gradio.Row():
-            with gradio.Column():
-                picture = gradio.Image(type="pil", label="Picture", sources=["upload", "clipboard"], height=320)
-                asked = gradio.Textbox(question, label="Question", max_length=LONGEST_QUESTION)
-                ask = gradio.Button("Ask", variant="primary")
-                if examples:
-                    gradio.Examples([[str(path)] for path in examples], [picture], label="Pictures to try")
-            with gradio.Column():
-                shown = [gradio.Label(label=one.name, num_top_classes=top) for one in answerers]
-        for begin in (ask.click, asked.submit):
-            for one, label in zip(answerers, shown, strict=True):
-                begin(partial(answer, one, top=top), [picture, asked], label, api_name=False)
-    page.queue(max_size=WAITING, default_concurrency_limit=1)
-    return page
-
-
-def example_pictures(folder: Path | None) -> list[Path]:
-    """Find up to a dozen pictures of a folder; ValueError where it has none."""
-    if folder is None:
-        return []
-    suffixes = {".jpg", ".jpeg", ".png", ".webp"}
-    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in suffixes) if folder.is_dir() else []
-    if not found:
-        raise ValueError(f"--examples {folder}: no folder with .jpg, .png or .webp pictures")
-    return found[:12]
-
-
-def serve(options: argparse.Namespace) -> None:
-    """Load the models and serve the page until interrupted. ValueError for what cannot be loaded."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try:
-        import gradio
-    except ImportError as error:
-        raise ValueError(f"gradio is not installed ({error}); pip install 'tunematrix[demo]'") from error
-    from PIL import Image
-
-    from vqa_model.answering import Answerer
-
-    Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # PIL refuses twice this
-    answerers = [Answerer.load(folder, options.device) for folder in options.model]
-    page = build_page(answerers, example_pictures(options.examples), question=options.question, top=options.top)
-    if options.host not in LOOPBACK:
-        print(f"--host {options.host}: whoever reaches this address can use the page; it asks for no password")
-    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
-    page.launch(
-        server_name=options.host, server_port=options.port, share=False, quiet=True, show_error=False,
-        max_file_size=f"{options.max_upload_mb}mb", allowed_paths=[], theme=gradio.themes.Default(**fonts),
-        footer_links=[], ssr_mode=False, mcp_server=False, prevent_thread_lock=True,
-    )  # fmt: skip
-    print(f"serving {page.local_url} (Ctrl-C ends it)", flush=True)
-    page.block_thread()
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; gives the exit status, 2 for bad input."""
-    options = make_parser().parse_args(arguments)
-    try:
-        serve(options)
-    except (ValueError, OSError) as error:
-        print(f"vqa_model.demo: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command(make_parser(), "vqa_model.demo_page:serve", arguments)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model": tuple(PRESETS),
     "towers": ("pretrained", "random"),
     "objective": tuple(PROBLEM_TYPES),
+    "vocabulary_from": ("train", "train+val"),
     "evaluate_on": ("eval", "tune"),
     "control": ("", "question-only", "majority-answer"),
 }

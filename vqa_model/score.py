@@ -6,17 +6,18 @@ places. The rules are in `vqa_score`, held to the official evaluator's own outpu
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vqa_model.commands import command_parser, run_command
 from vqa_model.questions import QuestionsById
 from vqa_model.vqa_files import read_questions
 from vqa_model.vqa_score import accuracy
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterable, Sequence
 
 EXAMPLE = """example:
@@ -29,12 +30,7 @@ PLACES = 2  # decimals of a percentage, as the official evaluation rounds
 
 def make_parser() -> argparse.ArgumentParser:
     """Build the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m vqa_model.score",
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("score", __doc__, EXAMPLE)
     add = parser.add_argument
     add("--questions", type=Path, required=True, metavar="Q.json", help="official questions file")
     add("--annotations", type=Path, required=True, metavar="A.json", help="official annotations file")
@@ -105,20 +101,19 @@ def match(results: dict[int, str], known: Iterable[int], place: Path, *, answere
     return results
 
 
+def score_files(options: argparse.Namespace) -> None:
+    """Score what the options name and print the summary."""
+    questions = QuestionsById([read_questions(options.questions, options.annotations)])
+    results = match(read_results(options.results), questions, options.results, answered_only=options.answered_only)
+    summary, per_question = score(results, questions)
+    if options.per_question:
+        options.per_question.write_text(json.dumps(per_question), encoding="utf-8")
+    print(json.dumps(summary, indent=1))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; gives the exit status, 2 for bad input."""
-    options = make_parser().parse_args(arguments)
-    try:
-        questions = QuestionsById([read_questions(options.questions, options.annotations)])
-        results = match(read_results(options.results), questions, options.results, answered_only=options.answered_only)
-        summary, per_question = score(results, questions)
-        if options.per_question:
-            options.per_question.write_text(json.dumps(per_question), encoding="utf-8")
-    except (ValueError, OSError) as error:
-        print(f"vqa_model.score: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(summary, indent=1))
-    return 0
+    return run_command(make_parser(), f"{score_files.__module__}:{score_files.__name__}", arguments)
 
 
 if __name__ == "__main__":

@@ -19,15 +19,17 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from vqa_model.answers import NO_LABEL
+from vqa_model.configuring import make_config
 from vqa_model.controls import MajorityAnswer
 from vqa_model.data import DataOptions, VQAData
 from vqa_model.dataset import QuestionSet, collate_questions
-from vqa_model.fusions import parse_fusion
+from vqa_model.describing import describe_model
 from vqa_model.model import VQAConfig, VQAModel
 from vqa_model.options import check_options, problem_type
 from vqa_model.pictures import read_picture
+from vqa_model.processing import make_processor, save_model
 from vqa_model.tokenizing import load_tokenizer, longest_text, tokenizer_fingerprint
-from vqa_model.towers import PRESETS, Tower, find_tower, image_settings
+from vqa_model.towers import Tower, find_tower, image_settings
 from vqa_model.vqa_score import evaluate, normalise
 
 if TYPE_CHECKING:
@@ -55,12 +57,15 @@ class VQATask:
     split_seed: int = 0
     min_count: int = 3  # an answer joins the vocabulary when it is the majority this often in training
     max_answers: int = 3129
+    vocabulary_from: str = "train"  # or "train+val", as published figures have it: then evaluation has been looked at
     max_length: int = 0  # word pieces per question; 0 fits the training questions
     skip_bad_images: bool = False
     evaluate_on: str = "eval"
     control: str = ""
 
-    path_fields: ClassVar[tuple[str, ...]] = ("data", "vision", "text", "image_size", "eval_fraction")
+    path_fields: ClassVar[tuple[str, ...]] = (
+        "data", "vision", "text", "image_size", "eval_fraction", "vocabulary_from",
+    )  # fmt: skip
     default_batch_size: ClassVar[int] = 32
 
     def __post_init__(self) -> None:
@@ -94,15 +99,12 @@ class VQATask:
 
     @cached_property
     def _data(self) -> VQAData:
-        longest = longest_text(self._towers["text"])
-        if self.max_length > longest:
-            raise ValueError(f"max_length {self.max_length} is above the text tower's {longest} positions")
         return VQAData(
             options=DataOptions(**{f.name: getattr(self, f.name) for f in fields(DataOptions)} | {"data": self.folder}),
             image=image_settings(self._towers["vision"], self.image_size),
             tokenizer=load_tokenizer(self._towers["text"]),
             pad_id=self._towers["text"].config.pad_token_id or 0,
-            longest=longest,
+            longest=longest_text(self._towers["text"], self.max_length),
             blank=self.control == "question-only",
         )
 
@@ -123,26 +125,17 @@ class VQATask:
         config = self._config.to_dict()
         fusion = {name: config[name] for name in ("fusion", "fusion_dim", "fusion_layers", "fusion_heads")}
         inputs = [self._data.image.facts(), tokenizer_fingerprint(self._data.tokenizer)]
-        parts = [fusion, self.control, inputs, *(tower.fingerprint() for tower in self._towers.values())]
+        answers = [] if self.vocabulary_from == "train" else [self._data.vocabulary]  # else data and options tell it
+        parts = [*answers, fusion, self.control, inputs, *(tower.fingerprint() for tower in self._towers.values())]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
     @cached_property
     def _config(self) -> VQAConfig:
-        width, _, heads, *_ = PRESETS[self.model]
-        image, fusion = self._data.image, parse_fusion(self.fusion)
-        return VQAConfig(
-            vision_config=self._towers["vision"].config,
-            text_config=self._towers["text"].config,
-            fusion=fusion.name,
-            fusion_dim=width,
-            fusion_layers=fusion.layers or (1 if self.model == "tiny" else 2),
-            fusion_heads=heads,
-            image_mean=image.mean,
-            image_std=image.std,
-            problem_type=problem_type(self.objective, len(self._data.vocabulary)),
-            id2label=dict(enumerate(self._data.vocabulary)),
-            label2id={answer: place for place, answer in enumerate(self._data.vocabulary)},
-        )
+        image, answers = self._data.image, self._data.vocabulary
+        return make_config(
+            self.model, self._towers, self.fusion, answers,
+            image_mean=image.mean, image_std=image.std, problem_type=problem_type(self.objective, len(answers)),
+        )  # fmt: skip
 
     def build_model(self) -> nn.Module:
         """Build the model in fp32 on the CPU; new parts draw from the global random generator."""
@@ -212,14 +205,8 @@ class VQATask:
         return {name: replace(self, control=name) for name in ("majority-answer", "question-only")}
 
     def describe(self) -> dict[str, Any]:
-        """Configuration and parameter counts of every module, for people and the report."""
-        with torch.device("meta"):
-            model = VQAModel(self._config)
-        counts = {name or "all": sum(p.numel() for p in module.parameters()) for name, module in model.named_modules()}
-        configuration = self._config.to_diff_dict()
-        for tower in ("vision_config", "text_config"):
-            configuration[tower].pop("_name_or_path", None)  # where it lay says nothing about what it is
-        return {"configuration": configuration, "parameters": {k: v for k, v in counts.items() if v}}
+        """Configuration, parameters of every module and operations of every part, for people and the report."""
+        return describe_model(self._config)
 
     def picture_file(self, image_id: int) -> Path:
         """Where the picture of an evaluation question lies."""
@@ -229,8 +216,6 @@ class VQATask:
         """Write a model of this task with processor and card; ValueError for a control, which is no model to use."""
         if not isinstance(model, VQAModel) or self.control:
             raise ValueError(f"the control {self.control!r} knows too little to be saved as a model")
-        from vqa_model.processing import make_processor, save_model
-
         data = self._data
         processor = make_processor(data.image, data.tokenizer, pad_id=data.pad_id, max_length=data.max_length)
         save_model(model, processor, facts, folder)

@@ -71,6 +71,18 @@ def test_an_answer_of_the_val_part_alone_is_not_in_it(tmp_path, write):
     assert vocabulary(VQATask(data=str(tmp_path), min_count=1)) == ("cat",)
 
 
+def test_a_vocabulary_from_both_parts_is_in_the_models_fingerprint(tmp_path, write):
+    write(tmp_path, "train", [(n, n, "what", ["cat"] * 10) for n in range(1, 31)])
+    write(tmp_path, "val", [(n, n, "what", ["dog"] * 10) for n in range(101, 140)])
+    task = VQATask(data=str(tmp_path))
+    both = replace(task, vocabulary_from="train+val")
+    assert vocabulary(both) == ("dog", "cat")
+    assert both.model_fingerprint() != task.model_fingerprint()
+    assert both.data_fingerprint() == task.data_fingerprint()
+    with pytest.raises(ValueError, match="vocabulary_from 'val' is not known; choose from 'train', 'train\\+val'"):
+        replace(task, vocabulary_from="val")
+
+
 def by_hand(task, logits, rows):
     """Each question's loss and its gradient at the logits, in Python's doubles."""
     answers = vocabulary(task)

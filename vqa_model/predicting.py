@@ -1,0 +1,138 @@
+"""The work of `vqa_model.predict`: reading what is asked, answering it in blocks, writing or showing the answers."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from vqa_model.answering import Answerer
+from vqa_model.pictures import read_picture
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from vqa_model.answering import Answer
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+AT_A_TIME = 512  # questions between two lines of progress
+Row = dict[str, Any]  # image (path), question, and question_id where the file has one
+
+
+def predict(options: argparse.Namespace) -> None:
+    """Answer what was asked. ValueError for what cannot be."""
+    rows = without_bad(asked(options), skip=options.skip_bad_images)
+    found = answer_rows(options, rows)
+    if options.out:
+        write(options.out, rows, found)
+        print(f"{len(rows)} answers: {options.out}")
+    else:
+        show(rows, found, as_json=options.json)
+
+
+def asked(options: argparse.Namespace) -> list[Row]:
+    """Rows to answer. ValueError where what was given does not say what to ask about which picture."""
+    if options.questions:
+        rows = _read_json(options) if options.questions.suffix == ".json" else _read_csv(options)
+    elif options.question and options.image:
+        rows = [{"image": options.image, "question": options.question}]
+    elif options.question and options.images:
+        found = sorted(path for path in options.images.glob("*") if path.suffix.lower() in SUFFIXES)
+        rows = [{"image": path, "question": options.question} for path in found]
+    else:
+        raise ValueError("give --image and --question, or --images and --question, or --questions")
+    if not rows:
+        raise ValueError(f"{options.questions or options.images}: nothing to ask about in it")
+    return rows
+
+
+def _read_csv(options: argparse.Namespace) -> list[Row]:
+    with options.questions.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        missing = {"image", "question"} - set(reader.fieldnames or ())
+        if missing:
+            raise ValueError(f"{options.questions}: no column {' and '.join(sorted(missing))}; it needs image,question")
+        base = options.images or options.questions.parent
+        return [{**row, "image": base / row["image"]} for row in reader]
+
+
+def _read_json(options: argparse.Namespace) -> list[Row]:
+    if not options.images:
+        raise ValueError("--questions with VQA v2 JSON also wants --images, the folder of its pictures")
+    try:
+        content = json.loads(options.questions.read_text(encoding="utf-8"))
+        part = content["data_subtype"]
+        return [
+            {
+                "question_id": row["question_id"],
+                "image": options.images / f"COCO_{part}_{row['image_id']:012d}.jpg",
+                "question": row["question"],
+            }
+            for row in content["questions"]
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{options.questions}: not a VQA v2 questions file ({error!r})") from error
+
+
+def without_bad(rows: Sequence[Row], *, skip: bool) -> list[Row]:
+    """Leave out rows whose picture cannot be read, by name on stderr; ValueError for the first unless `skip`."""
+    bad: dict[Path, str] = {}
+    for path in dict.fromkeys(row["image"] for row in rows):
+        try:
+            read_picture(path)
+        except ValueError as error:
+            if not skip:
+                raise
+            bad[path] = str(error)
+            print(f"skipped: {error}", file=sys.stderr)
+    if len(bad) == len({row["image"] for row in rows}):
+        raise ValueError("no picture could be read")
+    return [row for row in rows if row["image"] not in bad]
+
+
+def answer_rows(options: argparse.Namespace, rows: Sequence[Row]) -> list[list[Answer]]:
+    """Answer every row, with progress on stderr where it takes long."""
+    answerer = Answerer.load(options.model, options.device)
+    found: list[list[Answer]] = []
+    for start in range(0, len(rows), AT_A_TIME):
+        part = [(row["image"], row["question"]) for row in rows[start : start + AT_A_TIME]]
+        found += answerer.answer_all(part, options.top, options.batch_size)
+        if len(rows) > AT_A_TIME:
+            print(f"answered {len(found)} of {len(rows)}", file=sys.stderr)
+    return found
+
+
+def write(path: Path, rows: Sequence[Row], found: Sequence[Sequence[Answer]]) -> None:
+    """Write one answer per row: .json in the official format where there are question ids, else CSV."""
+    best = [answers[0] for answers in found]
+    if path.suffix == ".json":
+        ids = [row.get("question_id", number) for number, row in enumerate(rows)]
+        results = [{"question_id": number, "answer": answer.text} for number, answer in zip(ids, best, strict=True)]
+        path.write_text(json.dumps(results), encoding="utf-8")
+        return
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["image", "question", "answer", "probability"])
+        for row, answer in zip(rows, best, strict=True):
+            writer.writerow([row["image"].name, row["question"], answer.text, f"{answer.probability:.6g}"])
+
+
+def show(rows: Sequence[Row], found: Sequence[Sequence[Answer]], *, as_json: bool) -> None:
+    """Print every answer of one row, or the best of each of several."""
+    if as_json:
+        listed = [
+            {"image": str(row["image"]), "question": row["question"], "answers": [vars(answer) for answer in answers]}
+            for row, answers in zip(rows, found, strict=True)
+        ]
+        print(json.dumps(listed if len(listed) > 1 else listed[0], indent=1))
+    elif len(rows) == 1:
+        width = max(len(answer.text) for answer in found[0])
+        for answer in found[0]:
+            print(f"{answer.text:<{width}}  {100 * answer.probability:6.2f} %")
+    else:
+        width = max(len(row["image"].name) for row in rows)
+        for row, (best, *_) in zip(rows, found, strict=True):
+            print(f"{row['image'].name:<{width}}  {row['question']}  {best.text}  {100 * best.probability:.1f} %")
