@@ -46,7 +46,7 @@ class Diagram:
 
 def millions(number: int) -> str:
     """Write a number of parameters as people say it."""
-    return f"{number / 1e6:.1f} M" if number >= 1e5 else f"{number / 1e3:.1f} k"  # noqa: PLR2004 -- 0.1 M and more
+    return f"{number / 1e6:.1f} M parameters" if number >= 1e5 else f"{number / 1e3:.1f} k parameters"  # noqa: PLR2004 -- 0.1 M and more
 
 
 def draw(config: VQAConfig, parameters: Mapping[str, int]) -> Diagram:
