@@ -180,7 +180,7 @@ def fetch_pictures(folder: Path, source: Source, options: argparse.Namespace) ->
               "them again, --skip-bad-images does without them", file=sys.stderr)  # fmt: skip
         return INCOMPLETE
     write_download_file(folder, options, chosen, lacking)
-    shutil.rmtree(folder / PARTS_FOLDER)
+    shutil.rmtree(folder / PARTS_FOLDER, ignore_errors=True)
     print(f"{folder}: {len(chosen['train']):,} train and {len(chosen['val']):,} val pictures are there; use it with "
           f"`run_matrix.py --data {folder} --fraction {options.fraction:g}`")  # fmt: skip
     return 0
@@ -208,8 +208,9 @@ def download(options: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = make_parser().parse_args(arguments)
-    for number in (signal.SIGTERM, signal.SIGHUP):  # end as Ctrl-C does
-        signal.signal(number, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # end as Ctrl-C does, unless nohup keeps them off
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     try:
         return download(options)
     except FetchFailed as error:

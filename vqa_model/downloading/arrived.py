@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from typing import TYPE_CHECKING
 
-from vqa_model.downloading.fetching import Damaged
+from vqa_model.downloading.fetching import Damaged, FetchFailed
 from vqa_model.pictures import read_picture
 
 if TYPE_CHECKING:
@@ -60,17 +60,21 @@ def keep_picture(part: Path, target: Path) -> None:
 
 
 def unpack(archive: Path, targets: Mapping[str, Path]) -> None:
-    """Put members of an archive in their places and remove it; Damaged when one is missing or fails its checksum."""
+    """Put members of an archive in their places and remove it.
+
+    Damaged when the archive or a member of it fails its checksum; FetchFailed, after all others are in place, when
+    members are not in it: another attempt would bring the same.
+    """
     draft = archive.with_suffix(".draft")
     try:
         with zipfile.ZipFile(archive) as content:
             missing = sorted(targets.keys() - set(content.namelist()))
-            if missing:
-                raise Damaged(f"{len(missing)} files are not in the archive, the first is {missing[0]}")
-            for member, target in targets.items():
+            for member in sorted(targets.keys() - set(missing)):
                 with content.open(member) as source, draft.open("wb") as out:
                     shutil.copyfileobj(source, out, 1 << 20)
-                draft.replace(target)
+                draft.replace(targets[member])
     except _BAD_ARCHIVE as error:
         raise Damaged(f"a damaged archive ({error})") from error
     archive.unlink()
+    if missing:
+        raise FetchFailed(f"{len(missing)} files are not in the archive, the first is {missing[0]}")

@@ -173,6 +173,8 @@ class Fetcher:
                 return known if resumed and known else remote
         except httpx2.TimeoutException as error:
             raise Retry(f"nothing came for {self.stall_seconds:g} s") from error
+        except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.TooManyRedirects) as error:
+            raise FetchFailed(f"its address leads nowhere: {error}") from error
         except httpx2.RequestError as error:
             raise Retry(f"{type(error).__name__}: {error}") from error
 
