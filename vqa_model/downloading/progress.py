@@ -36,7 +36,7 @@ class FetchProgress:
 
     def __init__(self, what: str, total: int, expected_bytes: int = 0) -> None:
         self.what, self.total, self.done = what, total, 0
-        self.num_bytes, self.num_retries, self.last_reason = 0, 0, ""
+        self.num_bytes, self.num_retries, self.last_reason, self._told = 0, 0, "", ""
         self._expected_bytes, self._lock = expected_bytes, threading.Lock()
         self._started = self._drawn = time.monotonic()
         self._recent = deque([(self._started, 0)])
@@ -56,22 +56,20 @@ class FetchProgress:
     @property
     def share(self) -> float:
         """Share that is done, 0..1."""
-        if self._expected_bytes:
+        if self._expected_bytes and self.done < self.total:
             return min(1.0, self.num_bytes / self._expected_bytes)
         return self.done / self.total
 
     def text(self, now: float) -> str:
-        """Files, bytes, speed, time left, and what went wrong last."""
+        """Files, bytes, speed, time left, and how often something went wrong."""
         first, before = self._recent[0]
         speed = (self.num_bytes - before) / max(now - first, 1e-3) / 1e6
-        line = f"{self.done}/{self.total} files  {size_text(self.num_bytes)}  {speed:.1f} MB/s"
+        line = f"{self.done:,}/{self.total:,} files  {size_text(self.num_bytes)}  {speed:.1f} MB/s"
         if self.share < 1:
             line += f"  {duration_text((now - self._started) * (1 / self.share - 1))} left" if self.share else ""
-        elif self._expected_bytes:
+        elif self.done < self.total:
             line += "  unpacking"
-        if self.num_retries:
-            line += f"  {self.num_retries} retries, last: {self.last_reason}"
-        return line
+        return line + (f"  {self.num_retries} tried again" if self.num_retries else "")
 
     def tick(self, *, files: int = 0) -> None:
         """Note files that ended, and draw when it is time (main thread only)."""
@@ -86,10 +84,19 @@ class FetchProgress:
 
     def _draw(self, now: float) -> None:
         self._drawn = now
+        if self.last_reason != self._told:
+            self._told = self.last_reason
+            self._say(f"trying again: {self._told}")
         if self._bar:
             self._bar.draw(self.share, self.text(now))
         else:
-            print(f"{self.what}: {self.text(now)}", flush=True)
+            self._say(self.text(now))
+
+    def _say(self, line: str) -> None:
+        if self._bar:
+            self._bar.say(f"{self.what}: {line}")
+        else:
+            print(f"{self.what}: {line}", flush=True)
 
     def close(self) -> None:
         """Leave one line that says what came and how fast."""
@@ -97,8 +104,8 @@ class FetchProgress:
             self._bar.close()
         seconds = time.monotonic() - self._started
         speed = self.num_bytes / 1e6 / max(seconds, 1e-3)
-        retries = f", {self.num_retries} retries" if self.num_retries else ""
-        came = f"{self.done}/{self.total} files, {size_text(self.num_bytes)} in {duration_text(seconds)}"
+        retries = f", {self.num_retries} tried again" if self.num_retries else ""
+        came = f"{self.done:,}/{self.total:,} files, {size_text(self.num_bytes)} in {duration_text(seconds)}"
         print(f"{self.what}: {came}, {speed:.1f} MB/s{retries}", flush=True)
 
 
@@ -116,6 +123,9 @@ class _Bar:
 
     def draw(self, share: float, info: str) -> None:
         self._progress.update(self._task, completed=share, info=info)
+
+    def say(self, line: str) -> None:
+        self._progress.console.print(line, highlight=False, markup=False)
 
     def close(self) -> None:
         self._progress.stop()
