@@ -150,6 +150,16 @@ def moved(to):
     return lambda handler, _: handler.answer(b"", status=302, etag="", Location=to)
 
 
+def tagged(tag, **how):
+    """A server whose tags are no digests."""
+
+    def fault(handler, content):
+        handler.answer(content, etag=f'"{tag}"', **how)
+        handler.close_connection = True
+
+    return fault
+
+
 def replaced(content, then=whole):
     """The object is another one from this request on."""
 

@@ -162,6 +162,9 @@ def test_what_may_pass_is_tried_again(mirror, out, sampled, kind, case):
     assert len(asked) == len(given) + further
     assert asked[0] is None
     assert ranged is None or (asked[-1] is not None) == ranged
+    if case == "stalls":
+        moments = [moment for moment, there, _ in mirror.requests if there == path]
+        assert moments[1] - moments[0] < 5, "the server would have kept it waiting for 20 s"
 
 
 @pytest.mark.parametrize("then", [faults.whole, faults.always_ranges])
@@ -172,6 +175,20 @@ def test_an_object_that_changes_is_fetched_from_its_start(mirror, out, sampled, 
     check_whole(out, mirror, sampled)
     assert (out / first[1:]).read_bytes() == files[other]
     assert len(mirror.asked(first)) == (2 if then is faults.whole else 3), "a range of another object is thrown away"
+
+
+def test_halves_of_two_objects_are_never_joined(mirror, out, sampled, files):
+    """They have the same size, the server says no digest, and the joined picture could be decoded."""
+    path = f"/{min(sampled)}"
+    one, other = (files[path][:2] + b"\xff\xfe\x00\x04" + version + files[path][2:] for version in (b"v1", b"v2"))
+    mirror.faults[path] = [
+        faults.replaced(one, faults.tagged("v1", sent=0.5)),
+        faults.replaced(other, faults.tagged("v2", ranges="always")),
+        faults.tagged("v2"),
+    ]
+    assert get(mirror, out) == 0
+    assert (out / path[1:]).read_bytes() == other
+    assert [ranged is None for ranged in mirror.asked(path)] == [True, False, True]
 
 
 def test_a_moved_file_is_followed_and_a_circle_is_not(mirror, out, sampled, capsys):
