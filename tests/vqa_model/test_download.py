@@ -425,6 +425,7 @@ DAMAGE = {
         ("--verify",),
     ),
     "cut text": ("text", cut, ()),
+    "text cut after a record": ("text", lambda file: file.write_text(file.read_text().rpartition("}, {")[0] + "}"), ()),
     "text blank inside": ("text", blank, ("--verify",)),
 }
 
@@ -474,6 +475,17 @@ def test_room_on_the_disk_is_checked(out):
     check_space(out, 0)
     with pytest.raises(ValueError, match=r"--out .*vqa2: about 1000000000\.0 GB are to come, but .* are free"):
         check_space(out, 10**18)
+
+
+def test_a_write_that_fails_is_one_line_and_loses_nothing(mirror, out, sampled):
+    """The largest file this process may write is smaller than the annotations, as on a full disk."""
+    running = program(mirror, out, prefix=["bash", "-c", 'ulimit -f 50; exec "$@"', "limited"])
+    _, error = running.communicate(timeout=20)
+    assert running.returncode == 2
+    assert re.fullmatch(r"vqa_model\.download: .*File too large.*\n", error)
+    assert not (out / ANNOTATIONS).exists()
+    assert get(mirror, out) == 0
+    check_whole(out, mirror, sampled)
 
 
 WRONG = {
