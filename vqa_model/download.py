@@ -162,6 +162,7 @@ def print_forecast(folder: Path, texts: Sequence[TextArchive], options: argparse
 
 def fetch_pictures(folder: Path, source: Source, options: argparse.Namespace) -> int:
     """Fetch what is missing of the sample and note the sample; gives the exit status."""
+    print(f"choosing pictures{' and checking those that are there' if options.verify else ''} …", flush=True)
     chosen = sample(folder, source, options)
     missing = {part: missing_images(folder, part, images, verify=options.verify) for part, images in chosen.items()}
     counts = {part: len(images) for part, images in missing.items()}
