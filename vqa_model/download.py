@@ -18,12 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from vqa_model.downloading.arrived import PARTS_FOLDER, growing
 from vqa_model.downloading.fetching import Fetcher, FetchFailed, Job
 from vqa_model.downloading.official_files import PICTURES, TEXTS, Source, TextArchive, picture_member, text_path
 from vqa_model.downloading.options import INCOMPLETE, INTERRUPTED, PROGRAM, USAGE, make_parser
 from vqa_model.downloading.progress import FetchProgress, size_text
 from vqa_model.downloading.wanted import (
-    PARTS_FOLDER,
     archive_jobs,
     check_space,
     disk_bytes,
@@ -47,12 +47,17 @@ SHOWN = 5  # failures on the screen
 IN_A_ROW = 32  # files: when so many fail one after another, the rest would fail as well
 
 
+def parts_folders(folder: Path) -> list[Path]:
+    """Where files grow: beside the texts and beside the pictures."""
+    return [place / PARTS_FOLDER for place in (folder, *(folder / f"{part}2014" for part in PARTS))]
+
+
 @contextmanager
 def claim(folder: Path) -> Iterator[None]:
     """Make the folder and hold it; ValueError when it cannot be written or another download holds it."""
     try:
-        for name in (PARTS_FOLDER, *(f"{part}2014" for part in PARTS)):
-            (folder / name).mkdir(parents=True, exist_ok=True)
+        for place in parts_folders(folder):
+            place.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
     except OSError as error:
         raise ValueError(f"--out {folder}: cannot be written ({error.strerror}); name another folder") from error
@@ -132,7 +137,7 @@ def write_download_file(
     facts = {name: getattr(options, name) for name in ("fraction", "eval_fraction", "split_seed")}
     counts = {f"{part}_images": len(images) for part, images in chosen.items()}
     files = {archive.member: text_facts(text_path(folder, archive)) for archive in TEXTS}
-    draft = folder / PARTS_FOLDER / DOWNLOAD_FILE
+    draft = growing(folder / DOWNLOAD_FILE)
     content = facts | counts | {"missing_images": sorted(failed), "files": files}
     draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     draft.replace(folder / DOWNLOAD_FILE)
@@ -172,7 +177,7 @@ def fetch_pictures(folder: Path, source: Source, options: argparse.Namespace) ->
     make_jobs = archive_jobs if options.archives else picture_jobs
     jobs = [job for part, images in missing.items() for job in make_jobs(folder, source, part, images)]
     failed = fetch("pictures", jobs, options, fetched_bytes(counts, archives=True) if options.archives else 0)
-    still = {part: missing_images(folder, part, images, verify=False) for part, images in missing.items()}
+    still = {part: missing_images(folder, part, images, verify=options.verify) for part, images in missing.items()}
     lacking = [picture_member(part, image) for part, images in still.items() for image in images]
     if failed:
         report_failed(folder, failed)
@@ -181,7 +186,8 @@ def fetch_pictures(folder: Path, source: Source, options: argparse.Namespace) ->
               "them again, --skip-bad-images does without them", file=sys.stderr)  # fmt: skip
         return INCOMPLETE
     write_download_file(folder, options, chosen, lacking)
-    shutil.rmtree(folder / PARTS_FOLDER, ignore_errors=True)
+    for place in parts_folders(folder):
+        shutil.rmtree(place, ignore_errors=True)
     print(f"{folder}: {len(chosen['train']):,} train and {len(chosen['val']):,} val pictures are there; use it with "
           f"`run_matrix.py --data {folder} --fraction {options.fraction:g}`")  # fmt: skip
     return 0

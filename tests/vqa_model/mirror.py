@@ -77,7 +77,8 @@ class Handler(BaseHTTPRequestHandler):
             content, status = content[start:], 206
         self.send_response(status)
         for name, value in {"Content-Length": len(content), **headers}.items():
-            self.send_header(name, str(value))
+            if value is not None:
+                self.send_header(name, str(value))
         self.end_headers()
         self.wfile.write(content[: int(len(content) * sent)])
         self.wfile.flush()
@@ -93,6 +94,12 @@ def whole(handler, content):
 
 def truncate(handler, content):
     handler.answer(content, sent=0.5)
+    handler.close_connection = True
+
+
+def unsized_half(handler, content):
+    """The end of the connection is the end of the file, as far as anybody can tell."""
+    handler.answer(content, etag="", sent=0.5, **{"Content-Length": None})
     handler.close_connection = True
 
 

@@ -6,11 +6,13 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zipfile
 from datetime import datetime, timezone
 from email.utils import format_datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -20,7 +22,7 @@ from tests.vqa_model import mirror as faults
 from tests.vqa_model.mirror import Mirror, mirror_files, zipped
 from vqa_model.download import main
 from vqa_model.downloading import progress
-from vqa_model.downloading.arrived import looks_whole
+from vqa_model.downloading.arrived import growing, looks_whole
 from vqa_model.downloading.official_files import TEXTS, picture_member
 from vqa_model.downloading.remote import Remote, retry_after
 from vqa_model.downloading.wanted import check_space
@@ -91,7 +93,9 @@ def get(mirror, out, *flags):
 
 
 def pictures(out):
-    return {f"{file.parent.name}/{file.name}" for part in ("train2014", "val2014") for file in (out / part).iterdir()}
+    return {
+        f"{file.parent.name}/{file.name}" for part in ("train2014", "val2014") for file in (out / part).glob("*.jpg")
+    }
 
 
 def check_whole(out, mirror, sampled):
@@ -99,6 +103,7 @@ def check_whole(out, mirror, sampled):
     assert pictures(out) == sampled
     for member in sampled:
         assert (out / member).read_bytes() == mirror.files[f"/{member}"]
+    assert not list(out.glob("*/.parts"))
     assert {file.name for file in out.iterdir()} == {
         "train2014", "val2014", ".lock", "download.json", *(archive.member for archive in TEXTS)
     }  # fmt: skip
@@ -140,6 +145,7 @@ BAD = {
     "breaks off": ([faults.truncate], 1, True),
     "breaks off twice": ([faults.truncate, faults.truncate], 1, True),
     "is reset": ([faults.reset], 1, None),  # what had arrived may be lost with the connection
+    "has no size": ([faults.unsized_half], 1, False),
     "busy": ([faults.refuse(503)], 1, False),
     "too many": ([faults.refuse(429), faults.refuse(500)], 1, False),
     "a page": ([faults.page], 1, False),
@@ -217,7 +223,7 @@ def test_a_server_that_asks_for_an_hour_is_not_waited_for(mirror, out, sampled, 
     mirror.faults[path] = [faults.refuse(503, **{"Retry-After": 3600})]
     assert get(mirror, out) == 1
     assert len(mirror.asked(path)) == 1
-    assert "answered 503" in capsys.readouterr().err
+    assert "answered 503 Service Unavailable, ask again in 3600 s (attempt 1, the last)" in capsys.readouterr().err
 
 
 def test_a_picture_that_is_not_there_is_named_and_all_else_kept(mirror, out, sampled, files, capsys):
@@ -247,6 +253,24 @@ def test_a_file_that_fails_every_time_is_given_up_in_one_line(mirror, out, sampl
     assert len(mirror.asked(f"/{bad}")) == 3
     assert f"{bad}: not a JPEG: it starts with b'<!DOCTYPE html>" in capsys.readouterr().err
     assert not (out / bad).exists()
+
+
+def test_a_damaged_picture_that_cannot_be_replaced_is_missing(mirror, out, sampled, capsys):
+    member = min(sampled)
+    assert get(mirror, out) == 0
+    cut_inside(out / member)
+    del mirror.files[f"/{member}"]
+    assert get(mirror, out, "--verify") == 1
+    assert "1 pictures are missing" in capsys.readouterr().err
+
+
+def test_a_folder_of_pictures_may_be_a_link_to_another_disk(mirror, out, sampled):
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        out.mkdir()
+        (out / "train2014").symlink_to(elsewhere)
+        assert Path(elsewhere).stat().st_dev != out.stat().st_dev
+        assert get(mirror, out) == 0
+        check_whole(out, mirror, sampled)
 
 
 def test_when_everything_fails_the_rest_is_not_tried(mirror, out, everything, capsys):
@@ -288,7 +312,7 @@ def test_a_stopped_download_goes_on_with_what_is_missing(mirror, out, everything
     assert running.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130)
     assert number == signal.SIGKILL or "interrupted: what has arrived is kept" in error
     assert "Traceback" not in error
-    there, in_flight = pictures(out), {file.name for file in (out / ".parts").iterdir()}
+    there, in_flight = pictures(out), {file.name for file in out.glob("*/.parts/*")}
     assert 10 < len(there) < len(everything)
     assert len(in_flight) <= 2 * 4, "a part and its facts for each worker"
     assert not (out / "download.json").exists()
@@ -329,8 +353,8 @@ def test_a_killed_archive_goes_on_in_the_middle(mirror, out, sampled):
 
 def test_a_part_that_was_whole_already_is_not_asked_for_again(mirror, out, sampled, files):
     member = min(sampled)
-    (out / ".parts").mkdir(parents=True)
-    part = out / ".parts" / f"{member.split('/')[1]}.part"
+    part = growing(out / member)
+    part.parent.mkdir(parents=True)
     part.write_bytes(files[f"/{member}"])
     part.with_name(f"{part.name}.json").write_text(json.dumps({"validator": "", "size": part.stat().st_size}))
     assert get(mirror, out) == 0
@@ -340,8 +364,8 @@ def test_a_part_that_was_whole_already_is_not_asked_for_again(mirror, out, sampl
 
 def test_a_part_without_its_facts_is_begun_again(mirror, out, sampled):
     member = min(sampled)
-    (out / ".parts").mkdir(parents=True)
-    part = out / ".parts" / f"{member.split('/')[1]}.part"
+    part = growing(out / member)
+    part.parent.mkdir(parents=True)
     part.write_bytes(b"whatever")
     part.with_name(f"{part.name}.json").write_text('{"validator": "')
     assert get(mirror, out) == 0

@@ -20,8 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+PARTS_FOLDER = ".parts"  # in the folder of the final name, which may be a link to another disk
 _TAIL = 4096  # some pictures carry padding after their end
 _BAD_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)  # what zipfile raises
+
+
+def growing(target: Path, suffix: str = ".part") -> Path:
+    """Where a file grows until it gets its final name."""
+    return target.parent / PARTS_FOLDER / f"{target.name}{suffix}"
 
 
 def looks_whole(path: Path, suffix: str = "") -> bool:
@@ -65,11 +71,11 @@ def unpack(archive: Path, targets: Mapping[str, Path]) -> None:
     Damaged when the archive or a member of it fails its checksum; FetchFailed, after all others are in place, when
     members are not in it: another attempt would bring the same.
     """
-    draft = archive.with_suffix(".draft")
     try:
         with zipfile.ZipFile(archive) as content:
             missing = sorted(targets.keys() - set(content.namelist()))
             for member in sorted(targets.keys() - set(missing)):
+                draft = growing(targets[member], ".draft")
                 with content.open(member) as source, draft.open("wb") as out:
                     shutil.copyfileobj(source, out, 1 << 20)
                 draft.replace(targets[member])

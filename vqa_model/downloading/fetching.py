@@ -211,7 +211,8 @@ def _check_status(response: httpx2.Response) -> None:
     if status == _RANGE_REFUSED:
         raise Damaged(what)
     if status in _BUSY or response.is_server_error:
-        raise Retry(what, retry_after(response.headers.get("retry-after", ""), time.time()))
+        wait_seconds = retry_after(response.headers.get("retry-after", ""), time.time())
+        raise Retry(what + (f", ask again in {wait_seconds:.0f} s" if wait_seconds else ""), wait_seconds)
     if not response.is_success:
         raise FetchFailed(what)
 

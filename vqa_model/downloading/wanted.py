@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vqa_model.downloading.arrived import decodes, keep_picture, looks_whole, unpack
+from vqa_model.downloading.arrived import decodes, growing, keep_picture, looks_whole, unpack
 from vqa_model.downloading.fetching import Job
 from vqa_model.downloading.official_files import (
     PICTURE_BYTES,
@@ -32,7 +32,6 @@ from vqa_model.vqa_files import DOWNLOAD_FILE, read_part
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-PARTS_FOLDER = ".parts"  # where files grow
 _SPARE_BYTES = 100_000_000
 
 
@@ -77,7 +76,7 @@ def text_jobs(folder: Path, source: Source, archives: Iterable[TextArchive]) -> 
         Job(
             name=archive.member,
             url=source.text(archive),
-            part=folder / PARTS_FOLDER / f"{archive.name}.part",
+            part=growing(folder / archive.name),
             accept=functools.partial(unpack, targets={archive.member: text_path(folder, archive)}),
         )
         for archive in archives
@@ -89,9 +88,8 @@ def picture_jobs(folder: Path, source: Source, part: str, images: Iterable[int])
     jobs = []
     for image in images:
         member = picture_member(part, image)
-        growing = folder / PARTS_FOLDER / f"{Path(member).name}.part"
         accept = functools.partial(keep_picture, target=folder / member)
-        jobs.append(Job(member, source.picture(part, image), growing, accept))
+        jobs.append(Job(member, source.picture(part, image), growing(folder / member), accept))
     return jobs
 
 
@@ -102,7 +100,7 @@ def archive_jobs(folder: Path, source: Source, part: str, images: Sequence[int])
     members = (picture_member(part, image) for image in images)
     accept = functools.partial(unpack, targets={member: folder / member for member in members})
     name = f"{part}2014.zip"
-    return [Job(name, source.picture_archive(part), folder / PARTS_FOLDER / f"{name}.part", accept)]
+    return [Job(name, source.picture_archive(part), growing(folder / name), accept)]
 
 
 def fetched_bytes(missing: Mapping[str, int], *, archives: bool) -> int:
