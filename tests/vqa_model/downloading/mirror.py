@@ -38,13 +38,17 @@ class Mirror(ThreadingHTTPServer):
 
     def __init__(self, files):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.faults, self.requests, self.delay = dict(files), {}, [], 0.0
+        self.files, self.faults, self.requests, self.delay, self.connections = dict(files), {}, [], 0.0, 0
         self.gone = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def asked(self, path):
         """Range headers of the requests for a path, None where the whole was asked for."""
         return [ranged for _, asked, ranged in self.requests if asked == path]
+
+    def get_request(self):
+        self.connections += 1
+        return super().get_request()
 
     def handle_error(self, request, client_address):
         """A client that was killed is no news."""

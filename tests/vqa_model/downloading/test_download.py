@@ -41,6 +41,7 @@ def test_exactly_the_sample_arrives_and_the_task_reads_it(mirror, out, sampled, 
     assert shown == {int(re.search(r"(\d{12})", member)[1]) for member in sampled}
     assert "8 train and 4 val pictures are there" in capsys.readouterr().out
     assert len(mirror.requests) == len(TEXTS) + len(sampled)
+    assert mirror.connections <= 2 * 4, "connections are used again: one per worker, for texts and for pictures"
 
 
 def test_a_second_call_fetches_nothing_and_a_larger_sample_only_the_rest(mirror, out, sampled, small_world):

@@ -33,7 +33,7 @@ def test_what_may_pass_is_tried_again(mirror, out, sampled, kind, case):
     given, further, ranged = BAD[case]
     path = f"/{min(sampled)}" if kind == "picture" else f"/{TEXTS[2].name}"
     mirror.faults[path] = list(given)
-    assert get(mirror, out, "--stall-seconds", 0.4 if case == "stalls" else 10) == 0
+    assert get(mirror, out, "--stall-seconds", 0.8 if case == "stalls" else 10) == 0
     check_whole(out, mirror, sampled)
     asked = mirror.asked(path)
     assert len(asked) == len(given) + further
