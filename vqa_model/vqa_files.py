@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 PARTS = ("train", "val")
 DOWNLOAD_FILE = "download.json"  # says which pictures were downloaded
-_HINT = "download and unzip it from https://visualqa.org/download.html"
+_HINT = "`python -m vqa_model.download --out DIR` fetches it"
 _QUESTION_FIELDS = {"question_id": int, "image_id": int, "question": str}
 _ANNOTATION_FIELDS = {"question_id": int, "image_id": int, "multiple_choice_answer": str, "answers": list}
 
