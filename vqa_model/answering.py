@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 from safetensors import SafetensorError
+from transformers.utils import logging
 
 from vqa_model.model import VQAConfig, VQAModel
 from vqa_model.pictures import read_picture
@@ -48,6 +49,7 @@ class Answerer:
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> Answerer:
         """Load what `VQATask.save_model` wrote, a folder or a hub id; ValueError says in one line what is wrong."""
+        logging.disable_progress_bar()  # loading takes a moment; a hub id's download has a bar of its own
         place, local = str(folder), Path(folder).is_dir()
         if local:
             _check_folder(Path(folder))

@@ -50,8 +50,8 @@ def build_page(answerers: Sequence[Answerer], examples: Sequence[Path], *, quest
                 ask = gradio.Button("Ask", variant="primary")
                 if examples:
                     gradio.Examples([[str(path)] for path in examples], [picture], label="Pictures to try")
-            with gradio.Column():
-                shown = [gradio.Label(label=one.name, num_top_classes=top) for one in answerers]
+            with gradio.Column(scale=len(answerers)), gradio.Row():
+                shown = [gradio.Label(label=one.name, num_top_classes=top, min_width=240) for one in answerers]
         for begin in (ask.click, asked.submit):
             for one, label in zip(answerers, shown, strict=True):
                 begin(partial(answer, one, top=top), [picture, asked], label, api_name=False)
