@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -77,3 +77,19 @@ def match_gpu(device_name: str) -> Gpu | None:
         if re.search(rf"\b{re.escape(part)}\b", name)
     ]
     return max(found, key=lambda match: match[0])[1] if found else None
+
+
+def has_kernels(capability: tuple[int, int], architectures: Sequence[str]) -> bool:
+    """Whether any of torch's compiled architectures (`sm_75`, `compute_90`, …) runs on a GPU of this capability.
+
+    A torch without them sees the GPU, and dies at the first operation
+    (https://github.com/Kaggle/kaggle-cli/issues/1151).
+    """
+    for architecture in architectures:
+        kind, _, number = architecture.partition("_")
+        major, minor = divmod(int(number.rstrip("abcdefgh")), 10)
+        if (kind == "sm" and major == capability[0] and minor <= capability[1]) or (
+            kind == "compute" and (major, minor) <= capability
+        ):
+            return True
+    return False

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from bench.forecast import Forecaster, predict_all
-from bench.gpus import match_gpu
+from bench.gpus import has_kernels, match_gpu
 from bench.record import read_json, write_json
 from bench.task import Task, changed_options, identity_options, load_task, task_path, task_text
 from strategies import baseline, compose
@@ -25,8 +25,7 @@ from strategies import baseline, compose
 
 def choose_device(wanted: str) -> str:
     """The device type to run on: as asked, else CUDA where there is one."""
-    if not wanted:
-        return "cuda" if torch.cuda.is_available() else "cpu"
+    wanted = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(wanted)
     except RuntimeError as error:
@@ -35,7 +34,20 @@ def choose_device(wanted: str) -> str:
         raise ValueError(f"--device {wanted}: torch {torch.__version__} finds no CUDA GPU here; use --device cpu")
     if device.type not in {"cpu", "cuda"}:
         raise ValueError(f"--device {wanted}: runs are measured on cpu and cuda only")
+    if device.type == "cuda":
+        check_kernels(device)
     return wanted
+
+
+def check_kernels(device: torch.device) -> None:
+    """ValueError, before anything runs, for a GPU that this torch was not compiled for."""
+    capability, compiled = torch.cuda.get_device_capability(device), torch.cuda.get_arch_list()
+    if not has_kernels(capability, compiled):
+        name = f"{torch.cuda.get_device_name(device)} (sm_{capability[0]}{capability[1]})"
+        raise ValueError(
+            f"{name}: torch {torch.__version__} has no kernels for it, only {', '.join(compiled)}; choose another GPU "
+            "(on Kaggle: GPU T4 x2), or --device cpu"
+        )
 
 
 def describe_task(task: Task) -> dict[str, Any]:

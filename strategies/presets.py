@@ -34,6 +34,12 @@ PRESETS: Final[dict[str, Preset]] = {
         (0, 1, 2),
         "techniques added one by one: 16 bits, pictures encoded once, less padding, compiling, adapters, checkpointing",
     ),
+    "kaggle": Preset(
+        "amp, lora+amp, kaggle_t4, freeze+amp, amp+group_by_image, qlora+amp, amp+checkpointing, fast",
+        (0,),
+        "what a T4 does well (16 bits, fp16 there; adapters; pictures encoded once), the most telling first, as a "
+        "notebook ends after 12 hours: --time-limit 11.5h stops in time, --no-baseline leaves out the slow fp32 run",
+    ),
     "bonus": Preset(
         f"{LADDER}, "
         "adamw8bit, lion, lion8bit, adafactor, galore, apollo, schedule_free, muon, optimizer_in_backward, "

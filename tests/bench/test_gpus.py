@@ -1,6 +1,6 @@
 import pytest
 
-from bench.gpus import find_gpu, known_gpus, match_gpu
+from bench.gpus import find_gpu, has_kernels, known_gpus, match_gpu
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,21 @@ def test_peaks_are_dense_and_prices_have_a_source():
         assert gpu.tflops["fp32"] <= gpu.tflops.get("tf32", gpu.tflops["fp16"]) <= gpu.tflops["fp16"]
         assert gpu.dollars_per_hour is None or gpu.dollars_per_hour > 0
     assert known_gpus()["H100"].tflops["bf16"] == 989.4
+
+
+@pytest.mark.parametrize(
+    ("capability", "compiled", "runs"),
+    [
+        ((7, 5), ["sm_75", "sm_80", "sm_90"], True),  # a T4
+        ((6, 0), ["sm_75", "sm_80", "sm_90"], False),  # a P100 with today's wheels
+        ((6, 0), ["sm_50", "sm_60", "sm_70"], True),
+        ((8, 9), ["sm_80", "sm_90"], True),  # an L4 runs what was compiled for an A100
+        ((8, 0), ["sm_86"], False),
+        ((12, 0), ["sm_90", "compute_90"], True),  # compiled for it when it is first used
+        ((7, 0), ["compute_75"], False),
+        ((9, 0), ["sm_90a"], True),
+        ((9, 0), [], False),
+    ],
+)
+def test_a_gpu_that_torch_was_not_compiled_for_is_known_beforehand(capability, compiled, runs):
+    assert has_kernels(capability, compiled) is runs
