@@ -31,14 +31,13 @@ def command_parser(name: str, description: str | None, examples: str) -> argpars
 def run_command(parser: argparse.ArgumentParser, work: str, arguments: Sequence[str] | None) -> int:
     """Run a command; gives the exit status, 2 where ValueError or OSError say what is wrong with the input.
 
-    work: "module:function" of a function that takes the parsed options.
+    work: "module:function" of a function that takes the parsed options and may give another status than 0.
     """
     options = parser.parse_args(arguments)
     module, _, function = work.partition(":")
-    do: Callable[[argparse.Namespace], None] = vars(importlib.import_module(module))[function]
+    do: Callable[[argparse.Namespace], int | None] = vars(importlib.import_module(module))[function]
     try:
-        do(options)
+        return do(options) or 0
     except (ValueError, OSError) as error:
         print(f"{parser.prog.removeprefix('python -m ')}: {error}", file=sys.stderr)
         return BAD_INPUT
-    return 0

@@ -28,7 +28,7 @@ def _bars(axes: Axes, parts: Mapping[str, Mapping[str, float]], label: str, orde
     frame = pd.DataFrame(rows, columns=[label, "part", "questions, %"])
     sns.barplot(frame, y=label, x="questions, %", hue="part", ax=axes)
     axes.set_ylabel("")
-    sns.move_legend(axes, "lower right")
+    sns.move_legend(axes, "lower center", bbox_to_anchor=(0.5, 1), ncol=2, title=None)
 
 
 def answer_types(axes: Axes, facts: Mapping[str, Facts]) -> None:

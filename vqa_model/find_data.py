@@ -1,0 +1,97 @@
+"""Finds VQA v2 among mounted files, in any nesting, and links it into the official layout.
+
+Kaggle mounts every attached data set under /kaggle/input, unpacked as its uploader packed it: the questions in one
+folder, the pictures as train2014/train2014 in another. `python -m vqa_model.find_data --out data/vqa2` makes a folder of
+links that `--data` reads. Nothing is copied, nothing is written where the data lies.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vqa_model.commands import command_parser, run_command
+from vqa_model.vqa_files import PARTS
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+EXAMPLES = """example:
+  python -m vqa_model.find_data --out data/vqa2        then: run_matrix.py --data data/vqa2 --fraction 0.25
+
+exit status: 0 all was found, 1 something is missing, 2 bad input"""
+KAGGLE = Path("/kaggle/input")
+MISSING = 1
+TEXTS = {
+    **{f"v2_OpenEnded_mscoco_{part}2014_questions.json": True for part in PARTS},
+    **{f"v2_mscoco_{part}2014_annotations.json": True for part in PARTS},
+    **{f"v2_mscoco_{part}2014_complementary_pairs.json": False for part in PARTS},
+}  # name: whether it has to be there
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Build the command line."""
+    parser = command_parser("find_data", __doc__, EXAMPLES)
+    add = parser.add_argument
+    add("--root", type=Path, default=KAGGLE, metavar="DIR", help=f"where to look (default: {KAGGLE})")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder to make, of links")
+    return parser
+
+
+def find(root: Path) -> dict[str, list[Path]]:
+    """Every place of each official file and picture folder below `root`, by its official name; larger ones first.
+
+    A picture folder is told by the first picture in it, so 80,000 names are looked at once.
+    """
+    found: dict[str, list[tuple[int, Path]]] = {}
+    for place, folders, files in os.walk(root, followlinks=True):
+        folder = Path(place)
+        for name in TEXTS.keys() & set(files):
+            found.setdefault(name, []).append(((folder / name).stat().st_size, folder / name))
+        for part in PARTS:
+            count = sum(name.startswith(f"COCO_{part}2014_") and name.endswith(".jpg") for name in files)
+            if count:
+                found.setdefault(f"{part}2014", []).append((count, folder))
+        folders.sort()
+    return {
+        name: [path for _, path in sorted(places, key=lambda one: (-one[0], one[1]))] for name, places in found.items()
+    }
+
+
+def link(root: Path, out: Path) -> list[str]:
+    """Make the folder of links and say what was found where; gives the names that are missing. ValueError for bad input."""
+    if not root.is_dir():
+        raise ValueError(f"--root {root}: no such folder; on Kaggle attach a VQA v2 data set first")
+    if out.is_dir() and any(not path.is_symlink() for path in out.iterdir()):
+        raise ValueError(f"--out {out}: holds files of its own; name an empty or a new folder")
+    found = find(root)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, (best, *others) in found.items():
+        target = out / name
+        target.unlink(missing_ok=True)
+        target.symlink_to(best.absolute(), target_is_directory=best.is_dir())
+        more = f" (the largest of {1 + len(others)}; not {', '.join(map(str, others))})" if others else ""
+        print(f"{name}: {best}{more}")
+    wanted = [name for name, needed in TEXTS.items() if needed] + [f"{part}2014" for part in PARTS]
+    missing = [name for name in wanted if name not in found]
+    for name in missing:
+        what = f"pictures {name}/COCO_{name}_*.jpg" if name in {f"{part}2014" for part in PARTS} else name
+        print(f"missing: {what}; attach a data set that has it, or: python -m vqa_model.download --out DIR")
+    return missing
+
+
+def find_and_link(options: argparse.Namespace) -> int:
+    """Do what the command says; 1 where something is missing."""
+    return MISSING if link(options.root, options.out) else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; gives the exit status."""
+    return run_command(make_parser(), f"{find_and_link.__module__}:{find_and_link.__name__}", arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
