@@ -1,8 +1,8 @@
 """Finds VQA v2 among mounted files, in any nesting, and links it into the official layout.
 
 Kaggle mounts every attached data set under /kaggle/input, unpacked as its uploader packed it: the questions in one
-folder, the pictures as train2014/train2014 in another. `python -m vqa_model.find_data --out data/vqa2` makes a folder of
-links that `--data` reads. Nothing is copied, nothing is written where the data lies.
+folder, the pictures as train2014/train2014 in another. `python -m vqa_model.find_data --out data/vqa2` makes a folder
+of links that `--data` reads. Nothing is copied, nothing is written where the data lies.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
 def find(root: Path) -> dict[str, list[Path]]:
     """Every place of each official file and picture folder below `root`, by its official name; larger ones first.
 
-    A picture folder is told by the first picture in it, so 80,000 names are looked at once.
+    A folder's names are looked at once; of a picture folder the number of pictures is its size.
     """
     found: dict[str, list[tuple[int, Path]]] = {}
     for place, folders, files in os.walk(root, followlinks=True):
@@ -62,7 +62,7 @@ def find(root: Path) -> dict[str, list[Path]]:
 
 
 def link(root: Path, out: Path) -> list[str]:
-    """Make the folder of links and say what was found where; gives the names that are missing. ValueError for bad input."""
+    """Make the folder of links, say what was found where, give the names that are missing. ValueError for bad input."""
     if not root.is_dir():
         raise ValueError(f"--root {root}: no such folder; on Kaggle attach a VQA v2 data set first")
     if out.is_dir() and any(not path.is_symlink() for path in out.iterdir()):
