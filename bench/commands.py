@@ -73,6 +73,7 @@ def make_export_parser() -> ArgumentParser:
     add("run", metavar="RUN", help="a run_id, its beginning, or a recipe that ran with one seed")
     add("--in", dest="source", type=Path, metavar="DIR", help="results folder (default: those under results/)")
     add("--out", required=True, type=Path, metavar="DIR", help="folder to write; one that export wrote is replaced")
+    add("--format", choices=("merged", "peft"), default="merged", help="adapters merged, or apart in PEFT's own format")
     add("--data", metavar="DIR", help="where the data lies now, if not where the run found it")
     add("--vision", metavar="CHECKPOINT", help="the same for the vision tower")
     add("--text", metavar="CHECKPOINT", help="the same for the text tower")
@@ -104,7 +105,7 @@ def run_export(options: Namespace, _: Sequence[str]) -> int:
     overrides = {name: value for name in ("data", "vision", "text") if (value := getattr(options, name)) is not None}
     request = {
         "source": str(source), "run_id": row["run_id"], "strategy": row["strategy"], "out": str(out.absolute()),
-        "overrides": overrides,
+        "overrides": overrides, "format": options.format,
     }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="tunematrix-") as scratch:
         file = Path(scratch) / "request.json"

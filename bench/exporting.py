@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from torch import nn
+
 from bench.environment import package_versions
 from bench.folder import InputError, run_folder
 from bench.loop import seed_everything
@@ -21,7 +23,7 @@ from bench.manifest import check_manifest, write_manifest
 from bench.record import read_json
 from bench.spec import RunSpec
 from bench.task import Task, load_task
-from strategies import load_plain
+from strategies import load, load_plain, save_peft
 
 WEIGHTS_FILE: Final = "model.safetensors"
 ROW_FACTS: Final = (
@@ -56,25 +58,46 @@ def export(request: Mapping[str, Any]) -> str:
     record = read_json(folder / "record.json")
     spec = RunSpec.from_json(record["spec"])
     task = rebuild(spec, request["overrides"])
-    seed_everything(spec.seed)
-    model = task.build_model()
-    merged = load_plain(folder / "weights", model)
     facts = run_facts(record)
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         place = draft / out.name
-        if save := getattr(task, "save_model", None):
-            save(model.eval(), place, facts)
-        else:
-            save_state(model, place)
-        write_manifest(place, {**facts, "merged": str(merged), "data": spec.data, "base": spec.model})
+        said = WAYS[request["format"]](task, spec, folder / "weights", place, facts)
+        write_manifest(place, {**facts, "result": said, "data": spec.data, "base": spec.model})
         if out.exists():
             out.rename(draft / "replaced")
         place.rename(out)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return str(merged)
+    return said
+
+
+def build(task: Task, spec: RunSpec) -> nn.Module:
+    """The base model as the run began with it."""
+    seed_everything(spec.seed)
+    return task.build_model()
+
+
+def merged(task: Task, spec: RunSpec, weights: Path, place: Path, facts: Mapping[str, Any]) -> str:
+    """Write the whole model with adapters merged, in the task's own form where it has one."""
+    model = build(task, spec)
+    said = load_plain(weights, model)
+    if save := getattr(task, "save_model", None):
+        save(model.eval(), place, facts)
+    else:
+        save_state(model, place)
+    return str(said)
+
+
+def as_peft(task: Task, spec: RunSpec, weights: Path, place: Path, facts: Mapping[str, Any]) -> str:
+    """Write the adapters and what trained beside them in PEFT's format."""
+    del facts
+    save_peft(load(weights, build(task, spec)), build(task, spec), place)
+    return "adapters in PEFT's format; they belong to the base model of this run's size and towers"
+
+
+WAYS: Final = {"merged": merged, "peft": as_peft}
 
 
 def save_state(model: Any, folder: Path) -> None:
@@ -89,11 +112,11 @@ def main(request_file: Path) -> int:
     """Export as the request says; 2 and one line for what cannot be exported."""
     request = read_json(request_file)
     try:
-        merged = export(request)
+        said = export(request)
     except (ValueError, OSError) as error:
         print(f"run_matrix.py: export {request['run_id']}: {error}", file=sys.stderr)
         return 2
-    print(f"{request['strategy']} (run {request['run_id']}): {merged}\n{request['out']}")
+    print(f"{request['strategy']} (run {request['run_id']}): {said}\n{request['out']}")
     return 0
 
 

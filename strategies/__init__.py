@@ -12,6 +12,7 @@ from __future__ import annotations
 from strategies.catalogue import catalogue
 from strategies.errors import PlanError, SelfCheckError, is_out_of_memory
 from strategies.feeding import volume
+from strategies.peft_format import save_peft
 from strategies.plan import Plan
 from strategies.problems import Problem
 from strategies.protocol import Context, State, Strategy
@@ -37,5 +38,6 @@ __all__ = [
     "load_plain",
     "parse_plans",
     "recipes",
+    "save_peft",
     "volume",
 ]

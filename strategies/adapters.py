@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from strategies.freezing import freeze_parameters, rest_batch_norms
 from strategies.layout import inside
 from strategies.linears import straighten
+from strategies.peft_format import note_config
 from strategies.roles import QUERY_AND_VALUE, targets
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ def inject(module: nn.Module, config: peft.PeftConfig, layers: Sequence[str]) ->
     }
     vars(module).update(flags)
     tuner_class = peft.PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
-    return tuner_class(module, config, "default", low_cpu_mem_usage=on_meta(module))
+    tuner: BaseTuner = tuner_class(module, config, "default", low_cpu_mem_usage=on_meta(module))
+    note_config(module, config)
+    return tuner
 
 
 def refuse_quantised(strategy: Strategy, places: list[Place]) -> None:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from peft import PeftModel
 
 from bench.folder import InputError
 from bench.manifest import check_manifest, file_hash
@@ -78,6 +79,23 @@ def test_an_exported_model_answers_as_its_run_did(sweep, world, exported, recipe
     model = VQAModel.from_pretrained(out)
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
     assert not any("lora" in name for name in model.state_dict())
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # PEFT asks by the old name
+def test_adapters_in_pefts_format_are_the_runs(sweep, world, matrix, tmp_path):
+    matrix("export", "lora", "--in", sweep, "--out", tmp_path / "adapter", "--format", "peft")
+    task = VQATask(data=str(world))
+    torch.manual_seed(0)
+    model = PeftModel.from_pretrained(task.build_model(), tmp_path / "adapter").eval()
+    items = task.eval_set()
+    with torch.no_grad():
+        found = task.predict(model, task.collate([items[place] for place in range(len(items))]))
+    recorded = pd.read_parquet(run_of(sweep, "lora") / "predictions.parquet").set_index("id")
+    for prediction in found:
+        assert prediction["probability"] == pytest.approx(recorded.loc[prediction["id"]].probability, abs=1e-4)
+    assert set(check_manifest(tmp_path / "adapter")["files"]) >= {"adapter_config.json", "adapter_model.safetensors"}
+    done = matrix("export", "full", "--in", sweep, "--out", tmp_path / "none", "--format", "peft", status=2)
+    assert "no PEFT adapter in this plan" in done.stderr
 
 
 def test_adapters_that_cannot_be_merged_are_refused(sweep, matrix, tmp_path):
