@@ -1,4 +1,4 @@
-"""Training that stops, is written down, and goes on in a model built anew ends where one without a stop ends, to the bit."""
+"""Training that stops and goes on in a model built anew ends where one without a stop ends, to the bit."""
 
 import random
 
@@ -12,8 +12,8 @@ from strategies.tiny import tiny_collate, tiny_items, tiny_loss, tiny_model
 TOTAL = 10
 PAUSES = ({4, 8}, {3})  # three batches make a pass: the middle of the second and of the third; and between two
 PLANS = [
-    "full", "lora(dropout=0.2)", "amp(dtype='bf16')+lora", "adamw8bit", "galore(r=4)", "apollo(r=4)", "muon", "adafactor",
-    "lion", "schedule_free", "ema", "ema+schedule(shape='wsd')", "adalora", "lisa(n=1,period=3)",
+    "full", "lora(dropout=0.2)", "amp(dtype='bf16')+lora", "adamw8bit", "galore(r=4)", "apollo(r=4)", "muon",
+    "adafactor", "lion", "schedule_free", "ema", "ema+schedule(shape='wsd')", "adalora", "lisa(n=1,period=3)",
     "progressive_freezing(start=0.2)", "nf4+lora", "pure_bf16", "optimizer_in_backward", "optimizer_in_backward+muon",
     "accumulate(n=3)", "auto_batch(start=5)", "group_by_image", "bucketing", "selective_backprop(start=0.0)",
     "patch_dropout", "pissa", "vera", "oft", "layer_decay", "checkpointing+lora",
@@ -72,7 +72,7 @@ def test_going_on_is_exact(text, tmp_path):
 def test_what_cannot_go_on_exactly_says_so(tmp_path):
     tuned, _ = begin("cache_features+freeze")
     assert not_resumable(tuned.plan) == ["cache_features"]
-    with pytest.raises(PlanError, match="cache_features.*start the training again"):
+    with pytest.raises(PlanError, match=r"cache_features.*start the training again"):
         save_checkpoint(tuned, tmp_path / "state.pt")
     assert not list(tmp_path.iterdir())
 
