@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -83,6 +84,20 @@ def seed_list(text: str) -> list[int]:
     if len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise argparse.ArgumentTypeError(f"{text!r}: each seed once, none below 0")
     return seeds
+
+
+def span(text: str) -> float:
+    """Seconds of a time such as 90, 90s, 30m, 11.5h or 1:30:00."""
+    parts = re.fullmatch(r"(\d+):([0-5]\d)(?::([0-5]\d))?", text)
+    single = re.fullmatch(r"(\d+\.?\d*|\.\d+)([smh]?)", text)
+    if parts:
+        hours, minutes, rest = (int(part or 0) for part in parts.groups())
+        seconds: float = 3600 * hours + 60 * minutes + rest
+    else:
+        seconds = float(single[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[single[2]] if single else 0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 90s, 30m, 11.5h or 1:30:00")
+    return seconds
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -180,7 +195,13 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="stop a run after this long; it becomes a row",
     )
-    where.add_argument("--time-limit", metavar="TIME", help="stop the sweep in time for a wall-clock limit (not yet)")
+    where.add_argument(
+        "--time-limit",
+        type=span,
+        metavar="TIME",
+        help="pause the sweep in time for a wall-clock limit (90s, 30m, 11.5h, 1:30:00), exit status 75; the same "
+        "command goes on in the middle of a run",
+    )
     where.add_argument(
         "--memory-snapshot",
         action="store_true",

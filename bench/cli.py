@@ -15,7 +15,9 @@ from typing import Any, get_args
 from bench.arguments import USAGE, make_parser, make_plan_parser
 from bench.commands import COMMANDS, run_command
 from bench.folder import InputError
+from bench.limit import TimeLimit
 from bench.matrix import Rules
+from bench.places import PAUSED
 from bench.sweep import Request, run_plan, run_sweep, show
 from bench.table import print_table
 from bench.task import DEFAULT_TASK
@@ -28,7 +30,6 @@ from strategies.protocol import Kind
 INTERRUPTED = 130
 
 NOT_YET = {
-    "time_limit": "--time-limit: not yet; --timeout limits each run, and a stopped sweep goes on when started again",
     "devices": "--devices: not yet; runs use one device, choose it with --device",
     "executor": "--executor: not yet; runs are started one after another on this machine",
 }
@@ -77,7 +78,8 @@ def make_request(options: argparse.Namespace, command: Sequence[str]) -> Request
     return Request(
         plans=plans, rules=rules, task=options.task, overrides=overrides, device=options.device,
         baseline=not options.no_baseline, force=options.force, dry_run=options.dry_run, command=command,
-        timeout_seconds=options.timeout, memory_snapshot=options.memory_snapshot, tune=options.tune,
+        timeout_seconds=options.timeout, time_limit=options.time_limit and TimeLimit(options.time_limit),
+        memory_snapshot=options.memory_snapshot, tune=options.tune,
         out=options.out or Path("results/local") / place,
     )  # fmt: skip
 
@@ -119,7 +121,7 @@ def print_cards(words: Sequence[str], cards: Mapping[str, Mapping[str, Any]]) ->
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0, 1 with --strict, 2 for bad input, 130 when interrupted."""
+    """Run the command line; gives the exit status: 0, 1 (--strict), 2 (bad input), 75 (--time-limit), 130 (Ctrl-C)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = given[0] if given and not given[0].startswith("-") else "run"
     if command in LATER_COMMANDS:
@@ -144,4 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     if rows:
         show(rows, request.out)
-    return int(options.strict and any(row["status"] != "ok" for row in rows))
+    paused = request.time_limit.message if request.time_limit else ""
+    if paused:
+        print(paused, file=sys.stderr)
+    return PAUSED if paused else int(options.strict and any(row["status"] != "ok" for row in rows))

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from bench.events import EVENTS_FILE, EventReader, Folded
 from bench.folder import RECORD_FILE
+from bench.places import DEADLINE, PAUSED, cut_log, forget, place_of
 from bench.record import SCHEMA_VERSION, TUNING_COLUMNS, read_json, write_json
 from bench.spec import RunSpec
 from bench.utilisation import utilisation
@@ -38,6 +39,7 @@ class Surroundings:
     columns: dict[str, Any]
     inherited: tuple[int, ...] = ()
     timeout_seconds: float | None = None
+    deadline: float | None = None  # seconds since the epoch
 
 
 def launch(
@@ -47,15 +49,23 @@ def launch(
     *,
     environ: Mapping[str, str],
     watch: Callable[[Mapping[str, Any]], None] = lambda _: None,
-) -> dict[str, Any]:
-    """Run `spec` in `folder` (emptied first) and return its record, which is also written there.
+) -> dict[str, Any] | None:
+    """Run `spec` in `folder` and return its record, which is also written there; None when the deadline came first.
 
-    watch: called with every event as it arrives. KeyboardInterrupt kills the run and leaves no record.
+    A run that paused goes on; else the folder is emptied first. watch: called with every event as it arrives.
+    KeyboardInterrupt kills the run and leaves no record.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    place = place_of(folder)
+    if place:
+        cut_log(folder, place)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "spec.json", spec.to_json())
     folded, kills_before, begun = Folded(), out_of_memory_kills(), time.time()
+    earlier = place["wall_seconds"] if place else 0.0
+    timeout = None if surroundings.timeout_seconds is None else surroundings.timeout_seconds - earlier
+    left = None if surroundings.deadline is None else surroundings.deadline - begun
     reader = EventReader(folder / EVENTS_FILE)
 
     def drain() -> None:
@@ -65,20 +75,24 @@ def launch(
 
     # Compiling is always from cold, or its cost would depend on what ran before; torch cannot have spaces in this path.
     # Whatever a run leaves in temporary files goes with them, also when it is killed.
-    with (folder / "log.txt").open("wb") as log, tempfile.TemporaryDirectory(prefix="tunematrix-") as cache:
-        cold = {"TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": f"{cache}/triton", "TMPDIR": cache}
+    with (folder / "log.txt").open("ab") as log, tempfile.TemporaryDirectory(prefix="tunematrix-") as cache:
+        limit = {} if surroundings.deadline is None else {DEADLINE: repr(surroundings.deadline)}
+        cold = limit | {"TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": f"{cache}/triton", "TMPDIR": cache}
         child = subprocess.Popen(
             [sys.executable, "-m", "bench.worker", str(folder)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             env={**os.environ, **environ, **cold, "PYTHONUNBUFFERED": "1"}, pass_fds=surroundings.inherited,
         )  # fmt: skip
         try:
-            timed_out = wait(child, surroundings.timeout_seconds, drain)
+            stopped = wait(child, min((s for s in (timeout, left) if s is not None), default=None), drain)
         finally:
             kill_group(child)
     ended = time.time()
     drain()
-    folded.row["wall_seconds"] = ended - begun
+    timed_out = stopped and timeout is not None and (left is None or timeout <= left)
+    if not timed_out and not folded.status and (stopped or child.returncode == PAUSED):
+        return None
+    folded.row["wall_seconds"] = earlier + ended - begun
     if folded.ended_at is not None:
         folded.sections["exit"] = {"seconds": ended - folded.ended_at}
     if timed_out:
@@ -88,7 +102,9 @@ def launch(
         )
     elif not folded.status:
         folded.status, folded.reason = cause_of_death(child.returncode, kills_before, folder)
-    return write_record(spec, folded, folder, surroundings)
+    record = write_record(spec, folded, folder, surroundings)
+    forget(folder)
+    return record
 
 
 def wait(child: subprocess.Popen[bytes], timeout: float | None, tick: Callable[[], None]) -> bool:

@@ -34,6 +34,10 @@ class DivergedError(Exception):
     """The training loss became NaN or infinite."""
 
 
+class PausedError(Exception):
+    """The deadline is near: training stopped after an update."""
+
+
 def endless(loader: Any) -> Iterator[Any]:
     """Batches of one pass after another; a loader without a whole batch is an error."""
     while True:
@@ -60,29 +64,41 @@ class Training:
     compile_seconds: float | None = None
     step: int = 0
     largest_batch: Any = ()
+    deadline: float = math.inf  # seconds since the epoch
+    warm_steps: int = 0  # steps in the section `warmup`
+    stops_done: int = 0
     _pending: tuple[int, Tensor] | None = None
 
-    @property
-    def warmup_steps(self) -> int:
-        """Steps that are timed apart from the steady part."""
-        return min(WARMUP_STEPS, self.total_steps)
-
-    def run(self, loader: Any, tune_items: Sequence[Any]) -> None:
-        """Train to the last step, pausing the clock for evaluations on the tune set."""
-        batches = endless(loader)
-        warmup = self.warmup_steps
-        stops = {max(warmup, self.total_steps * n // MID_EVALUATIONS) for n in range(1, MID_EVALUATIONS + 1)}
-        with self.clock.section("warmup"):
-            self._advance(batches, warmup)
-        self.warmup_wait_seconds = self.data_wait_seconds
-        for stop in sorted(stops):
+    def run(self, batches: Iterator[Any], tune_items: Sequence[Any]) -> None:
+        """Train to the last step, pausing the clock for evaluations on the tune set; `PausedError` at the deadline."""
+        first = min(WARMUP_STEPS, self.total_steps)
+        stops = {max(first, self.total_steps * n // MID_EVALUATIONS) for n in range(1, MID_EVALUATIONS + 1)}
+        to_do = sorted(stops)[self.stops_done :]
+        if to_do and self.step < to_do[0]:  # a process that goes on warms up again, but not beyond an evaluation
+            begun, waited = self.step, self.data_wait_seconds
+            try:
+                with self.clock.section("warmup"):
+                    self._advance(batches, min(begun + WARMUP_STEPS, to_do[0]))
+            finally:
+                self.warm_steps += self.step - begun
+                self.warmup_wait_seconds += self.data_wait_seconds - waited
+        for stop in to_do:
             with self.clock.section("train"):
                 self._advance(batches, stop)
+            self._pause_if_due(self.clock.seconds.get("eval", 0.0) / max(1, self.stops_done))
             with self.clock.section("eval"):
                 predictions = predict(self.tuned, self.task, tune_items, self.batch_size)
             right = sum(p["prediction"] == p["target"] for p in predictions)
             if predictions:
                 self._history("tune", "accuracy", right / len(predictions))
+            self.stops_done += 1
+
+    def _pause_if_due(self, needed_seconds: float = 0.0) -> None:
+        """Stop between two updates when the deadline is nearer than what comes next; asks the host's clock alone."""
+        if time.time() + needed_seconds >= self.deadline:
+            self._read_pending()
+            self.clock.synchronise()
+            raise PausedError
 
     def _advance(self, batches: Iterator[Any], stop: int) -> None:
         compiled_before = compiler_seconds()
@@ -100,6 +116,8 @@ class Training:
             self._read_pending()
             if self.step % READ_EVERY == 0 or self.step in {1, stop}:
                 self._pending = (self.step, loss)
+            if self.step < stop:
+                self._pause_if_due()
         self._read_pending()
         if compiled := compiler_seconds() - compiled_before:
             self.compile_seconds = (self.compile_seconds or 0.0) + compiled

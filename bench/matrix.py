@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from bench.folder import InputError
 from bench.spec import Kind, RunSpec
 from strategies import NamedPlan, baseline
 
@@ -93,3 +94,17 @@ def refusal(problems: Sequence[Mapping[str, str]]) -> dict[str, str] | None:
         "status": "unavailable" if only_missing else "refused",
         "reason": "; ".join(problem["reason"] for problem in problems),
     }
+
+
+def certain_refusal(named: NamedPlan) -> Mapping[str, str] | None:
+    """What the plan alone tells, on any device and model: known at once, before anything is loaded."""
+    problems = [asdict(problem) for problem in named.plan.problems("cpu")]
+    return refusal([problem for problem in problems if problem["kind"] != "unavailable"])
+
+
+def refuse_if_none_can_run(plans: Sequence[NamedPlan], refusals: Mapping[str, Mapping[str, str] | None]) -> None:
+    """InputError when nothing that was asked for can run: a sweep of refusals helps nobody."""
+    found = {named.text: refusals.get(named.text) for named in plans}
+    if all(found.values()):
+        reasons = "; ".join(f"{text}: {why['reason']}" for text, why in found.items() if why)
+        raise InputError(f"nothing to run: {reasons}")

@@ -28,7 +28,20 @@ TARGET_SHARE: Final = 0.97  # of the baseline's last value on the tune set: what
 FINAL: Final = frozenset({"ok", "oom", "diverged"})  # not run again when a sweep goes on
 
 KINDS: Final = ("run", "baseline", "control", "tuning")
-SECTIONS: Final = ("startup", "load", "setup", "warmup", "train", "eval", "score", "save", "probe", "measuring", "exit")
+SECTIONS: Final = (
+    "startup",
+    "load",
+    "setup",
+    "warmup",
+    "train",
+    "eval",
+    "score",
+    "save",
+    "probe",
+    "measuring",
+    "exit",
+    "checkpoint",
+)
 TUNING_COLUMNS: Final = ("tuned_rates", "tuning_seconds", "tuning_best", "tuning_spread")
 MEMORY_KINDS: Final = ("weights", "gradients", "optimizer", "activations")
 

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from bench.environment import git_state
 from bench.events import Folded
 from bench.folder import InputError, check_out, claim, finished, run_folder
 from bench.launcher import Surroundings, launch, relabel, write_record
-from bench.matrix import Rules, build_matrix, refusal, with_baseline
+from bench.limit import TimeLimit, TimeUpError
+from bench.matrix import Rules, build_matrix, certain_refusal, refuse_if_none_can_run, with_baseline
 from bench.progress import duration, make_display
 from bench.record import read_json, write_json
 from bench.spec import RunSpec
@@ -50,6 +51,7 @@ class Request:
     force: bool = False
     dry_run: bool = False
     timeout_seconds: float | None = None
+    time_limit: TimeLimit | None = None
     memory_snapshot: bool = False
     tune: int | None = None
     command: Sequence[str] = ()
@@ -91,6 +93,8 @@ def run_sweep(request: Request) -> list[dict[str, Any]]:
         try:
             specs = tune(specs, request.tune, request.out, run) if request.tune else specs
             run(specs)
+        except TimeUpError:
+            pass  # request.time_limit says how far it came
         finally:  # an interrupted sweep has its CSVs too
             records = collect(request.out)
     wanted = {spec.run_id for spec in specs}
@@ -152,20 +156,6 @@ def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {"GOMP_SPINCOUNT": "20000", **os.environ, **extra, "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def certain_refusal(named: NamedPlan) -> Mapping[str, str] | None:
-    """What the plan alone tells, on any device and model: known at once, before anything is loaded."""
-    problems = [asdict(problem) for problem in named.plan.problems("cpu")]
-    return refusal([problem for problem in problems if problem["kind"] != "unavailable"])
-
-
-def refuse_if_none_can_run(plans: Sequence[NamedPlan], refusals: Mapping[str, Mapping[str, str] | None]) -> None:
-    """InputError when nothing that was asked for can run: a sweep of refusals helps nobody."""
-    found = {named.text: refusals.get(named.text) for named in plans}
-    if all(found.values()):
-        reasons = "; ".join(f"{text}: {why['reason']}" for text, why in found.items() if why)
-        raise InputError(f"nothing to run: {reasons}")
-
-
 def cards(plans: Sequence[NamedPlan]) -> dict[str, Any]:
     """Method cards of every strategy in the sweep, for the report."""
     names = {member["name"] for named in plans for member in named.plan.canonical()}
@@ -190,7 +180,11 @@ def run_all(
     """
     columns = {**git_state(ROOT), "cache_seconds": prepared["cache_seconds"]}
     surroundings = Surroundings(
-        sweep=request.out.name, columns=columns, timeout_seconds=request.timeout_seconds, inherited=(lock,)
+        sweep=request.out.name,
+        columns=columns,
+        timeout_seconds=request.timeout_seconds,
+        inherited=(lock,),
+        deadline=request.time_limit.deadline if request.time_limit else None,
     )
     new = [spec for spec in specs if spec.run_id not in just_run]
     todo = [spec for spec in new if request.force or not finished(request.out, spec.run_id)]
@@ -214,8 +208,14 @@ def run_all(
                     spec, Folded(status=spec.refusal["status"], reason=spec.refusal["reason"]), folder, surroundings
                 )
             else:
+                if request.time_limit:
+                    request.time_limit.check(spec, todo, number, folder)
                 environ = child_environment(compose(spec.plan).environ())
-                record = launch(spec, folder, surroundings, environ=environ, watch=display.event)
+                ran = launch(spec, folder, surroundings, environ=environ, watch=display.event)
+                if ran is None:
+                    assert request.time_limit is not None
+                    request.time_limit.stop(spec, todo, number, folder)
+                record = ran
             training += sum(record["row"].get(part) or 0.0 for part in ("warmup_seconds", "train_seconds"))
             display.end(outcome(record["row"]))
     finally:

@@ -23,9 +23,10 @@ import torch
 from bench.attribution import attribute, busy_seconds
 from bench.environment import describe_environment, package_versions
 from bench.events import EVENTS_FILE, EventWriter
-from bench.loop import DivergedError, Training, endless, predict, seed_everything
+from bench.loop import DivergedError, PausedError, Training, endless, predict, seed_everything
 from bench.manifest import write_manifest
 from bench.memory import allocator_troubles, probe, write_snapshot
+from bench.pausing import PAUSED, Batches, deadline, go_on, pause
 from bench.record import read_json, write_json
 from bench.scores import classification_scores
 from bench.sections import Clock, process_age
@@ -62,13 +63,8 @@ def run(spec: RunSpec, folder: Path, emit: EventWriter) -> None:
         loader = tuned.loader(train_items, batch_size=spec.batch_size, collate=task.collate, generator=order)
         setup_seconds = tuned.setup_seconds + clock.elapsed("setup") - started
     emit("measured", startup_seconds=process_age())
-    training = Training(tuned, task, clock, emit, spec.batch_size, steps)
-    try:
-        training.run(loader, tune_items)
-    finally:
-        emit("measured", **training_figures(training, len(train_items), setup_seconds), **tuned.found())
-        emit("measured", **allocator_troubles(device))
-        emit("environment", after_training=clock.sensors.state())
+    training = Training(tuned, task, clock, emit, spec.batch_size, steps, deadline=deadline(tuned))
+    train(training, Batches(loader, order), tune_items, folder, setup_seconds)
     if tuned.skipped_steps() == training.step:
         raise DivergedError("every update was skipped: the gradients overflowed in fp16")
     scores = evaluate(training, eval_items, folder)
@@ -78,6 +74,23 @@ def run(spec: RunSpec, folder: Path, emit: EventWriter) -> None:
     emit("measured", saved_bytes=saved)
     with clock.section("probe"):
         look_within(training, endless(loader), folder if spec.memory_snapshot else None)
+
+
+def train(training: Training, batches: Batches, tune_items: Sequence[Any], folder: Path, setup: float) -> None:
+    """Train from where the run is to its end or its deadline, and tell what that took. setup: seconds it took."""
+    clock, emit = training.clock, training.emit
+    setup = go_on(training, batches, folder, setup)
+    try:
+        training.run(batches, tune_items)
+        if training.deadline < math.inf:  # the evaluation may take too long
+            pause(training, batches, folder, setup)
+    except PausedError:
+        pause(training, batches, folder, setup)
+        raise
+    finally:
+        emit("measured", **training_figures(training, batches.num_items, setup), **training.tuned.found())
+        emit("measured", **allocator_troubles(clock.device))
+        emit("environment", after_training=clock.sensors.state())
 
 
 def other_rates(spec: RunSpec, plan: Plan) -> dict[str, Any]:
@@ -98,6 +111,7 @@ def begin(device: torch.device, emit: EventWriter) -> Clock:
 def look_within(training: Training, batches: Iterator[Any], snapshot: Path | None) -> None:
     """What a step is made of and what its memory is for, from a few more steps; each figure told when it is there."""
     tuned, loss, clock, emit = training.tuned, training.task.loss, training.clock, training.emit
+    training.largest_batch = training.largest_batch or next(batches)  # a run may go on after its last update
     emit("measured", **attribute(tuned, loss, batches, clock.synchronise))
 
     def step() -> object:
@@ -144,7 +158,7 @@ def total_steps(spec: RunSpec, num_items: int) -> int:
 def training_figures(training: Training, num_items: int, setup_seconds: float) -> dict[str, Any]:
     """Columns of runs.csv that come from the training sections."""
     warmup, steady = training.clock.elapsed("warmup"), training.clock.elapsed("train")
-    warmup_steps = min(training.step, training.warmup_steps)
+    warmup_steps = training.warm_steps
     figures: dict[str, Any] = {
         "steps": training.step,
         "epochs": training.step * training.batch_size / num_items,
@@ -194,12 +208,14 @@ def failure(error: BaseException) -> tuple[str, str]:
 
 
 def main(folder: Path) -> int:
-    """Run the specification in `folder`; exit status 0 exactly when the run ended ok."""
+    """Run the specification in `folder`; exit status 0 exactly when the run ended ok, 75 when it paused."""
     spec = RunSpec.from_json(read_json(folder / "spec.json"))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was measured is still reported
     with closing(EventWriter(folder / EVENTS_FILE)) as emit:
         try:
             run(spec, folder, emit)
+        except PausedError:
+            return PAUSED
         except Exception as error:  # noqa: BLE001  (any failure is a row: it is recorded, logged and exits non-zero)
             traceback.print_exc()
             status, reason = failure(error)

@@ -10,6 +10,7 @@ suite around it. `import strategies` does not import torch.
 from __future__ import annotations
 
 from strategies.catalogue import catalogue
+from strategies.checkpoints import load_checkpoint, not_resumable, restore_random, save_checkpoint
 from strategies.errors import PlanError, SelfCheckError, is_out_of_memory
 from strategies.feeding import volume
 from strategies.peft_format import save_peft
@@ -35,9 +36,13 @@ __all__ = [
     "compose",
     "is_out_of_memory",
     "load",
+    "load_checkpoint",
     "load_plain",
+    "not_resumable",
     "parse_plans",
     "recipes",
+    "restore_random",
+    "save_checkpoint",
     "save_peft",
     "volume",
 ]

@@ -8,7 +8,7 @@ step; with any precision but fp16 it passes everything through and adds no synch
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError
 
@@ -75,6 +75,16 @@ class Engine:
     def skipped_steps(self) -> int:
         """Count the updates that the loss scaler skipped; synchronises."""
         return int(self._skipped)
+
+    def to_resume(self) -> dict[str, Any]:
+        """Give what it keeps from update to update, for a checkpoint."""
+        return {"scaler": self.scaler.state_dict(), "skipped": self._skipped}
+
+    def resume(self, kept: dict[str, Any]) -> None:
+        """Take back what `to_resume` gave."""
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(kept["scaler"])
+        self._skipped.copy_(kept["skipped"])
 
     def full_state(self, names: Collection[str]) -> dict[str, Tensor]:
         """Give, whole, what a fresh base lacks: the parameters `names`, and persistent buffers."""

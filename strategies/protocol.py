@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from strategies.errors import PlanError, closest_first
+from strategies.errors import PlanError
 from strategies.options import conform, described
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ class Strategy:
     works_on_move: ClassVar[bool] = False  # its work happens while the model moves to the device
     needs_losses: ClassVar[bool] = False  # the loss function must give each example's loss
     needs_items: ClassVar[bool] = False  # the loader keeps the items of a batch for it: it divides them or reads keys
+    resumable: ClassVar[bool] = True  # a checkpoint holds exactly what it needs to go on
     trial: ClassVar[Mapping[str, Any]] = {}  # options for a trial on a tiny model on CPU, where defaults do not fit
 
     def __post_init__(self) -> None:
@@ -221,6 +222,13 @@ class Strategy:
         del facts
         return None
 
+    def to_resume(self, state: State) -> Any:
+        """Give what it keeps from update to update, for a checkpoint: tensors, numbers, text, containers of them."""
+        del state
+
+    def resume(self, state: State, kept: Any) -> None:
+        """Take back what `to_resume` gave, before the update that comes next."""
+
     def found(self, state: State) -> dict[str, str | int]:
         """Give facts for the record that only training could find."""
         del state
@@ -230,21 +238,3 @@ class Strategy:
 def defaults(strategy: type[Strategy]) -> dict[str, Any]:
     """Give option → default; an option that must be given has `dataclasses.MISSING`."""
     return {option.name: option.default for option in dataclasses.fields(strategy)}
-
-
-def build(strategy: type[Strategy], arguments: Mapping[str, Any]) -> Strategy:
-    """Make a strategy from typed words; unknown options name the known ones, closest first."""
-    known = [option.name for option in dataclasses.fields(strategy)]
-    problems = [
-        f"{strategy.name} has no option {word!r}; it has: {closest_first(word, known)}"
-        for word in arguments
-        if word not in known
-    ]
-    problems += [
-        f"{strategy.name} needs {option}=… (`run_matrix.py list {strategy.name}` says which there are)"
-        for option, default in defaults(strategy).items()
-        if default is dataclasses.MISSING and option not in arguments
-    ]
-    if problems:
-        raise PlanError("; ".join(problems))
-    return strategy(**arguments)

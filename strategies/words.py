@@ -5,19 +5,21 @@ Recipes are expanded first, so an alias and its expansion are the same plan.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from strategies.catalogue import catalogue
 from strategies.errors import PlanError, closest_first
 from strategies.grammar import Call, parse_sums
 from strategies.plan import Plan
-from strategies.protocol import Strategy, build
+from strategies.protocol import Strategy, defaults
 from strategies.recipes import RECIPES
 from strategies.storage import put_back, read_facts
 from strategies.unpacking import to_float
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import torch
@@ -103,3 +105,21 @@ def _expand(call: Call) -> list[Strategy]:
     if call.name not in known:
         raise PlanError(f"unknown strategy {call.name!r}; there is: {closest_first(call.name, [*known, *RECIPES])}")
     return [build(known[call.name], call.arguments)]
+
+
+def build(strategy: type[Strategy], arguments: Mapping[str, Any]) -> Strategy:
+    """Make a strategy from typed words; unknown options name the known ones, closest first."""
+    known = [option.name for option in dataclasses.fields(strategy)]
+    problems = [
+        f"{strategy.name} has no option {word!r}; it has: {closest_first(word, known)}"
+        for word in arguments
+        if word not in known
+    ]
+    problems += [
+        f"{strategy.name} needs {option}=… (`run_matrix.py list {strategy.name}` says which there are)"
+        for option, default in defaults(strategy).items()
+        if default is dataclasses.MISSING and option not in arguments
+    ]
+    if problems:
+        raise PlanError("; ".join(problems))
+    return strategy(**arguments)

@@ -95,6 +95,16 @@ class AutoBatch(Strategy):
             traceback.clear_frames(error.__traceback__)  # their locals hold the graph
         return None
 
+    def to_resume(self, state: State) -> Any:
+        """Give what fitted."""
+        known: Known | None = state.kept.get(self)
+        return known and [known.most, known.passes]
+
+    def resume(self, state: State, kept: Any) -> None:
+        """Start from what fitted."""
+        if kept:
+            state.kept[self] = Known(*kept)
+
     def found(self, state: State) -> dict[str, str | int]:
         """Give the number of passes of the last update."""
         known: Known | None = state.kept.get(self)

@@ -73,6 +73,7 @@ class CacheFeatures(Strategy):
     requires: ClassVar[frozenset[str]] = frozenset({FROZEN})
     spoiled_by: ClassVar[frozenset[str]] = frozenset({RANDOM_TOKENS})
     needs_items: ClassVar[bool] = True
+    resumable: ClassVar[bool] = False  # rows would be computed again, in batches of another size: they round otherwise
 
     scope: str = "vision"
     to: Literal["memory", "disk"] = "memory"

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
 
 from strategies.options import Range
 from strategies.protocol import AVERAGED, Kind, State, Strategy
@@ -103,6 +103,18 @@ class Ema(Strategy):
             state.kept[self] = Averages(weights, [shadow_of(weight) for weight in weights])
             return
         state.kept[self].follow(self.decay)
+
+    def to_resume(self, state: State) -> Any:
+        """Give the shadows and their age."""
+        averages: Averages | None = state.kept.get(self)
+        return averages and {"shadows": averages.shadows, "updates": averages.updates}
+
+    def resume(self, state: State, kept: Any) -> None:
+        """Go on with these shadows."""
+        if kept:
+            weights = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+            shadows = [shadow.to(state.device) for shadow in kept["shadows"]]
+            state.kept[self] = Averages(weights, shadows, kept["updates"])
 
     def evaluating(self, state: State) -> ExitStack:
         """Show the averages."""

@@ -33,6 +33,7 @@ class PagedAdamW8bit(Strategy):
     kind: ClassVar[Kind] = "update"
     stage: ClassVar[int] = 60
     slots: ClassVar[frozenset[str]] = frozenset({OPTIMIZER})
+    resumable: ClassVar[bool] = False  # its moments lie in memory that only the package can make
     packages: ClassVar[tuple[str, ...]] = ("bitsandbytes",)
 
     min_8bit_size: Count = 4096

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ALL_ROLES: tuple[str, ...] = get_args(Role)
+IMPORTANCES = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # of PEFT's RankAllocator, by name of the weight
 SHORTEST = 2  # updates: one to measure importance, one to choose by it
 
 
@@ -108,6 +109,22 @@ class AdaLora(Strategy):
                 parameter.grad.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
         for tuner in state.kept[self]:
             tuner.update_and_allocate(state.step + 1)
+
+    def to_resume(self, state: State) -> Any:
+        """Give the importances, and which values are set to zero, tower by tower."""
+        return [
+            {"pattern": tuner.peft_config[tuner.trainable_adapter_name].rank_pattern}
+            | {name: getattr(tuner.rankallocator, name) for name in IMPORTANCES}
+            for tuner in state.kept[self]
+        ]
+
+    def resume(self, state: State, kept: Any) -> None:
+        """Go on with them."""
+        for tuner, saved in zip(state.kept[self], kept, strict=True):
+            tuner.peft_config[tuner.trainable_adapter_name].rank_pattern = saved["pattern"]
+            for name in IMPORTANCES:
+                values = {key: value.to(state.device) for key, value in saved[name].items()}
+                setattr(tuner.rankallocator, name, values)
 
     def _config(self, total_steps: int | None) -> peft.AdaLoraConfig:
         """Give PEFT's settings, in which the schedule is in steps."""

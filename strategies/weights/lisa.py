@@ -68,8 +68,15 @@ class Lisa(Strategy):
 
     def before_step(self, state: State) -> None:
         """Draw again when a period is over."""
-        if state.step % self.period:
-            return
+        if state.step % self.period == 0:
+            self._draw_blocks(state)
+
+    def resume(self, state: State, kept: Any) -> None:
+        """Let the blocks of the period under way train."""
+        del kept
+        self._draw_blocks(state)
+
+    def _draw_blocks(self, state: State) -> None:
         kept: Kept = state.kept[self]
         for tower, blocks in enumerate(kept.towers):
             awake = self.draw(kept.seed, state.step // self.period, tower, len(blocks))

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-FAULTS = ("", "raise", "kill", "hang", "nan", "oom", "prepare", "exit", "untuned")
+FAULTS = ("", "raise", "kill", "hang", "nan", "oom", "prepare", "exit", "untuned", "slow")
 
 
 def line(number):
@@ -65,6 +65,8 @@ class FaultyTask:
     def loss(self, model, batch):
         calls = COUNTER["calls"] = COUNTER["calls"] + 1
         loss = nn.functional.cross_entropy(model(batch["x"]), batch["y"])
+        if self.fault == "slow":
+            time.sleep(0.15)
         if calls != self.at_step:
             return loss
         if self.fault == "raise":

@@ -69,7 +69,7 @@ BAD = [
     (["--fraction", "2"], ["--fraction"]),
     (["--tune", "1"], ["--tune", "nothing to choose"]),
     (["--tune", "3", "--strategies", "lora", "--lr", "1e-3"], ["--tune", "leave out --lr"]),
-    (["--time-limit", "11.5h"], ["--time-limit: not yet"]),
+    (["--time-limit", "soon"], ["11.5h"]),
     (["--devices", "0,1"], ["--devices: not yet"]),
     (["--executor", "slurm"], ["--executor: not yet"]),
     (["compare", "a"], ["required: NEW"]),

@@ -11,7 +11,8 @@ from strategies import PlanError, catalogue, parse_plans, recipes
 from strategies.cards import card
 from strategies.options import Count, Natural, Options, Rate, Share, conform, described
 from strategies.presets import PRESETS
-from strategies.protocol import build, defaults
+from strategies.protocol import defaults
+from strategies.words import build
 
 PARTS = ("What:", "Why it helps:", "What it costs:", "When not to use it:", "Paper:")
 
