@@ -10,7 +10,7 @@ import math
 import random
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,7 @@ class Training:
     deadline: float = math.inf  # seconds since the epoch
     warm_steps: int = 0  # steps in the section `warmup`
     stops_done: int = 0
+    keep_place: Callable[[], object] | None = None  # called before evaluations, so that none of them loses updates
     _pending: tuple[int, Tensor] | None = None
 
     def run(self, batches: Iterator[Any], tune_items: Sequence[Any]) -> None:
@@ -86,6 +87,8 @@ class Training:
             with self.clock.section("train"):
                 self._advance(batches, stop)
             self._pause_if_due(self.clock.seconds.get("eval", 0.0) / max(1, self.stops_done))
+            if self.keep_place:
+                self.keep_place()
             with self.clock.section("eval"):
                 predictions = predict(self.tuned, self.task, tune_items, self.batch_size)
             right = sum(p["prediction"] == p["target"] for p in predictions)

@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +81,12 @@ def train(training: Training, batches: Batches, tune_items: Sequence[Any], folde
     """Train from where the run is to its end or its deadline, and tell what that took. setup: seconds it took."""
     clock, emit = training.clock, training.emit
     setup = go_on(training, batches, folder, setup)
+    if training.deadline < math.inf:
+        training.keep_place = partial(pause, training, batches, folder, setup)
     try:
         training.run(batches, tune_items)
-        if training.deadline < math.inf:  # the evaluation may take too long
-            pause(training, batches, folder, setup)
+        if training.keep_place:  # the last evaluation may take too long
+            training.keep_place()
     except PausedError:
         pause(training, batches, folder, setup)
         raise

@@ -38,7 +38,9 @@ def start(folder, seconds=None):
 
 @pytest.mark.slow
 def test_a_run_in_parts_is_the_run_in_one(tmp_path):
-    whole = start(tmp_path / "whole")
+    whole = start(tmp_path / "whole", 600)
+    events = (tmp_path / "whole" / "events.jsonl").read_text().splitlines()
+    assert sum('"section", "name": "checkpoint"' in line for line in events) == 5, "before evaluations, and at the end"
     parts, record, seconds, steps = tmp_path / "parts", None, 6.0, []
     while record is None:
         record = start(parts, None if len(steps) == 2 else seconds)
