@@ -1,7 +1,11 @@
 """From a finished run to a folder that answers: manifest, export, merge, official score."""
 
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -79,6 +83,16 @@ def test_an_exported_model_answers_as_its_run_did(sweep, world, exported, recipe
     model = VQAModel.from_pretrained(out)
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
     assert not any("lora" in name for name in model.state_dict())
+
+
+def test_the_python_that_the_readme_shows_for_weights_runs(sweep, world, matrix, root, tmp_path):
+    matrix("export", "lora", "--in", sweep, "--out", tmp_path / "exported" / "lora")
+    shutil.copy(min((world / "val2014").iterdir()), tmp_path / "cat.jpg")
+    (code,) = re.findall(r"```python\n(from vqa_model.*?)```", (root / "README.md").read_text(), re.DOTALL)
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 5
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # PEFT asks by the old name
