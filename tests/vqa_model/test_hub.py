@@ -106,22 +106,27 @@ class Hub(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def hub():
+def server():
     handler = type("OneHub", (Hub,), {"files": {}, "large": {}, "commits": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.address = f"http://127.0.0.1:{server.server_port}"
-    thread = Thread(target=server.serve_forever, daemon=True)
+    found = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    found.address = f"http://127.0.0.1:{found.server_port}"
+    thread = Thread(target=found.serve_forever, daemon=True)
     thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    yield found
+    found.shutdown()
+    found.server_close()
     thread.join()
 
 
 @pytest.fixture
-def python(hub, root, tmp_path):
+def python(server, root, tmp_path):
     """Run Python anew, with a cache of its own and this hub as the hub."""
-    own = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": "hf_test", "NO_PROXY": "127.0.0.1"}
+    own = {
+        "HF_ENDPOINT": server.address,
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_TOKEN": "hf_test",
+        "NO_PROXY": "127.0.0.1",
+    }
     environment = {**os.environ, **own, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     environment = {name: value for name, value in environment.items() if name != "HF_HUB_OFFLINE"}
 
@@ -144,10 +149,10 @@ def folder(small_world, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["folder", "push_to_hub"])
-def test_what_is_pushed_is_what_comes_back(hub, python, folder, tmp_path, way):
+def test_what_is_pushed_is_what_comes_back(server, python, folder, tmp_path, way):
     done = python("-c", PUSH, folder, way)
     assert done.returncode == 0, done.stderr
-    files = hub.RequestHandlerClass.files
+    files = server.RequestHandlerClass.files
     wanted = {"README.md", "config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json"}
     assert wanted <= set(files)
     weights = [name for name in files if name.endswith(".safetensors")]
@@ -168,8 +173,8 @@ def test_what_is_pushed_is_what_comes_back(hub, python, folder, tmp_path, way):
 
 
 @pytest.mark.slow
-def test_a_repository_with_pickles_only_is_refused_and_never_fetched(hub, python, folder, tmp_path):
-    files = hub.RequestHandlerClass.files
+def test_a_repository_with_pickles_only_is_refused_and_never_fetched(server, python, folder, tmp_path):
+    files = server.RequestHandlerClass.files
     files |= {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".json"}
     files["pytorch_model.bin"] = b"a pickle that must not be read"
     Image.new("RGB", (40, 30)).save(tmp_path / "x.png")
