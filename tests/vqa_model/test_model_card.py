@@ -1,8 +1,12 @@
 """The card that lies with a saved model: what is known and no more, and text from outside stays text."""
 
+import shlex
+
 import pytest
 from huggingface_hub import ModelCard
 
+from vqa_model.model_card import model_card
+from vqa_model.predict import make_parser
 from vqa_model.task import VQATask
 
 FACTS = {
@@ -39,11 +43,29 @@ def test_the_card_says_what_is_known_and_no_more(folder):
     assert "recall" not in card.content
 
 
-def test_a_card_without_facts_is_a_card(task, model, tmp_path):
-    task.save_model(model, tmp_path / "bare", {})
-    card = ModelCard.load(tmp_path / "bare" / "README.md")
+def test_a_card_without_facts_is_a_card(model):
+    card = ModelCard(model_card(model, {}, "bare"))
     assert not card.data.eval_results
     assert "## Training" not in card.content
+    assert "## Evaluation" not in card.content
+
+
+def test_the_task_says_what_the_model_learnt_from(task, folder):
+    text = ModelCard.load(folder / "README.md").text
+    pictures = {question.image_id for question in task.train_set().questions}
+    assert f"| training questions | {len(task.train_set())} |" in text
+    assert f"| training pictures | {len(pictures)} |" in text
+    assert f"| questions evaluated on | {len(task.eval_set())} |" in text
+    assert "| objective | cross\\_entropy |" in text
+    assert f"list of {len(task._data.vocabulary)} answers" in text
+    assert "CC BY 4.0" in text
+
+
+def test_the_command_on_the_card_is_one_that_a_shell_reads(folder):
+    text = ModelCard.load(folder / "README.md").text
+    command = next(line for line in text.splitlines() if line.startswith("python -m vqa_model.predict"))
+    words = make_parser().parse_args(shlex.split(command)[3:])
+    assert (words.model, words.question) == ("my model", "What color is the car?")
 
 
 def test_text_from_outside_stays_text(task, model, tmp_path):
