@@ -7,6 +7,7 @@ folder (or hub id) of this suite's own model type is loaded.
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,12 +23,17 @@ from vqa_model.processing import VQAProcessor
 from vqa_model.towers import first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
 Picture = Image.Image | Path | str
 MULTI_LABEL = "multi_label_classification"
+WRONG_WEIGHTS = {
+    "missing_keys": "are missing",
+    "unexpected_keys": "belong to no part of it (adapters must be merged first)",
+    "mismatched_keys": "do not fit config.json",
+}
 
 
 @dataclass(frozen=True)
@@ -50,16 +56,25 @@ class Answerer:
     def load(cls, folder: str | Path, device: str = "cpu") -> Answerer:
         """Load what `VQATask.save_model` wrote, a folder or a hub id; ValueError says in one line what is wrong."""
         logging.disable_progress_bar()  # loading takes a moment; a hub id's download has a bar of its own
-        place, local = str(folder), Path(folder).is_dir()
-        if local:
-            _check_folder(Path(folder))
+        _check_device(device)
+        place = _model_folder(folder)
         try:
-            model = VQAModel.from_pretrained(place, use_safetensors=True, local_files_only=local)
-            processor = VQAProcessor.from_pretrained(place, local_files_only=local)
-            model = model.to(torch.device(device)).eval()
+            with _quiet():
+                model, found = VQAModel.from_pretrained(
+                    place,
+                    use_safetensors=True,
+                    local_files_only=True,
+                    ignore_mismatched_sizes=True,  # refused below, by name
+                    output_loading_info=True,
+                )
+                processor = VQAProcessor.from_pretrained(place, local_files_only=True)
         except (OSError, RuntimeError, ValueError, TypeError, KeyError, SafetensorError) as error:
             raise ValueError(f"{folder}: cannot be loaded as a model: {first_line(error)}") from error
-        return cls(Path(folder).resolve().name if local else place, model, processor)
+        for kind, what in WRONG_WEIGHTS.items():
+            if names := sorted(name if isinstance(name, str) else name[0] for name in found[kind]):
+                raise ValueError(f"{folder}: {len(names)} weights of the model {what}, first {names[0]}")
+        name = Path(folder).resolve().name if Path(folder).is_dir() else str(folder)
+        return cls(name, model.to(device).eval(), processor)
 
     def answer(self, picture: Picture, question: str, top: int = 5) -> list[Answer]:
         """Give the likeliest answers to one question, best first."""
@@ -68,7 +83,16 @@ class Answerer:
     def answer_all(
         self, asked: Sequence[tuple[Picture, str]], top: int = 5, batch_size: int = 64
     ) -> list[list[Answer]]:
-        """Give the likeliest answers to each question; a picture that several of a batch are on is encoded once."""
+        """Give the likeliest answers to each question; a picture that several of a batch are on is encoded once.
+
+        ValueError for a picture that cannot be read, a question without words, `top` or `batch_size` below 1.
+        """
+        for option, value in (("top", top), ("batch_size", batch_size)):
+            if value < 1:
+                raise ValueError(f"{option} {value} is below 1")
+        empty = [number for number, (_, question) in enumerate(asked, 1) if not question.strip()]
+        if empty:
+            raise ValueError(f"question {empty[0]} of {len(asked)} has no words; ask something")
         found: list[list[Answer]] = []
         for start in range(0, len(asked), batch_size):
             found += self._answer_batch(asked[start : start + batch_size], top)
@@ -96,6 +120,40 @@ class Answerer:
 
 def _open(picture: Picture) -> Image.Image:
     return picture if isinstance(picture, Image.Image) else read_picture(Path(picture))[1]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from drawing bars for a local file and tables of what the caller refuses in one line."""
+    verbosity = logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _check_device(device: str) -> None:
+    """ValueError where nothing can be computed on it."""
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device!r} cannot be used here ({first_line(error)}); cpu always can") from error
+
+
+def _model_folder(source: str | Path) -> Path:
+    """Folder of a model named by folder or hub id; of the latter, only what is read is fetched, never a pickle."""
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        try:
+            folder = Path(snapshot_download(str(source), allow_patterns=["*.json", "*.safetensors"]))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{source}: no such folder, and the hub gives no model: {first_line(error)}") from error
+    _check_folder(folder)
+    return folder
 
 
 def _check_folder(folder: Path) -> None:

@@ -7,6 +7,7 @@ what is missing is left out, so a card never says more than what was measured.
 from __future__ import annotations
 
 import re
+import shlex
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ TRAINING: Final[dict[str, tuple[str, Callable[[Any], str]]]] = {
     "plan": ("recipe in full", str),
     "dataset": ("data set", str),
     "train_samples": ("training questions", "{:,}".format),
+    "train_pictures": ("training pictures", "{:,}".format),
+    "eval_samples": ("questions evaluated on", "{:,}".format),
+    "objective": ("objective", str),
     "epochs": ("epochs", "{:.3g}".format),
     "steps": ("updates", "{:,}".format),
     "batch_size": ("questions per update", str),
@@ -51,11 +55,15 @@ for answer in Answerer.load({name!r}).answer("picture.jpg", "What color is the c
     print(answer.text, answer.probability)
 ```
 
-Or `python -m vqa_model.predict --model {name} --image picture.jpg --question "What color is the car?"`. Import
-`vqa_model.processing` to use `AutoModel` and `AutoProcessor` of transformers."""
+```sh
+python -m vqa_model.predict --model {word} --image picture.jpg --question "What color is the car?"
+```
+
+Import `vqa_model.processing` to use `AutoModel` and `AutoProcessor` of transformers."""
 _LIMITS = """The model chooses from a fixed list of {answers:,} answers, learnt from its training questions; it cannot
-give any other. It was trained for comparing fine-tuning recipes, not for decisions about people. Questions and answers
-of VQA v2 are CC BY 4.0 (visualqa.org); the COCO pictures they ask about follow their own terms."""
+give any other. It was trained for comparing fine-tuning recipes, not for decisions about people."""
+_LICENCES = """Questions and answers of VQA v2 are under CC BY 4.0 (visualqa.org). Their pictures are COCO's, which does
+not own them: Flickr's terms of use apply to each (cocodataset.org). The suite's own picture world is free of both."""
 
 
 def model_card(model: VQAModel, facts: Mapping[str, Any], name: str) -> str:
@@ -78,8 +86,9 @@ def model_card(model: VQAModel, facts: Mapping[str, Any], name: str) -> str:
         "Answers questions about pictures. " + _about(model),
         _section("Evaluation", ["metric", "value"], scores),
         _section("Training", ["", ""], training),
-        "## Use\n\n" + _USE.format(name=name),
+        "## Use\n\n" + _USE.format(name=name, word=shlex.quote(name)),
         "## Limits\n\n" + _LIMITS.format(answers=model.config.num_labels),
+        "## Licences of the data\n\n" + _LICENCES,
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
 

@@ -1,7 +1,7 @@
 """Answers questions with a saved model: `python -m vqa_model.predict --model DIR --image X.jpg --question "…"`.
 
 One picture and one question give a table of the likeliest answers. A folder of pictures gets the same question each;
-a file of questions (VQA v2's own, or a CSV with the columns image and question) gets an answer each.
+a file of questions (VQA v2's own, or CSV or JSON lines with image and question) gets an answer each.
 """
 
 from __future__ import annotations
@@ -33,9 +33,19 @@ def make_parser() -> argparse.ArgumentParser:
     add("--image", type=Path, metavar="FILE", help="one picture")
     add("--images", type=Path, metavar="DIR", help="a folder of pictures, or where those of --questions lie")
     add("--question", help="what to ask about each picture")
-    add("--questions", type=Path, metavar="FILE", help="a file of questions: VQA v2 JSON, or CSV with image,question")
+    add(
+        "--questions",
+        type=Path,
+        metavar="FILE",
+        help="a file of questions: VQA v2 .json, or .csv or .jsonl with image, question",
+    )
     add("--top", type=int, default=5, metavar="N", help="answers to show for one picture (default: 5)")
-    add("--out", type=Path, metavar="FILE", help="write answers here (.json: official format, else CSV)")
+    add(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write answers here (.json: official format, for questions with ids; else CSV)",
+    )
     add("--json", action="store_true", help="print JSON in place of a table")
     add("--device", default="cpu", help="cpu or cuda (default: cpu)")
     add("--batch-size", type=int, default=64, metavar="N", help="questions at a time (default: 64)")

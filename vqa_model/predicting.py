@@ -23,9 +23,15 @@ Row = dict[str, Any]  # image (path), question, and question_id where the file h
 
 
 def predict(options: argparse.Namespace) -> None:
-    """Answer what was asked. ValueError for what cannot be."""
-    rows = without_bad(asked(options), skip=options.skip_bad_images)
-    found = answer_rows(options, rows)
+    """Answer what was asked. ValueError for what cannot be, as much of it as can be known before the work."""
+    if options.out and not options.out.parent.is_dir():
+        raise ValueError(f"--out {options.out}: there is no folder {options.out.parent}; make it first")
+    rows = asked(options)
+    if options.out and options.out.suffix == ".json" and not all("question_id" in row for row in rows):
+        raise ValueError(f"--out {options.out}: the official format needs VQA v2's question ids; name a .csv")
+    answerer = Answerer.load(options.model, options.device)
+    rows = without_bad(rows, skip=options.skip_bad_images)
+    found = answer_rows(answerer, options, rows)
     if options.out:
         write(options.out, rows, found)
         print(f"{len(rows)} answers: {options.out}")
@@ -36,7 +42,7 @@ def predict(options: argparse.Namespace) -> None:
 def asked(options: argparse.Namespace) -> list[Row]:
     """Rows to answer. ValueError where what was given does not say what to ask about which picture."""
     if options.questions:
-        rows = _read_json(options) if options.questions.suffix == ".json" else _read_csv(options)
+        rows = READERS.get(options.questions.suffix.lower(), _read_csv)(options)
     elif options.question and options.image:
         rows = [{"image": options.image, "question": options.question}]
     elif options.question and options.images:
@@ -50,13 +56,35 @@ def asked(options: argparse.Namespace) -> list[Row]:
 
 
 def _read_csv(options: argparse.Namespace) -> list[Row]:
-    with options.questions.open(encoding="utf-8", newline="") as file:
+    with options.questions.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         missing = {"image", "question"} - set(reader.fieldnames or ())
         if missing:
             raise ValueError(f"{options.questions}: no column {' and '.join(sorted(missing))}; it needs image,question")
-        base = options.images or options.questions.parent
-        return [{**row, "image": base / row["image"]} for row in reader]
+        return [_row(options, reader.line_num, record) for record in reader]
+
+
+def _read_jsonl(options: argparse.Namespace) -> list[Row]:
+    rows = []
+    for number, line in enumerate(options.questions.read_text(encoding="utf-8-sig").split("\n"), 1):
+        if line.strip():
+            try:
+                rows.append(_row(options, number, json.loads(line)))
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{options.questions}, line {number}: not a JSON object ({error.msg})") from error
+    return rows
+
+
+def _row(options: argparse.Namespace, line: int, record: Any) -> Row:
+    """Check one record of a table; pictures lie in --images, else beside the file."""
+    fields = record if isinstance(record, dict) else {}
+    for name in ("image", "question"):
+        if not isinstance(fields.get(name), str) or not fields[name].strip():
+            raise ValueError(f"{options.questions}, line {line}: no {name}; each line needs an image and a question")
+    if not str(fields.get("question_id", 0)).isdecimal():
+        raise ValueError(f"{options.questions}, line {line}: question_id {fields['question_id']!r} is not a number")
+    base = options.images or options.questions.parent
+    return {**fields, "image": base / fields["image"]}
 
 
 def _read_json(options: argparse.Namespace) -> list[Row]:
@@ -77,6 +105,9 @@ def _read_json(options: argparse.Namespace) -> list[Row]:
         raise ValueError(f"{options.questions}: not a VQA v2 questions file ({error!r})") from error
 
 
+READERS = {".json": _read_json, ".jsonl": _read_jsonl}
+
+
 def without_bad(rows: Sequence[Row], *, skip: bool) -> list[Row]:
     """Leave out rows whose picture cannot be read, by name on stderr; ValueError for the first unless `skip`."""
     bad: dict[Path, str] = {}
@@ -93,9 +124,8 @@ def without_bad(rows: Sequence[Row], *, skip: bool) -> list[Row]:
     return [row for row in rows if row["image"] not in bad]
 
 
-def answer_rows(options: argparse.Namespace, rows: Sequence[Row]) -> list[list[Answer]]:
+def answer_rows(answerer: Answerer, options: argparse.Namespace, rows: Sequence[Row]) -> list[list[Answer]]:
     """Answer every row, with progress on stderr where it takes long."""
-    answerer = Answerer.load(options.model, options.device)
     found: list[list[Answer]] = []
     for start in range(0, len(rows), AT_A_TIME):
         part = [(row["image"], row["question"]) for row in rows[start : start + AT_A_TIME]]
@@ -106,11 +136,11 @@ def answer_rows(options: argparse.Namespace, rows: Sequence[Row]) -> list[list[A
 
 
 def write(path: Path, rows: Sequence[Row], found: Sequence[Sequence[Answer]]) -> None:
-    """Write one answer per row: .json in the official format where there are question ids, else CSV."""
+    """Write one answer per row: .json in the official format, else CSV."""
     best = [answers[0] for answers in found]
     if path.suffix == ".json":
-        ids = [row.get("question_id", number) for number, row in enumerate(rows)]
-        results = [{"question_id": number, "answer": answer.text} for number, answer in zip(ids, best, strict=True)]
+        pairs = zip(rows, best, strict=True)
+        results = [{"question_id": int(row["question_id"]), "answer": answer.text} for row, answer in pairs]
         path.write_text(json.dumps(results), encoding="utf-8")
         return
     with path.open("w", encoding="utf-8", newline="") as file:

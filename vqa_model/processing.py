@@ -8,6 +8,7 @@ module makes `AutoProcessor` and `AutoImageProcessor` know both.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -96,6 +97,10 @@ def save_model(model: VQAModel, processor: VQAProcessor, facts: Mapping[str, Any
     """Write a folder that `from_pretrained` and `Answerer.load` read: weights (safetensors), processor and card."""
     with_facts = model_card(model, facts, name=folder.name)
     model.save_pretrained(folder)
+    config = deepcopy(model.config)
+    for tower in (config.vision_config, config.text_config):
+        tower.name_or_path = ""  # where it lay is nobody's business who gets the model
+    config.save_pretrained(folder)
     processor.save_pretrained(folder)
     (folder / "README.md").write_text(with_facts, encoding="utf-8")
 

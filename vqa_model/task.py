@@ -218,7 +218,10 @@ class VQATask:
             raise ValueError(f"the control {self.control!r} knows too little to be saved as a model")
         data = self._data
         processor = make_processor(data.image, data.tokenizer, pad_id=data.pad_id, max_length=data.max_length)
-        save_model(model, processor, facts, folder)
+        asked = self.train_set().questions
+        own = {"dataset": self.dataset_name, "objective": self.objective, "eval_samples": len(self.eval_set())}
+        own |= {"train_samples": len(asked), "train_pictures": len(np.unique(asked.image_ids))}
+        save_model(model, processor, own | dict(facts), folder)
 
     def examples(self, n: int) -> list[dict[str, Any]]:
         """Describe the first `n` evaluation questions on different pictures: image, question, answers."""

@@ -7,18 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from huggingface_hub import ModelCard
 from PIL import Image
+from safetensors.torch import load, save
 from transformers import AutoImageProcessor, AutoModel, AutoProcessor
 
 from vqa_model.answering import Answerer
 from vqa_model.processing import VQAProcessor
 from vqa_model.task import VQATask
-
-FACTS = {
-    "strategy": "lora|x", "plan": "lora", "dataset": "picture-world", "seed": 3, "ttt_seconds": 1234.5, "lr": 1e-3,
-    "metrics": {"vqa_accuracy": 0.5, "f1_macro": 0.25, "vqa_accuracy/other": 0.1}, "gpu_name": None,
-}  # fmt: skip
+from vqa_model.towers import SHIPPED
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +31,7 @@ def model(task):
 @pytest.fixture(scope="module")
 def folder(task, model, tmp_path_factory):
     place = tmp_path_factory.mktemp("models") / "my model"
-    task.save_model(model, place, FACTS)
+    task.save_model(model, place, {})
     return place
 
 
@@ -141,44 +137,69 @@ def test_weights_in_several_files_and_without_pickles(model, folder, tmp_path):
     assert type(AutoModel.from_pretrained(folder)) is type(model)
 
 
-def test_the_card_says_what_is_known_and_no_more(folder):
-    card = ModelCard.load(folder / "README.md")
-    found = {result.metric_name: result.metric_value for result in card.data.eval_results}
-    assert found == {"VQA accuracy (official)": 0.5, "F1, macro": 0.25}
-    assert "| recipe | lora\\|x |" in card.content
-    assert "1,234.5 s" in card.content
-    assert "GPU" not in card.content
-    assert "my model" in card.content
-    assert "recall" not in card.content
-
-
-def test_a_card_without_facts_is_a_card(task, model, tmp_path):
-    task.save_model(model, tmp_path / "bare", {})
-    card = ModelCard.load(tmp_path / "bare" / "README.md")
-    assert not card.data.eval_results
-    assert "## Training" not in card.content
-
-
-def test_text_from_outside_stays_text(task, model, tmp_path):
-    facts = {"dataset": "evil: [x](http://y)\n---\n# title | <script>", "metrics": {"accuracy": 1.0}}
-    task.save_model(model, tmp_path / "odd", facts)
-    content = (tmp_path / "odd" / "README.md").read_text()
-    assert content.count("\n# ") == 1
-    assert "\n---\n# title" not in content
-    card = ModelCard(content)
-    assert "\\<script\\>" in card.text
-    assert "<script>" not in card.text.replace("\\<", "").replace("\\>", "")
-    assert card.data.eval_results[0].dataset_name == "evil: [x](http://y) --- # title | <script>"
-
-
-def test_controls_are_no_models(task):
-    control = task.controls()["majority-answer"]
-    with pytest.raises(ValueError, match="'majority-answer' knows too little"):
+@pytest.mark.parametrize("name", ["majority-answer", "question-only"])
+def test_controls_are_no_models(task, name):
+    control = task.controls()[name]
+    with pytest.raises(ValueError, match=f"'{name}' knows too little"):
         control.save_model(control.build_model(), None, {})
 
 
+@pytest.mark.parametrize("device", ["cuda:99", "moon", "meta"])
+def test_a_device_that_cannot_compute_is_one_line(folder, device):
+    with pytest.raises(ValueError, match=rf"^device '{device}' cannot be used here [^\n]*; cpu always can$"):
+        Answerer.load(folder, device)
+
+
+def test_what_cannot_be_asked_is_refused(folder):
+    answerer, picture = Answerer.load(folder), Image.new("RGB", (9, 9))
+    for settings, message in (({"top": 0}, "top 0 is below 1"), ({"batch_size": -1}, "batch_size -1 is below 1")):
+        with pytest.raises(ValueError, match=message):
+            answerer.answer_all([(picture, "what")], **settings)
+    with pytest.raises(ValueError, match="question 2 of 2 has no words"):
+        answerer.answer_all([(picture, "what"), (picture, " ")])
+    assert answerer.answer_all([]) == []
+
+
+def test_a_saved_model_does_not_say_where_its_towers_lay(task, folder):
+    fields = json.loads((folder / "config.json").read_text())
+    assert not fields["vision_config"].get("_name_or_path")
+    assert not fields["text_config"].get("_name_or_path")
+    texts = [path.read_text() for path in folder.iterdir() if path.suffix in {".json", ".md"}]
+    assert not [text for text in texts if str(SHIPPED.parent) in text or task.data in text]
+    assert task._towers["vision"].config.name_or_path == str(SHIPPED / "vision")
+
+
+def test_pictures_are_encoded_once_per_batch(task, folder):
+    answerer, seen = Answerer.load(folder), []
+    hook = answerer.model.vision.register_forward_pre_hook(
+        lambda _, __, inputs: seen.append(len(inputs["pixel_values"])), with_kwargs=True
+    )
+    path, picture = asked(task)[0][0], Image.new("RGB", (9, 9))
+    answerer.answer_all([(path, "a"), (picture, "b"), (path, "c"), (picture, "d"), (picture, "e")], batch_size=4)
+    hook.remove()
+    assert seen == [2, 1]
+
+
+def reweigh(change):
+    """A change of the weights, a mapping from names to tensors."""
+
+    def damage(folder):
+        file = folder / "model.safetensors"
+        weights = load(file.read_bytes())
+        change(weights)
+        file.write_bytes(save(weights, metadata={"format": "pt"}))
+
+    return damage
+
+
+def only_file(folder, name):
+    """Take the weights out; gives the path of another file."""
+    (folder / "model.safetensors").unlink()
+    return folder / name
+
+
 DAMAGES = {
-    "no folder": (lambda f: f.rename(f.with_name("gone")), "cannot be loaded as a model"),
+    "no folder": (lambda f: f.rename(f.with_name("gone")), "no such folder, and the hub gives no model"),
     "no config": (lambda f: (f / "config.json").unlink(), "no config.json; name a folder"),
     "no json": (lambda f: (f / "config.json").write_text("{"), "not a model's configuration"),
     "a list": (lambda f: (f / "config.json").write_text("[]"), "not a model's configuration"),
@@ -187,6 +208,22 @@ DAMAGES = {
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "cannot be loaded as a model"),
     "half the weights": (
         lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:999]),
+        "cannot be loaded as a model",
+    ),
+    "a weight less": (
+        reweigh(lambda weights: weights.pop("head.fc2.weight")),
+        "1 weights of the model are missing, first head.fc2.weight",
+    ),
+    "an adapter left in": (
+        reweigh(lambda weights: weights.update({"head.fc2.lora_A": torch.zeros(2)})),
+        "1 weights of the model belong to no part of it .* first head.fc2.lora_A",
+    ),
+    "a weight of another shape": (
+        reweigh(lambda weights: weights.update({"head.fc2.bias": torch.zeros(2)})),
+        "1 weights of the model do not fit config.json, first head.fc2.bias",
+    ),
+    "a pickle": (
+        lambda f: torch.save(load((f / "model.safetensors").read_bytes()), only_file(f, "pytorch_model.bin")),
         "cannot be loaded as a model",
     ),
 }

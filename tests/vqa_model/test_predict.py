@@ -63,6 +63,13 @@ def test_a_folder_of_pictures_is_asked_one_question(ask, small_world, tmp_path):
     assert f"{len(rows)} answers" in out
 
 
+def test_a_table_with_question_ids_becomes_official_results(ask, small_world, tmp_path):
+    (tmp_path / "a.csv").write_text(f"image,question,question_id\n{picture(small_world)},what,007\n")
+    status, *_ = ask("--questions", tmp_path / "a.csv", "--out", tmp_path / "r.json")
+    assert status == 0
+    assert [row["question_id"] for row in json.loads((tmp_path / "r.json").read_text())] == [7]
+
+
 def test_official_questions_become_official_results(ask, small_world, tmp_path):
     file = small_world / "v2_OpenEnded_mscoco_val2014_questions.json"
     status, *_ = ask("--questions", file, "--images", small_world / "val2014", "--out", tmp_path / "r.json")
@@ -73,13 +80,24 @@ def test_official_questions_become_official_results(ask, small_world, tmp_path):
     assert all(isinstance(row["answer"], str) for row in results)
 
 
-def test_a_csv_of_questions_names_pictures_beside_it(ask, small_world, tmp_path):
+@pytest.mark.parametrize(
+    ("file", "lines"),
+    [
+        ("asked.csv", "\ufeffimage,question\n{0},Is it red?\n{0},How many?\n"),
+        (
+            "asked.jsonl",
+            '{{"image": "{0}", "question": "Is it red?"}}\n\n{{"image": "{0}", "question": "How many?"}}\n',
+        ),
+    ],
+)
+def test_a_table_of_questions_names_pictures_beside_it(ask, small_world, tmp_path, file, lines):
     name = picture(small_world).name
-    (tmp_path / "asked.csv").write_text(f"image,question\n{name},Is it red?\n{name},How many?\n")
+    (tmp_path / file).write_text(lines.format(name), encoding="utf-8")
     (tmp_path / name).write_bytes(picture(small_world).read_bytes())
-    status, out, _ = ask("--questions", tmp_path / "asked.csv")
+    status, out, _ = ask("--questions", tmp_path / file)
     assert status == 0
     assert [line.split()[0] for line in out.splitlines()] == [name, name]
+    assert "How many?" in out
 
 
 @pytest.mark.parametrize(
@@ -92,10 +110,18 @@ def test_a_csv_of_questions_names_pictures_beside_it(ask, small_world, tmp_path)
         (["--questions", "EMPTY/no.csv"], "No such file"),
         (["--questions", "EMPTY/q.json", "--images", "EMPTY"], "No such file"),
         (["--questions", "EMPTY/q.json"], "also wants --images"),
+        (["--image", "x.jpg", "--question", "a", "--out", "EMPTY/no/a.csv"], "no; make it first"),
+        (["--image", "x.jpg", "--question", "a", "--out", "EMPTY/a.json"], "needs VQA v2's question ids; name a .csv"),
+        (["--image", "GOOD", "--question", "a", "--top", "0"], "top 0 is below 1"),
+        (["--image", "GOOD", "--question", " "], "question 1 of 1 has no words"),
+        (["--image", "x.jpg", "--question", "a", "--device", "moon"], "device 'moon' cannot be used"),
     ],
 )
-def test_bad_input_is_one_line(ask, tmp_path, words, message):
-    status, out, error = ask(*(word.replace("EMPTY", str(tmp_path)) for word in words))
+def test_bad_input_is_one_line(ask, small_world, tmp_path, words, message):
+    places = {"EMPTY": str(tmp_path), "GOOD": str(picture(small_world))}
+    for name, place in places.items():
+        words = [word.replace(name, place) for word in words]
+    status, out, error = ask(*words)
     assert status == 2
     assert not out
     assert error.startswith("vqa_model.predict: ")
@@ -108,6 +134,12 @@ def test_files_of_another_kind_are_named(ask, tmp_path):
         ("a.csv", "picture,question\n", "no column image; it needs image,question"),
         ("a.json", '{"questions": [{}]}', "not a VQA v2 questions file"),
         ("b.json", "{", "not a VQA v2 questions file"),
+        ("short.csv", "image,question\na.jpg,what\nb.jpg\n", "line 3: no question"),
+        ("blank.csv", "image,question\n,what\n", "line 2: no image"),
+        ("a.jsonl", '{"image": "a.jpg"}\n', "line 1: no question"),
+        ("b.jsonl", "[1]\n", "line 1: no image"),
+        ("c.jsonl", "\n{\n", "line 2: not a JSON object"),
+        ("ids.csv", "image,question,question_id\na.jpg,what,x\n", "question_id 'x' is not a number"),
     ):
         (tmp_path / name).write_text(content)
         status, _, error = ask("--questions", tmp_path / name, "--images", tmp_path)
