@@ -8,12 +8,14 @@ import sys
 from collections import defaultdict
 from statistics import mean, median
 
+import pandas as pd
 import pytest
 
 from bench.arguments import make_parser
 from bench.cli import make_request
 from strategies import parse_plans
 from strategies.presets import PRESETS
+from vqa_model.fusions import FUSIONS
 
 ALL_LAYERS = "lora(roles=['query','key','value','output','up','down'])"
 
@@ -152,3 +154,16 @@ def test_the_committed_sweep_meets_what_the_default_is_built_for(root):
     with (root / "results" / "embedded-random-towers" / "runs.csv").open() as file:
         random = {row["strategy"]: float(row["accuracy"]) for row in csv.DictReader(file)}
     assert accuracy["full"] - random["full"] >= 0.08
+
+
+def test_the_table_of_fusions_is_the_committed_sweeps(root):
+    line = re.compile(r"^\| `(\w+)` \| [\d.]+ M \| [\d.]+ G \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", re.MULTILINE)
+    lines = line.findall((root / "README.md").read_text())
+    assert [name for name, *_ in lines] == list(FUSIONS)
+    sweeps = [("embedded", "full"), ("embedded", "lora"), ("slice", "lora")]
+    for name, *told in lines:
+        for (place, strategy), figure in zip(sweeps, told, strict=True):
+            runs = pd.read_csv(root / "results" / f"{place}-fusions" / "runs.csv")
+            fusion = runs.setting.str.extract(r"fusion=(\w+)")[0].fillna("cross_attention")
+            (run,) = runs[(runs.strategy == strategy) & (fusion == name)].vqa_accuracy
+            assert float(figure) == pytest.approx(100 * run, abs=0.051), (name, place, strategy)
