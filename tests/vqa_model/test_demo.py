@@ -120,7 +120,7 @@ def test_large_files_and_files_of_others_are_refused(page, root):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--model", "/nowhere"], "/nowhere: cannot be loaded as a model"),
+        (["--model", "/nowhere"], "/nowhere: no such folder, and the hub gives no model"),
         (["--model", "FULL", "--examples", "/nowhere"], "--examples /nowhere: no folder with"),
     ],
 )
