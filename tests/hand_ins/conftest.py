@@ -11,14 +11,6 @@ from vqa_model.picture_world import Settings
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("cache")
-        patch.setenv("TUNEMATRIX_CACHE", str(folder))
-        yield folder
-
-
-@pytest.fixture(scope="session")
 def world(cache):
     """Folder of a small picture world in the official layout."""
     return world_files.world_folder(Settings(train_pairs=60, val_pairs=10))

@@ -12,12 +12,8 @@ SMALL = Settings(train_pairs=40, val_pairs=8)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory):
-    """A cache of its own for every test session, so that tests see a fresh machine."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("cache")
-        patch.setenv("TUNEMATRIX_CACHE", str(folder))
-        yield folder
+def _own_cache(cache):
+    return cache
 
 
 @pytest.fixture(scope="session")
