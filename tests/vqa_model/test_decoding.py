@@ -26,7 +26,7 @@ print(decoded.content_hash)
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
+def empty_cache(tmp_path, monkeypatch):
     folder = tmp_path / "cache"
     monkeypatch.setenv("TUNEMATRIX_CACHE", str(folder))
     return folder
@@ -50,23 +50,23 @@ def start(pictures):
     )
 
 
-def notes(cache):
-    return sorted(cache.glob(".pictures-*-draft/notes/[0-9]*.json"))
+def notes(empty_cache):
+    return sorted(empty_cache.glob(".pictures-*-draft/notes/[0-9]*.json"))
 
 
-def wait_for_notes(cache, child, count):
-    while len(notes(cache)) < count:
+def wait_for_notes(empty_cache, child, count):
+    while len(notes(empty_cache)) < count:
         assert child.poll() is None, child.communicate()
         time.sleep(0.002)
 
 
-def test_a_killed_decoding_goes_on_where_it_stopped(pictures, cache, monkeypatch):
+def test_a_killed_decoding_goes_on_where_it_stopped(pictures, empty_cache, monkeypatch):
     child = start(pictures)
-    wait_for_notes(cache, child, 3)
+    wait_for_notes(empty_cache, child, 3)
     os.kill(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
     child.communicate()
-    done = len(notes(cache))
+    done = len(notes(empty_cache))
     assert 3 <= done < 11
 
     read = []
@@ -76,7 +76,7 @@ def test_a_killed_decoding_goes_on_where_it_stopped(pictures, cache, monkeypatch
     assert len(paths) - done * BLOCK <= len(read) <= len(paths) - (done - 1) * BLOCK
     assert len(set(read)) == len(read)
     check(decoded, paths)
-    assert [path.name[:9] for path in cache.iterdir()] == ["pictures-"]
+    assert [path.name[:9] for path in empty_cache.iterdir()] == ["pictures-"]
 
 
 def check(decoded, paths):
@@ -84,9 +84,9 @@ def check(decoded, paths):
         assert (decoded.pixels[row] == fit_picture(read_picture(paths[row])[1], ImageSettings(size=SIZE))).all()
 
 
-def test_two_writers_at_once_share_the_work(pictures, cache):
+def test_two_writers_at_once_share_the_work(pictures, empty_cache):
     first, second = start(pictures), start(pictures)
-    wait_for_notes(cache, first, 1)
+    wait_for_notes(empty_cache, first, 1)
     (out, problems), (other_out, other_problems) = first.communicate(), second.communicate()
     assert (first.returncode, second.returncode) == (0, 0), problems + other_problems
     assert out == other_out
@@ -94,28 +94,28 @@ def test_two_writers_at_once_share_the_work(pictures, cache):
     decoded = decode_pictures(paths, ImageSettings(size=SIZE), skip_bad=False)
     assert decoded.content_hash == out.strip()
     check(decoded, paths)
-    assert len(list(cache.iterdir())) == 1
+    assert len(list(empty_cache.iterdir())) == 1
 
 
-def test_a_writer_that_comes_late_leaves_nothing_behind(pictures, cache):
+def test_a_writer_that_comes_late_leaves_nothing_behind(pictures, empty_cache):
     paths = sorted(pictures.iterdir())[:3]
     settings = ImageSettings(size=SIZE)
     decode_pictures(paths, settings, skip_bad=False)
-    (target,) = cache.iterdir()
+    (target,) = empty_cache.iterdir()
     before = (target / "pixels.npy").read_bytes()
     decoding._Draft(target, paths, settings, skip_bad=False).finish(threads=1)
-    assert [*cache.iterdir()] == [target]
+    assert [*empty_cache.iterdir()] == [target]
     assert (target / "pixels.npy").read_bytes() == before
 
 
-def test_a_bad_picture_costs_what_was_decoded_nothing(pictures, cache, monkeypatch):
+def test_a_bad_picture_costs_what_was_decoded_nothing(pictures, empty_cache, monkeypatch):
     broken = pictures / "0100.jpg"
     broken.write_bytes(broken.read_bytes()[:300])
     paths = sorted(pictures.iterdir())
     monkeypatch.setattr(decoding.random.Random, "shuffle", lambda *_: None)  # the broken one's block is the second
     with pytest.raises(ValueError, match=r"0100\.jpg: broken picture .*; replace it or use --skip-bad-images"):
         decode_pictures(paths, ImageSettings(size=SIZE), skip_bad=False, threads=1)
-    done = {path.stem for path in notes(cache)}
+    done = {path.stem for path in notes(empty_cache)}
     assert "0" in done
     assert "1" not in done
     assert len(done) < 10
@@ -126,7 +126,7 @@ def test_a_bad_picture_costs_what_was_decoded_nothing(pictures, cache, monkeypat
         decode_pictures(paths, ImageSettings(size=SIZE), skip_bad=False)
 
 
-def test_progress_is_shown_where_it_takes_long(pictures, cache, monkeypatch, capfd):
+def test_progress_is_shown_where_it_takes_long(pictures, empty_cache, monkeypatch, capfd):
     monkeypatch.setattr(decoding, "_PROGRESS_EVERY_SECONDS", 0.0)
     paths = sorted(pictures.iterdir())
     decode_pictures(paths, ImageSettings(size=8), skip_bad=False)
