@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vqa_model.cache import cache_folder
 from vqa_model.commands import command_parser, run_command
 from vqa_model.vqa_files import PARTS
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 EXAMPLES = """example:
   python -m vqa_model.find_data --out data/vqa2        then: run_matrix.py --data data/vqa2 --fraction 0.25
 
+`run_matrix.py --data kaggle` does both.
+
 exit status: 0 all was found, 1 something is missing, 2 bad input"""
 KAGGLE = Path("/kaggle/input")
 MISSING = 1
@@ -30,6 +33,7 @@ TEXTS = {
     **{f"v2_mscoco_{part}2014_annotations.json": True for part in PARTS},
     **{f"v2_mscoco_{part}2014_complementary_pairs.json": False for part in PARTS},
 }  # name: whether it has to be there
+WANTED = [name for name, needed in TEXTS.items() if needed] + [f"{part}2014" for part in PARTS]
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -75,12 +79,21 @@ def link(root: Path, out: Path) -> list[str]:
         target.symlink_to(best.absolute(), target_is_directory=best.is_dir())
         more = f" (the largest of {1 + len(others)}; not {', '.join(map(str, others))})" if others else ""
         print(f"{name}: {best}{more}")
-    wanted = [name for name, needed in TEXTS.items() if needed] + [f"{part}2014" for part in PARTS]
-    missing = [name for name in wanted if name not in found]
+    missing = [name for name in WANTED if name not in found]
     for name in missing:
         what = f"pictures {name}/COCO_{name}_*.jpg" if name in {f"{part}2014" for part in PARTS} else name
         print(f"missing: {what}; attach a data set that has it, or: python -m vqa_model.download --out DIR")
     return missing
+
+
+def mounted_data(root: Path = KAGGLE) -> Path:
+    """Folder of links to what is mounted, for `--data kaggle`; made once. ValueError where something is missing."""
+    out = cache_folder() / "kaggle"
+    if all((out / name).exists() for name in WANTED):
+        return out
+    if missing := link(root, out):
+        raise ValueError(f"--data kaggle: {', '.join(missing)} not found below {root}; attach a data set that has it")
+    return out
 
 
 def find_and_link(options: argparse.Namespace) -> int:

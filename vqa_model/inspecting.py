@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from vqa_model.find_data import mounted_data
 from vqa_model.inspection import ANNOTATORS, inspect_part
 from vqa_model.inspection_plots import draw_all
 from vqa_model.vqa_files import PARTS, read_download, read_part
@@ -19,7 +20,7 @@ SHOWN = 10
 
 def inspect_data(options: argparse.Namespace) -> None:
     """Inspect a folder. ValueError for one that cannot be read."""
-    folder = options.data or world_folder()
+    folder = mounted_data() if str(options.data) == "kaggle" else options.data or world_folder()
     parts = {name: read_part(folder, name) for name in PARTS}
     train = parts["train"].questions
     facts = {name: inspect_part(part, train, decode=options.all) for name, part in parts.items()}

@@ -24,6 +24,7 @@ from vqa_model.controls import MajorityAnswer
 from vqa_model.data import DataOptions, VQAData
 from vqa_model.dataset import QuestionSet, collate_questions
 from vqa_model.describing import describe_model
+from vqa_model.find_data import mounted_data
 from vqa_model.model import VQAConfig, VQAModel
 from vqa_model.options import check_options, problem_type
 from vqa_model.pictures import read_picture
@@ -44,7 +45,7 @@ Batch = dict[str, "Tensor"]
 class VQATask:
     """Answer questions about pictures; every field is an option of the task."""
 
-    data: str = ""  # folder in the official VQA v2 layout; "" is the embedded picture world
+    data: str = ""  # folder in the official VQA v2 layout, or "kaggle"; "" is the embedded picture world
     model: str = "tiny"
     vision: str = ""  # checkpoint folder or hub id; "" is the preset's own tower
     text: str = ""
@@ -78,8 +79,8 @@ class VQATask:
 
     @property
     def folder(self) -> str:
-        """Where the data lies; empty for the embedded picture world."""
-        return self.data
+        """Where the data lies; empty for the embedded picture world, "kaggle" finds what is mounted there."""
+        return str(mounted_data()) if self.data == "kaggle" else self.data
 
     @property
     def dataset_name(self) -> str:

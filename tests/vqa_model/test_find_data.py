@@ -72,6 +72,16 @@ def test_nothing_is_written_where_the_data_lies(mounted, tmp_path):
             path.chmod(0o755)
 
 
+def test_a_task_finds_what_is_mounted(mounted, tmp_path, monkeypatch, small_world):
+    monkeypatch.setenv("TUNEMATRIX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("vqa_model.find_data.mounted_data.__defaults__", (mounted,))
+    task = VQATask(data="kaggle")
+    assert task.data_fingerprint() == VQATask(data=str(small_world)).data_fingerprint()
+    shutil.rmtree(mounted / "coco" / "val2014")
+    with pytest.raises(ValueError, match=r"^--data kaggle: val2014 not found below [^\n]*$"):
+        VQATask(data="kaggle").prepare()
+
+
 def test_bad_input_is_one_line(mounted, tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("important")
