@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import hypothesis
 import pytest
 
+hypothesis.settings.register_profile("suite", deadline=None)  # how long one example takes says who else is at work
+hypothesis.settings.load_profile("suite")
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -18,6 +18,7 @@ PLANS = [
     "accumulate(n=3)", "auto_batch(start=5)", "group_by_image", "bucketing", "selective_backprop(start=0.0)",
     "patch_dropout", "pissa", "vera", "oft", "layer_decay", "checkpointing+lora",
 ]  # fmt: skip
+QUICK = PLANS[:2] + ["ema", "lisa(n=1,period=3)", "group_by_image"]
 
 
 def begin(text):
@@ -52,7 +53,7 @@ def train(text, pauses, file):
     return losses, weights, outputs, torch.rand(3), random.random()
 
 
-@pytest.mark.parametrize("text", PLANS)
+@pytest.mark.parametrize("text", [pytest.param(p, marks=[] if p in QUICK else [pytest.mark.slow]) for p in PLANS])
 def test_going_on_is_exact(text, tmp_path):
     random.seed(1)
     losses, weights, outputs, drawn, number = train(text, (), tmp_path / "state.pt")

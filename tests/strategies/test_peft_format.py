@@ -44,6 +44,7 @@ def base(foreign):
     return build
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("plan", "tolerance"),
     [("lora", 1e-5), ("rslora", 1e-5), ("dora", 1e-5), ("loraplus", 1e-5), ("nf4+lora", 0.5)],

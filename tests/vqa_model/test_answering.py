@@ -82,6 +82,7 @@ def test_pictures_are_files_or_pictures_of_any_mode(task, folder):
         answerer.answer("nowhere.jpg", question)
 
 
+@pytest.mark.slow
 def test_a_fresh_process_loads_it_through_the_auto_classes(task, folder):
     code = f"""
 import json, sys

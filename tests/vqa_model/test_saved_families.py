@@ -11,6 +11,7 @@ from vqa_model.families import TEXT_FAMILIES, VISION_FAMILIES
 from vqa_model.model import VQAConfig, VQAModel
 from vqa_model.task import VQATask
 
+pytestmark = pytest.mark.slow
 KINDS = {
     "vit": "vision", "deit": "vision", "dinov2": "vision", "dinov2_with_registers": "vision",
     "bert": "text", "roberta": "text", "distilbert": "text", "albert": "text", "minilm": "text",
