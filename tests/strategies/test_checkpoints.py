@@ -18,7 +18,7 @@ PLANS = [
     "accumulate(n=3)", "auto_batch(start=5)", "group_by_image", "bucketing", "selective_backprop(start=0.0)",
     "patch_dropout", "pissa", "vera", "oft", "layer_decay", "checkpointing+lora",
 ]  # fmt: skip
-QUICK = PLANS[:2] + ["ema", "lisa(n=1,period=3)", "group_by_image"]
+QUICK = [*PLANS[:2], "ema", "lisa(n=1,period=3)", "group_by_image"]
 
 
 def begin(text):
