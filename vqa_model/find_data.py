@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vqa_model.cache import cache_folder
 from vqa_model.commands import command_parser, run_command
@@ -27,13 +27,15 @@ EXAMPLES = """example:
 
 exit status: 0 all was found, 1 something is missing, 2 bad input"""
 KAGGLE = Path("/kaggle/input")
+OUT = Path("data/vqa2")
 MISSING = 1
 TEXTS = {
     **{f"v2_OpenEnded_mscoco_{part}2014_questions.json": True for part in PARTS},
     **{f"v2_mscoco_{part}2014_annotations.json": True for part in PARTS},
     **{f"v2_mscoco_{part}2014_complementary_pairs.json": False for part in PARTS},
 }  # name: whether it has to be there
-WANTED = [name for name, needed in TEXTS.items() if needed] + [f"{part}2014" for part in PARTS]
+PICTURES = [f"{part}2014" for part in PARTS]
+WANTED = [name for name, needed in TEXTS.items() if needed] + PICTURES
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -41,28 +43,39 @@ def make_parser() -> argparse.ArgumentParser:
     parser = command_parser("find_data", __doc__, EXAMPLES)
     add = parser.add_argument
     add("--root", type=Path, default=KAGGLE, metavar="DIR", help=f"where to look (default: {KAGGLE})")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder to make, of links")
+    add("--out", type=Path, default=OUT, metavar="DIR", help=f"folder to make, of links (default: {OUT})")
     return parser
 
 
-def find(root: Path) -> dict[str, list[Path]]:
+class Place(NamedTuple):
+    """Where a file or a folder of pictures lies; its size in bytes, or the number of its pictures."""
+
+    size: int
+    path: Path
+
+
+def find(root: Path) -> dict[str, list[Place]]:
     """Every place of each official file and picture folder below `root`, by its official name; larger ones first.
 
-    A folder's names are looked at once; of a picture folder the number of pictures is its size.
+    Links are followed, and a folder's names are looked at once, however many links lead to it.
     """
-    found: dict[str, list[tuple[int, Path]]] = {}
+    found: dict[str, list[Place]] = {}
+    seen: set[str] = set()
     for place, folders, files in os.walk(root, followlinks=True):
-        folder = Path(place)
+        folder, real = Path(place), os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         for name in TEXTS.keys() & set(files):
-            found.setdefault(name, []).append(((folder / name).stat().st_size, folder / name))
+            if (folder / name).is_file():  # not a link to nothing
+                found.setdefault(name, []).append(Place((folder / name).stat().st_size, folder / name))
         for part in PARTS:
             count = sum(name.startswith(f"COCO_{part}2014_") and name.endswith(".jpg") for name in files)
             if count:
-                found.setdefault(f"{part}2014", []).append((count, folder))
+                found.setdefault(f"{part}2014", []).append(Place(count, folder))
         folders.sort()
-    return {
-        name: [path for _, path in sorted(places, key=lambda one: (-one[0], one[1]))] for name, places in found.items()
-    }
+    return {name: sorted(places, key=lambda place: (-place.size, place.path)) for name, places in found.items()}
 
 
 def link(root: Path, out: Path) -> list[str]:
@@ -71,17 +84,22 @@ def link(root: Path, out: Path) -> list[str]:
         raise ValueError(f"--root {root}: no such folder; on Kaggle attach a VQA v2 data set first")
     if out.is_dir() and any(not path.is_symlink() for path in out.iterdir()):
         raise ValueError(f"--out {out}: holds files of its own; name an empty or a new folder")
+    if out.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"--out {out}: lies in --root {root}, where nothing is written; name a folder elsewhere")
     found = find(root)
     out.mkdir(parents=True, exist_ok=True)
-    for name, (best, *others) in found.items():
-        target = out / name
-        target.unlink(missing_ok=True)
-        target.symlink_to(best.absolute(), target_is_directory=best.is_dir())
-        more = f" (the largest of {1 + len(others)}; not {', '.join(map(str, others))})" if others else ""
-        print(f"{name}: {best}{more}")
+    for name in [*TEXTS, *PICTURES]:  # what an earlier call linked may lie elsewhere now, or nowhere
+        (out / name).unlink(missing_ok=True)
+    for name, (best, *others) in sorted(found.items()):
+        (out / name).symlink_to(best.path.absolute(), target_is_directory=name in PICTURES)
+        size = f"{best.size:,} pictures" if name in PICTURES else f"{best.size / 1e6:,.1f} MB"
+        rest = ", ".join(str(other.path) for other in others)
+        print(f"{name}: {best.path}, {size}" + (f" (the largest of {1 + len(others)}; not {rest})" if others else ""))
+    for name in [name for name, needed in TEXTS.items() if not needed and name not in found]:
+        print(f"not there, and not needed: {name}")
     missing = [name for name in WANTED if name not in found]
     for name in missing:
-        what = f"pictures {name}/COCO_{name}_*.jpg" if name in {f"{part}2014" for part in PARTS} else name
+        what = f"pictures {name}/COCO_{name}_*.jpg" if name in PICTURES else name
         print(f"missing: {what}; attach a data set that has it, or: python -m vqa_model.download --out DIR")
     return missing
 

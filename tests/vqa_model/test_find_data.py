@@ -42,12 +42,33 @@ def test_a_second_call_refreshes_the_links(mounted, tmp_path):
     assert (tmp_path / "data" / "val2014").resolve() == mounted / "pictures" / "val2014" / "val2014"
 
 
+def test_what_is_gone_is_linked_no_longer(mounted, tmp_path, capsys):
+    pairs = "v2_mscoco_val2014_complementary_pairs.json"
+    (mounted / pairs).write_text("[]")
+    assert run(mounted, tmp_path / "data") == 0
+    assert pairs in {path.name for path in (tmp_path / "data").iterdir()}
+    (mounted / pairs).rename(tmp_path / pairs)
+    capsys.readouterr()
+    assert run(mounted, tmp_path / "data") == 0
+    assert f"not there, and not needed: {pairs}" in capsys.readouterr().out.splitlines()
+    assert pairs not in {path.name for path in (tmp_path / "data").iterdir()}
+
+
+def test_links_in_circles_and_to_nothing_do_no_harm(mounted, tmp_path, capsys):
+    for name in ("again", "and-again"):
+        (mounted / "coco" / name).symlink_to(mounted)
+    (mounted / "v2_mscoco_val2014_annotations.json").symlink_to(tmp_path / "nothing")
+    assert run(mounted, tmp_path / "data") == 0
+    assert "largest of" not in capsys.readouterr().out
+
+
 def test_the_larger_of_two_is_taken_and_said(mounted, tmp_path, capsys):
     few = mounted / "a-sample" / "train2014"
     few.mkdir(parents=True)
     shutil.copy(next((mounted / "coco" / "train2014" / "train2014").iterdir()), few)
     assert run(mounted, tmp_path / "data") == 0
-    assert f"the largest of 2; not {few}" in capsys.readouterr().out
+    count = len(list((mounted / "coco" / "train2014" / "train2014").iterdir()))
+    assert f"train2014/train2014, {count} pictures (the largest of 2; not {few})" in capsys.readouterr().out
 
 
 def test_what_is_missing_is_told(mounted, tmp_path, capsys):
@@ -88,6 +109,7 @@ def test_bad_input_is_one_line(mounted, tmp_path, capsys):
     for root, out, message in (
         (tmp_path / "nowhere", tmp_path / "data", "no such folder; on Kaggle attach"),
         (mounted, tmp_path / "mine", "holds files of its own"),
+        (mounted, mounted / "coco" / "data", "where nothing is written"),
     ):
         assert run(root, out) == 2
         error = capsys.readouterr().err
