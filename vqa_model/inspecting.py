@@ -8,25 +8,31 @@ from typing import TYPE_CHECKING, Any
 from vqa_model.find_data import mounted_data
 from vqa_model.inspection import ANNOTATORS, inspect_part
 from vqa_model.inspection_plots import draw_all
-from vqa_model.vqa_files import PARTS, read_download, read_part
+from vqa_model.vqa_files import PARTS, annotation_file, question_file, read_download, read_part
 from vqa_model.world_files import world_folder
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from vqa_model.vqa_files import Part
 
 SHOWN = 10
+NO_WORD = "(nothing)"  # what the normal form leaves of "the"
 
 
 def inspect_data(options: argparse.Namespace) -> None:
     """Inspect a folder. ValueError for one that cannot be read."""
     folder = mounted_data() if str(options.data) == "kaggle" else options.data or world_folder()
-    parts = {name: read_part(folder, name) for name in PARTS}
-    train = parts["train"].questions
-    facts = {name: inspect_part(part, train, decode=options.all) for name, part in parts.items()}
+    parts = read_parts(folder)
+    first = next(iter(parts))
+    facts = {name: inspect_part(part, parts[first].questions, decode=options.all) for name, part in parts.items()}
     downloaded = read_download(folder)
+    for name in [name for name in PARTS if name not in parts]:
+        print(f"{name}: no questions and annotations in {folder}; vocabularies are of the answers of {first}")
     for name, found in facts.items():
-        print_part(name, found)
+        print_part(name, found, first)
     if downloaded:
         print(f"\ndownload.json: pictures of fraction {downloaded['fraction']:g} and eval_fraction "
               f"{downloaded['eval_fraction']:g} were fetched; the others are missing on purpose")  # fmt: skip
@@ -38,18 +44,26 @@ def inspect_data(options: argparse.Namespace) -> None:
         print(f"\nfigures: {options.plots}")
 
 
-def print_part(name: str, facts: Mapping[str, Any]) -> None:
-    """Print the tables of one part."""
+def read_parts(folder: Path) -> dict[str, Part]:
+    """Read the parts that are there; where none is, the reader's ValueError says what is missing."""
+    files = {name: (question_file(folder, name), annotation_file(folder, name)) for name in PARTS}
+    there = [name for name in PARTS if any(file.exists() for file in files[name])]
+    return {name: read_part(folder, name) for name in there or PARTS}
+
+
+def print_part(name: str, facts: Mapping[str, Any], vocabulary: str) -> None:
+    """Print the tables of one part; `vocabulary` is the part whose answers make vocabularies."""
     pictures, words, agreed = facts["pictures"], facts["words"], facts["agreement"]
     print(f"\n{name}: {facts['questions']:,} questions on {pictures['asked about']:,} pictures\n")
     table("answer types", [[kind, percent(share)] for kind, share in facts["answer types"].items()])
-    top = list(facts["top answers"].items())[:SHOWN]
-    table(f"top answers of {facts['distinct majority answers']:,}", [[word, percent(share)] for word, share in top])
+    top = facts["top answers"].items()
+    rows = [[word or NO_WORD, percent(share)] for word, share in top]
+    table(f"top answers of {facts['distinct majority answers']:,}", rows)
     sized = facts["coverage"]["by size"].items()
     table("answers known to a vocabulary of …", [[f"{int(size):,}", percent(share)] for size, share in sized])
     counted = facts["coverage"]["by count"].items()
     table(
-        "… of those seen in train at least",
+        f"… of those seen in {vocabulary} at least",
         [[f"{least} ×", f"{found['answers']:,} answers", percent(found["share"])] for least, found in counted],
     )
     starts = list(words["begin with"].items())[:SHOWN]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from vqa_model.pictures import read_picture
+from vqa_model.answers import build_vocabulary
+from vqa_model.pictures import BROKEN, read_picture
 from vqa_model.vqa_files import read_pairs
 from vqa_model.vqa_score import ACCURACY
 
@@ -28,7 +29,7 @@ SIZES = (100, 500, 1000, 2000, 3129)  # of vocabularies
 COUNTS = (1, 2, 3, 5, 9, 20)  # least occurrences of an answer of a vocabulary
 TOP, NAMED = 20, 10
 SAMPLE = 2000  # pictures whose headers are read
-LENGTHS = 26  # words; longer questions count as this many
+LENGTHS = 25  # words; longer questions count as this many
 ANNOTATORS = 10
 
 
@@ -40,11 +41,14 @@ def shares(codes: NDArray[Any], names: Sequence[str], most: int) -> dict[str, fl
 
 
 def coverage(train: Questions, part: Questions) -> dict[str, dict[str, Any]]:
-    """Share of a part's questions whose majority answer a vocabulary of the training part knows, by size and count."""
-    counts = np.bincount(train.majority_forms, minlength=len(train.pools.forms))
-    ranked = [code for code in np.argsort(-counts, kind="stable").tolist() if counts[code]]
-    place = {train.pools.forms[code]: rank for rank, code in enumerate(ranked)}
-    ranks = np.array([place.get(form, len(ranked)) for form in part.pools.forms])[part.majority_forms]
+    """Share of a part's questions whose majority answer a vocabulary of `train` knows, by size and by least count."""
+    ranked = build_vocabulary(train, min_count=1, max_answers=len(train.pools.forms))
+    place = {form: rank for rank, form in enumerate(ranked)}
+    ranks, in_train = (
+        np.array([place.get(form, len(ranked)) for form in questions.pools.forms])[questions.majority_forms]
+        for questions in (part, train)
+    )
+    counts = np.bincount(in_train, minlength=len(ranked) + 1)[: len(ranked)]  # unknown ones come last
     by_count = {least: int((counts >= least).sum()) for least in COUNTS}
     sizes = [size for size in SIZES if size < len(ranked)] + [len(ranked)]
     return {
@@ -119,7 +123,7 @@ def pictures_of(part: Part, *, decode: bool) -> dict[str, Any]:
             with Image.open(path) as picture:
                 sizes.append(picture.size)
                 grey += picture.mode == "L"
-        except (ValueError, OSError, SyntaxError) as error:
+        except BROKEN as error:
             broken.append(f"{path.name}: {str(error).removeprefix(f'{path}: ')}")
     return {
         "asked about": len(images),
@@ -131,7 +135,7 @@ def pictures_of(part: Part, *, decode: bool) -> dict[str, Any]:
 
 
 def inspect_part(part: Part, train: Questions, *, decode: bool) -> dict[str, Any]:
-    """All facts about a part; the vocabulary's are of the training part's answers."""
+    """All facts about a part; vocabularies are of the answers of `train`."""
     questions = part.questions
     return {
         "questions": len(questions),

@@ -38,9 +38,9 @@ def answer_types(axes: Axes, facts: Mapping[str, Facts]) -> None:
 
 
 def top_answers(axes: Axes, facts: Mapping[str, Facts]) -> None:
-    """Shares of the most frequent answers of the training part."""
+    """Shares of the most frequent answers of the first part."""
     shares = {part: found["top answers"] for part, found in facts.items()}
-    _bars(axes, shares, "answer", list(shares["train"])[:SHOWN])
+    _bars(axes, shares, "answer", list(next(iter(shares.values())))[:SHOWN])
 
 
 def coverage(axes: Axes, facts: Mapping[str, Facts]) -> None:
@@ -50,7 +50,7 @@ def coverage(axes: Axes, facts: Mapping[str, Facts]) -> None:
         curve = {int(size): 100 * share for size, share in found["coverage"]["by size"].items()}
         sizes |= set(curve)
         axes.plot(list(curve), list(curve.values()), marker="o", label=part)
-    axes.set(xscale="log", xlabel="answers in the vocabulary", ylabel="known answers, %", ylim=(0, 102))
+    axes.set(xscale="log", xlabel="answers in the vocabulary", ylabel="known answers, %", ylim=(0, 105))
     axes.minorticks_off()
     axes.set_xticks(sorted(sizes), [f"{size:,}" for size in sorted(sizes)], rotation=45)
     axes.legend(title="part", loc="lower right")
@@ -63,7 +63,8 @@ def question_lengths(axes: Axes, facts: Mapping[str, Facts]) -> None:
         total = sum(histogram)
         axes.plot(range(len(histogram)), [100 * count / total for count in histogram], marker=".", label=part)
     axes.set(xlabel="words in a question", ylabel="questions, %")
-    axes.set_xticks(range(0, LENGTHS + 1, 5))
+    axes.set_xlim(0, LENGTHS + 0.5)
+    axes.set_xticks([*range(0, LENGTHS, 5), LENGTHS], [*map(str, range(0, LENGTHS, 5)), f"≥ {LENGTHS}"])
     axes.legend(title="part")
 
 
@@ -74,7 +75,7 @@ def agreement(axes: Axes, facts: Mapping[str, Facts]) -> None:
         for part, found in facts.items()
     }
     _bars(axes, shares, "annotators", [str(n) for n in range(ANNOTATORS, 0, -1)])
-    axes.set_ylabel("of ten gave the majority answer")
+    axes.set_ylabel("annotators with the majority answer")
 
 
 def picture_sizes(axes: Axes, facts: Mapping[str, Facts]) -> None:
@@ -83,13 +84,16 @@ def picture_sizes(axes: Axes, facts: Mapping[str, Facts]) -> None:
         sizes = found["pictures"]["widths and heights"]
         axes.scatter([w for w, _ in sizes], [h for _, h in sizes], s=12, alpha=0.4, linewidths=0, label=part)
     axes.set(xlabel="width, pixels", ylabel="height, pixels", aspect="equal")
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
+    longest = max(
+        (side for found in facts.values() for size in found["pictures"]["widths and heights"] for side in size),
+        default=1,
+    )
+    axes.set(xlim=(0, 1.05 * longest), ylim=(0, 1.05 * longest))
     axes.legend(title="part", loc="lower left")
 
 
 FIGURES = (answer_types, top_answers, coverage, question_lengths, agreement, picture_sizes)
-HEIGHTS = {"answer_types": 2.0, "top_answers": 4.2, "agreement": 3.4}
+HEIGHTS = {"answer_types": 2.0, "top_answers": 4.2, "agreement": 3.4, "picture_sizes": 4.2}
 
 
 def draw_all(facts: Mapping[str, Facts], folder: Path) -> None:

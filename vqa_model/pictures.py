@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # What PIL raises on damaged files, by format
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 _RATIO_KEEPERS = ("Bit", "CLIP")  # image processors to which one number as size means the shortest edge
 
 
@@ -80,7 +80,7 @@ def read_picture(path: Path) -> tuple[bytes, Image.Image]:
         return content, picture if picture.mode == "RGB" else picture.convert("RGB")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ValueError(f"{path}: picture is missing; put it there or use --skip-bad-images") from error
-    except _BROKEN as error:
+    except BROKEN as error:
         raise ValueError(f"{path}: broken picture ({error}); replace it or use --skip-bad-images") from error
 
 

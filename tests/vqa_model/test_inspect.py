@@ -8,6 +8,7 @@ import time
 import pytest
 from PIL import Image
 
+from vqa_model.answers import build_vocabulary
 from vqa_model.inspect import main
 from vqa_model.inspection import agreement, coverage, words_of
 from vqa_model.questions import Question, gather
@@ -39,7 +40,7 @@ def test_facts_are_those_of_the_files(facts, tmp_path):
     assert val["words"]["longest"] == 4
     assert train["pictures"]["sizes"] == [["20 × 16", 30]]
     assert train["pairs"] is None
-    for text in ("train: 60 questions on 30 pictures", "20 × 16", "b  50.0 %", "missing 0"):
+    for text in ("train: 60 questions on 30 pictures", "20 × 16", "(nothing)  50.0 %", "missing 0"):
         assert text in printed
     for name in FIGURES:
         with Image.open(tmp_path / "plots" / f"{name}.png") as picture:
@@ -55,6 +56,41 @@ def test_coverage_is_counted_over_the_training_answers():
     assert found["by count"]["1"] == {"answers": 3, "share": 0.75}
     assert found["by count"]["3"] == {"answers": 2, "share": 0.5}
     assert found["by count"]["9"] == {"answers": 0, "share": 0.0}
+
+
+def test_coverage_is_that_of_the_vocabulary_a_model_gets():
+    words = [f"word{number:03}" for number in range(150, 0, -1)]  # ties, the last of the alphabet first
+    train = gather(asked(n, [word] * 10) for n, word in enumerate([*words, "the", "the"]))
+    val = gather(asked(n, [word] * 10) for n, word in enumerate(["word100", "word101", "the", "word001"]))
+    kept = build_vocabulary(train, min_count=1, max_answers=100)
+    assert coverage(train, val)["by size"] == {"100": sum(q.majority in kept for q in val) / 4, "150": 0.75}
+    assert coverage(train, train)["by count"]["2"] == {"answers": 0, "share": 0.0}
+
+
+@pytest.mark.parametrize(("gone", "left"), [("train", "val"), ("val", "train")])
+def test_one_part_alone_is_inspected(data, tmp_path, capsys, gone, left):
+    for file in data.glob(f"v2_*_{gone}2014_*.json"):
+        file.unlink()
+    assert main([str(data), "--json", str(tmp_path / "f.json"), "--plots", str(tmp_path / "plots")]) == 0
+    assert f"{gone}: no questions and annotations in {data}" in capsys.readouterr().out
+    facts = json.loads((tmp_path / "f.json").read_text())
+    assert list(facts) == [left]
+    assert facts[left]["coverage"]["by count"]["1"] == {"answers": 1, "share": 0.5}
+    assert len(list((tmp_path / "plots").iterdir())) == 2 * len(FIGURES)
+
+
+def test_half_a_part_is_an_error(data, capsys):
+    (data / "v2_mscoco_val2014_annotations.json").unlink()
+    assert main([str(data)]) == 2
+    assert "v2_mscoco_val2014_annotations.json: file is missing" in capsys.readouterr().err
+
+
+def test_a_header_that_claims_too_much_is_broken(data, capsys):
+    picture = data / "val2014" / "COCO_val2014_000000000101.jpg"
+    claimed = picture.read_bytes().replace(bytes([0, 16, 0, 20]), bytes([255, 255, 255, 255]), 1)
+    picture.write_bytes(claimed)
+    assert main([str(data)]) == 0
+    assert f"broken: {picture.name}: " in capsys.readouterr().out
 
 
 def test_agreement_is_the_official_accuracy_of_people():
