@@ -137,12 +137,15 @@ def pictures_of(part: Part, *, decode: bool) -> dict[str, Any]:
 def inspect_part(part: Part, train: Questions, *, decode: bool) -> dict[str, Any]:
     """All facts about a part; vocabularies are of the answers of `train`."""
     questions = part.questions
+    known = shares(train.majority_forms, train.pools.forms, TOP)
+    answers = shares(questions.majority_forms, questions.pools.forms, len(questions.pools.forms))
     return {
         "questions": len(questions),
         "pictures": pictures_of(part, decode=decode),
         "answer types": shares(questions.answer_types, questions.pools.answer_types, TOP),
-        "top answers": shares(questions.majority_forms, questions.pools.forms, TOP),
-        "distinct majority answers": len(np.unique(questions.majority_forms)),
+        "top answers": dict(list(answers.items())[:TOP]),
+        "top answers of the vocabulary": {answer: answers.get(answer, 0.0) for answer in known},
+        "distinct majority answers": len(answers),
         "coverage": coverage(train, questions),
         "words": words_of(questions),
         "agreement": agreement(questions),

@@ -38,8 +38,8 @@ def answer_types(axes: Axes, facts: Mapping[str, Facts]) -> None:
 
 
 def top_answers(axes: Axes, facts: Mapping[str, Facts]) -> None:
-    """Shares of the most frequent answers of the first part."""
-    shares = {part: found["top answers"] for part, found in facts.items()}
+    """Shares of the most frequent answers of the training part."""
+    shares = {part: found["top answers of the vocabulary"] for part, found in facts.items()}
     _bars(axes, shares, "answer", list(next(iter(shares.values())))[:SHOWN])
 
 

@@ -67,6 +67,17 @@ def test_coverage_is_that_of_the_vocabulary_a_model_gets():
     assert coverage(train, train)["by count"]["2"] == {"answers": 0, "share": 0.0}
 
 
+def test_every_part_is_compared_on_the_top_answers_of_training(data, write, tmp_path):
+    own = [f"own{n // 2}" for n in range(60)]  # thirty answers of its own, each twice, and "b" once
+    write(data, "val", [(7000 + n, 101, "what is it", [word] * 10) for n, word in enumerate([*own, "b"])])
+    assert main([str(data), "--json", str(tmp_path / "f.json")]) == 0
+    val = json.loads((tmp_path / "f.json").read_text())["val"]
+    assert "b" not in val["top answers"]
+    assert len(val["top answers"]) == 20
+    assert val["top answers of the vocabulary"] == {"": 0.0, "b": pytest.approx(1 / 61)}
+    assert val["distinct majority answers"] == 31
+
+
 @pytest.mark.parametrize(("gone", "left"), [("train", "val"), ("val", "train")])
 def test_one_part_alone_is_inspected(data, tmp_path, capsys, gone, left):
     for file in data.glob(f"v2_*_{gone}2014_*.json"):
