@@ -11,7 +11,7 @@ from report.write import write
 
 COMMANDS: Final = {
     "all": "figures and summary (what you get without a command)",
-    "figures": "FOLDER/figures/*.png and *.svg",
+    "figures": "FOLDER/figures/*.png, *.svg and *.pdf",
     "summary": "FOLDER/summary.md, linking the figures that are there",
 }
 NOT_YET: Final = {"html": "one interactive page", "paper": "a two-column LaTeX report", "bonus": "extra figures"}
@@ -24,7 +24,7 @@ examples:
   python -m report summary results/local    only the summary
 
 figures: accuracy_vs_memory, accuracy_vs_ttt (with Pareto front), memory_breakdown, time_breakdown,
-learning_curves; 3.5 inches wide, PNG at 150 dpi and SVG. The same CSVs give the same files, byte for byte.
+learning_curves; 3.5 inches wide, PNG at 150 dpi, SVG and PDF. The same CSVs give the same files, byte for byte.
 exit status: 0 written; 2 the folder or a CSV cannot be used (one line says which, why, and what to do)."""
 
 

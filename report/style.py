@@ -65,6 +65,7 @@ RC: Final[dict[str, Any]] = {
     "hatch.linewidth": 0.5,
     "text.parse_math": False,
     "svg.hashsalt": "tunematrix",
+    "pdf.fonttype": 42,
     "font.family": "DejaVu Sans",
 }
 
@@ -174,13 +175,14 @@ def say_empty(axes: Axes, reason: str) -> None:
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write NAME.png (150 dpi) and NAME.svg; equal data gives equal bytes."""
-    paths = [folder / f"{name}.png", folder / f"{name}.svg"]
+    """Write NAME.png (150 dpi), NAME.svg and NAME.pdf (text stays text); equal data gives equal bytes."""
+    paths = [folder / f"{name}.{ending}" for ending in ("png", "svg", "pdf")]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with mpl.rc_context(house_style()):
             figure.savefig(paths[0], dpi=150, metadata={"Software": None})
             figure.savefig(paths[1], metadata={"Date": None})
+            figure.savefig(paths[2], metadata={"CreationDate": None})
     except OSError as error:
         raise ReportError(f"{folder}: cannot write figures ({error.strerror}); copy the sweep elsewhere") from error
     return paths

@@ -33,7 +33,7 @@ def write(folder: str | Path, command: str = "all") -> list[str]:
             for name, draw in FIGURES.items():
                 save(draw(comparison), folder / "figures", name + _suffix(comparison, comparisons))
         drawn = min(len(comparisons), MAX_DRAWN) * len(FIGURES)
-        lines.append(f"{folder / 'figures'}: {drawn} figures, PNG and SVG")
+        lines.append(f"{folder / 'figures'}: {drawn} figures, PNG, SVG and PDF")
         if len(comparisons) > MAX_DRAWN:
             lines.append(f"drawn: the {MAX_DRAWN} largest of {len(comparisons)} settings; all are in the summary")
     if command != "figures":

@@ -9,7 +9,7 @@ import pytest
 from report.__main__ import main
 from report.figures import FIGURES
 
-FILES = sorted(f"{name}.{ending}" for name in FIGURES for ending in ("png", "svg"))
+FILES = sorted(f"{name}.{ending}" for name in FIGURES for ending in ("png", "svg", "pdf"))
 
 
 def drawn(folder):
