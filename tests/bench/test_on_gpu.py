@@ -8,6 +8,7 @@ from torch import nn
 
 from bench.attribution import busy_seconds
 from bench.memory import allocator_troubles, write_snapshot
+from tests.strategies.test_checkpoints import check
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
@@ -44,3 +45,20 @@ def test_an_allocation_that_cannot_be_counts():
     with pytest.raises(torch.OutOfMemoryError):
         torch.empty(2**50, device="cuda")
     assert allocator_troubles(torch.device("cuda"))["num_ooms"] == before + 1
+
+
+@pytest.fixture
+def repeatable(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(mode=True)
+    yield
+    torch.use_deterministic_algorithms(mode=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["full", "lora(dropout=0.2)", "amp(dtype='fp16')", "amp(dtype='fp16')+lora+ema", "amp(dtype='bf16')", "nf4+lora",
+     "adamw8bit", "accumulate(n=3)+amp(dtype='fp16')"],
+)  # fmt: skip
+def test_going_on_is_exact(text, tmp_path, repeatable):
+    check(text, tmp_path / "state.pt", "cuda")

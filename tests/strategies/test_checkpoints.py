@@ -21,9 +21,9 @@ PLANS = [
 QUICK = [*PLANS[:2], "ema", "lisa(n=1,period=3)", "group_by_image"]
 
 
-def begin(text):
+def begin(text, device="cpu"):
     plan = compose(text)
-    tuned = plan.apply(tiny_model(), device="cpu", seed=3, total_steps=TOTAL)
+    tuned = plan.apply(tiny_model(), device=device, seed=3, total_steps=TOTAL)
     order = torch.Generator().manual_seed(3)
     return tuned, Batches(tuned.loader(tiny_items(), batch_size=12, collate=tiny_collate, generator=order), order)
 
@@ -34,39 +34,44 @@ def loss_of(tuned):
     return lambda model, batch: tiny_loss(model, batch).mean()
 
 
-def train(text, pauses, file):
-    (tuned, batches), losses = begin(text), []
+def train(text, pauses, file, device="cpu"):
+    (tuned, batches), losses = begin(text, device), []
     while tuned.state.step < TOTAL:
         losses.append(float(tuned.step(loss_of(tuned), next(batches))))
         random.random()
         if tuned.state.step in pauses:
             save_checkpoint(tuned, file, batches=batches.place())
             torch.manual_seed(999)
-            tuned, batches = begin(text)
+            tuned, batches = begin(text, device)
             saved = load_checkpoint(tuned, file)
             batches.go_to(saved["batches"])
             restore_random(saved["random"], tuned.device)
     with tuned.evaluating():
-        outputs = tuned.model(tiny_collate(tiny_items()))
+        outputs = tuned.model({key: value.to(device) for key, value in tiny_collate(tiny_items()).items()})
     with tuned.averaged():
         weights = {name: tensor.clone() for name, tensor in tuned.full_state().items()}
     return losses, weights, outputs, torch.rand(3), random.random()
 
 
-@pytest.mark.parametrize("text", [pytest.param(p, marks=[] if p in QUICK else [pytest.mark.slow]) for p in PLANS])
-def test_going_on_is_exact(text, tmp_path):
+def check(text, file, device="cpu"):
+    """Hold every way of pausing to the training without a pause."""
     random.seed(1)
-    losses, weights, outputs, drawn, number = train(text, (), tmp_path / "state.pt")
+    losses, weights, outputs, drawn, number = train(text, (), file, device)
     assert len(set(losses)) > 1
     for pauses in PAUSES:
         random.seed(1)
-        again = train(text, pauses, tmp_path / "state.pt")
+        again = train(text, pauses, file, device)
         assert again[0] == losses
         assert set(again[1]) == set(weights)
         assert [name for name in weights if not torch.equal(again[1][name], weights[name])] == []
         assert torch.equal(again[2], outputs)
         assert torch.equal(again[3], drawn)
         assert again[4] == number
+
+
+@pytest.mark.parametrize("text", [pytest.param(p, marks=[] if p in QUICK else [pytest.mark.slow]) for p in PLANS])
+def test_going_on_is_exact(text, tmp_path):
+    check(text, tmp_path / "state.pt")
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
 
 
