@@ -126,13 +126,14 @@ def test_the_gpu_reference_runs_goes_on_and_says_what_came_out(root, tmp_path):
     assert (tmp_path / "out" / "findings.md").read_text().count("`lora`") >= 1
 
 
-def test_findings_of_the_committed_gpu_sweep_are_what_its_records_say(root, tmp_path):
+@pytest.mark.parametrize("name", ["gpu-h100-80gb-hbm3", "gpu-h200"])
+def test_findings_of_the_committed_gpu_sweeps_are_what_their_records_say(root, tmp_path, name):
     from gpu_findings import tell
 
-    folder = root / "results" / "gpu-h100-80gb-hbm3"
+    folder = root / "results" / name
     copy = tmp_path / folder.name
     copy.mkdir()
-    for name in ("runs.csv", "metrics.csv"):
-        (copy / name).write_text((folder / name).read_text())
+    for file in ("runs.csv", "metrics.csv"):
+        (copy / file).write_text((folder / file).read_text())
     tell(copy)
     assert (copy / "findings.md").read_text() == (folder / "findings.md").read_text()
