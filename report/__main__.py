@@ -1,65 +1,95 @@
-"""`python -m report`: figures and summary of a sweep, from its CSVs alone."""
+"""`python -m report`: what people read of a sweep, from its CSVs alone."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Final
 
 from report import ReportError
+from report.check import stale
+from report.tables import update_tables
 from report.write import write
 
 COMMANDS: Final = {
-    "all": "figures and summary (what you get without a command)",
-    "figures": "FOLDER/figures/*.png, *.svg and *.pdf",
-    "summary": "FOLDER/summary.md, linking the figures that are there",
+    "all": "the basic figures and the summary (what you get without a command)",
+    "bonus": "figures that compare optimisations: the ladder, leave one out, pairs, parts of an update, …",
+    "figures": "every figure: FOLDER/figures/*.png, *.svg and *.pdf",
+    "summary": "FOLDER/summary.md, linking the figures that are there, and FOLDER/comparisons.csv",
+    "tables": "the result tables of Markdown files, between their '<!-- table' lines",
 }
-NOT_YET: Final = {"html": "one interactive page", "paper": "a two-column LaTeX report", "bonus": "extra figures"}
+NOT_YET: Final = {"html": "one interactive page", "paper": "a two-column LaTeX report"}
 EXAMPLES: Final = """\
 FOLDER is what run_matrix.py wrote: it holds runs.csv. Nothing is trained or measured again.
 
 examples:
-  python -m report results/local            draw everything, write summary.md
-  python -m report figures results/local    only the figures
-  python -m report summary results/local    only the summary
+  python -m report results/local              draw the basic figures, write summary.md
+  python -m report bonus results/local        compare the optimisations with each other
+  python -m report figures results/local      draw everything there is
+  python -m report tables README.md           write its result tables anew
+  python -m report --check                    is anything under results/, README.md or docs/ stale?
 
-figures: accuracy_vs_memory, accuracy_vs_ttt (with Pareto front), memory_breakdown, time_breakdown,
-learning_curves; 3.5 inches wide, PNG at 150 dpi, SVG and PDF. The same CSVs give the same files, byte for byte.
-exit status: 0 written; 2 the folder or a CSV cannot be used (one line says which, why, and what to do)."""
+Figures are 3.5 inches wide (a column of a two-column paper), PNG at 150 dpi, SVG and PDF; a figure whose columns were
+not measured says so in place of a plot. The same CSVs give the same files, byte for byte.
+exit status: 0 done; 1 something is stale (--check); 2 a folder or file cannot be used (one line says which, why, and
+what to do)."""
 
 
 def parser() -> argparse.ArgumentParser:
     """Build the command line; `--help` is its documentation."""
     made = argparse.ArgumentParser(
         prog="python -m report",
-        usage="python -m report [all|figures|summary] FOLDER",
-        description="Draw the figures of a sweep and write its Markdown summary.",
+        usage="python -m report [COMMAND] FOLDER [FOLDER ...]\n       python -m report --check [FOLDER ...]",
+        description="Draw the figures of a sweep, write its summary, and keep tables true to the CSVs.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = "; ".join(f"{name}: {what}" for name, what in COMMANDS.items())
     later = "; ".join(f"{name}: {what}" for name, what in NOT_YET.items())
-    made.add_argument("command", nargs="?", default="all", help=f"{commands}. Not yet: {later}")
-    made.add_argument("folder", nargs="?", metavar="FOLDER", help="a folder with runs.csv")
+    made.add_argument("command", nargs="?", metavar="COMMAND", help=f"{commands}. Not yet: {later}")
+    made.add_argument(
+        "folders", nargs="*", metavar="FOLDER", help="a folder with runs.csv; for tables, a Markdown file"
+    )
+    made.add_argument("--check", action="store_true", help="write nothing; name what is stale")
     return made
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return its exit status."""
     arguments = parser().parse_args(argv)
-    command, folder = arguments.command, arguments.folder
-    if folder is None and command not in (*COMMANDS, *NOT_YET):
-        command, folder = "all", command
+    command, folders = arguments.command, arguments.folders
+    if arguments.check or _is_folder(command, folders):
+        command, folders = "all", [*([command] if command else []), *folders]
     if command in NOT_YET:
         return _refuse(f"{command}: not yet; there are: {', '.join(COMMANDS)}")
-    if folder is None or command not in COMMANDS:
-        problem = "which FOLDER?" if folder is None else f"unknown command {command!r}:"
-        return _refuse(f"{problem} use python -m report [{'|'.join(COMMANDS)}] FOLDER (try --help)")
+    if command not in COMMANDS and command is not None:
+        return _refuse(f"unknown command {command!r}: it is one of {', '.join(COMMANDS)} (try --help)")
+    if not folders and not arguments.check:
+        return _refuse(f"which FOLDER? use python -m report [{'|'.join(COMMANDS)}] FOLDER (try --help)")
     try:
-        print("\n".join(write(folder, command)))
+        if arguments.check:
+            return _check([Path(folder) for folder in folders])
+        for folder in folders:
+            print("\n".join(_tables(Path(folder)) if command == "tables" else write(folder, command)))
     except ReportError as error:
         return _refuse(str(error))
     return 0
+
+
+def _is_folder(word: str | None, others: list[str]) -> bool:
+    """Whether the first word is no command and stands for one of the folders."""
+    return word not in {None, *COMMANDS, *NOT_YET} and (not others or Path(str(word)).is_dir())
+
+
+def _tables(file: Path) -> list[str]:
+    return [f"{file}: {'written anew' if update_tables(file) else 'nothing was stale'}"]
+
+
+def _check(folders: list[Path]) -> int:
+    found = list(stale(Path(), folders))
+    print("\n".join(found) if found else "nothing is stale")
+    return 1 if found else 0
 
 
 def _refuse(line: str) -> int:

@@ -40,7 +40,7 @@ class Comparison:
     runs: the rows of runs.csv with `entry`, the label of the entry they belong to.
     entries: one row per entry: label, plan, kind, num_runs, num_ok, status, the mean over its finished runs
         of every number of runs.csv and of RATIOS, and the lowest and highest as `_low` and `_high`.
-    history: history.csv of the finished runs, with `entry`.
+    history, metrics: history.csv and metrics.csv of the finished runs, with `entry`.
     sections: sections.csv of all runs.
     paired: every recipe, and every run, against the baseline question by question; see comparisons.csv.
     """
@@ -49,6 +49,7 @@ class Comparison:
     runs: pd.DataFrame
     entries: pd.DataFrame
     history: pd.DataFrame
+    metrics: pd.DataFrame
     sections: pd.DataFrame
     paired: pd.DataFrame
 
@@ -120,10 +121,14 @@ def _comparison(setting: dict[str, str], runs: pd.DataFrame, results: Results) -
     runs = _with_ratios(runs.assign(entry=_labels(runs)))
     entries = _entries(runs).sort_values("kind", key=lambda kinds: kinds.map(ORDER), kind="stable", ignore_index=True)
     finished = runs.loc[runs["status"] == "ok"].set_index("run_id")["entry"]
-    history = results.history[results.history["run_id"].isin(finished.index)]
+
+    def of_finished(frame: pd.DataFrame) -> pd.DataFrame:
+        kept: pd.DataFrame = frame[frame["run_id"].isin(finished.index)]
+        named: pd.DataFrame = kept.assign(entry=kept["run_id"].map(finished))
+        return named
+
     return Comparison(
-        setting, runs, entries,
-        history=history.assign(entry=history["run_id"].map(finished)),
+        setting, runs, entries, history=of_finished(results.history), metrics=of_finished(results.metrics),
         sections=results.sections[results.sections["run_id"].isin(runs["run_id"])],
         paired=paired(results.folder, runs),
     )  # fmt: skip

@@ -1,6 +1,6 @@
-"""Learning curves: quality and loss against seconds of training, not against steps.
+"""Learning curves: quality and loss against seconds of training, and against updates.
 
-Steps cost differently from recipe to recipe; seconds are what a user waits. Curves of several seeds are
+Updates cost differently from recipe to recipe; seconds are what a user waits. Curves of several seeds are
 averaged step by step (the steps are the same for every seed), with a band from lowest to highest. Controls are
 left out: they would take half the height.
 """
@@ -28,8 +28,8 @@ TUNE_NAMES: Final = {"vqa_accuracy": "Tune-set VQA accuracy", "accuracy": "Tune-
 
 
 @styled
-def learning_curves(comparison: Comparison) -> Figure:
-    """Draw tune-set quality over train loss; a panel without data says so."""
+def learning_curves(comparison: Comparison, *, by_updates: bool = False) -> Figure:
+    """Draw tune-set quality over train loss, along seconds or updates; a panel without data says so."""
     recipes = comparison.entries.loc[comparison.entries["kind"] != "control", "label"]
     history = comparison.history.dropna(subset=["train_seconds", "value"])
     history = history[history["entry"].isin(set(recipes))]
@@ -49,7 +49,9 @@ def learning_curves(comparison: Comparison) -> Figure:
     columns = 3 if max(map(len, names.values()), default=0) <= MAX_NAME else 2
     lines = max((name.count("\n") + 1 for name in names.values()), default=0)
     inches = 3.3 + 0.14 * lines * math.ceil(len(names) / columns)
-    figure, panel = canvas(comparison, title="Learning curves", inches=inches, notes=notes)
+    figure, panel = canvas(
+        comparison, title=f"Learning curves{' by updates' if by_updates else ''}", inches=inches, notes=notes
+    )
     both = panel.subplots(2, 1, sharex=True, height_ratios=(1.2, 1))
     slowest = max((float(rows["train_seconds"].max()) for _, rows in panels if len(rows)), default=0.0)
     unit, divisor = time_unit(slowest)
@@ -57,10 +59,10 @@ def learning_curves(comparison: Comparison) -> Figure:
         if rows.empty:
             say_empty(axes, f"history.csv has no {label.removesuffix(' (%)')} of a finished recipe")
             continue
-        _curves(axes, rows, drawn, look, divisor)
+        _curves(axes, rows, drawn, look, None if by_updates else divisor)
         axes.set_ylabel(label)
         sns.despine(ax=axes)
-    both[1].set_xlabel(f"training time in {unit}")
+    both[1].set_xlabel("updates" if by_updates else f"training time in {unit}")
     handles = {line.get_label(): line for axes in both for line in axes.get_lines() if line.get_label() in names}
     if handles:
         panel.legend(handles.values(), [names[str(key)] for key in handles], loc="outside lower center", ncols=columns)
@@ -75,8 +77,11 @@ def _coloured(comparison: Comparison, drawn: list[str]) -> dict[str, Look]:
     return {label: look for label, look in looks(comparison).items() if label in kept}
 
 
-def _curves(axes: Axes, rows: pd.DataFrame, drawn: list[str], look: dict[str, Look], unit: float) -> None:
-    """Draw one line per entry, in the table's order; entries without a look are thin and unnamed."""
+def _curves(axes: Axes, rows: pd.DataFrame, drawn: list[str], look: dict[str, Look], unit: float | None) -> None:
+    """Draw one line per entry, in the table's order; entries without a look are thin and unnamed.
+
+    unit: seconds that are 1 on the axis; None for updates.
+    """
     value = "value"
     steps = rows.groupby(["entry", "step"]).agg(
         seconds=("train_seconds", "mean"), mean=(value, "mean"), low=(value, "min"), high=(value, "max")
@@ -84,14 +89,14 @@ def _curves(axes: Axes, rows: pd.DataFrame, drawn: list[str], look: dict[str, Lo
     curves = {str(label): curve for label, curve in steps.groupby(level="entry")}
     for label in (label for label in drawn if label in curves):
         curve = curves[label]
-        seconds = curve["seconds"] / unit
+        along = curve["seconds"] / unit if unit else curve.index.get_level_values("step")
         if label not in look:
-            axes.plot(seconds, curve["mean"], color="#cfcfcf", linewidth=0.5, zorder=1)
+            axes.plot(along, curve["mean"], color="#cfcfcf", linewidth=0.5, zorder=1)
             continue
         colour, marker = look[label]
         every = max(1, len(curve) // 5)
         axes.plot(
-            seconds,
+            along,
             curve["mean"],
             color=colour,
             linewidth=1.0,
@@ -101,4 +106,4 @@ def _curves(axes: Axes, rows: pd.DataFrame, drawn: list[str], look: dict[str, Lo
             label=label,
             zorder=3,
         )
-        axes.fill_between(seconds, curve["low"], curve["high"], color=colour, alpha=0.15, linewidth=0)
+        axes.fill_between(along, curve["low"], curve["high"], color=colour, alpha=0.15, linewidth=0)

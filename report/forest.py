@@ -13,7 +13,7 @@ import seaborn as sns
 
 from report.inference import BETTER, EQUAL, MARGIN, UNKNOWN, WORSE
 from report.paired import statements
-from report.style import GREY, canvas, say_empty, short, styled
+from report.style import GREY, canvas, row_inches, say_empty, short, styled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 SPREAD: Final = "lines 95 % intervals"
 MAX_ROWS: Final = 40
-ROW_INCHES: Final = 0.22
 COLOURS: Final = {BETTER: "#029e73", EQUAL: "#0173b2", WORSE: "#d55e00", UNKNOWN: GREY}
 MARKERS: Final = {BETTER: "^", EQUAL: "s", WORSE: "v", UNKNOWN: "o"}
 
@@ -46,12 +45,14 @@ def differences(comparison: Comparison) -> Figure:
     if hidden > 0:
         notes.append(f"{hidden} more recipes are in summary.md.")
     rows = rows.head(MAX_ROWS)
-    figure, panel = canvas(comparison, title=title, inches=0.85 + ROW_INCHES * len(rows), notes=notes, spread=SPREAD)
+    names = [short(label, 24) for label in rows["strategy"]]
+    inches = 0.85 + row_inches(names) * len(rows)
+    figure, panel = canvas(comparison, title=title, inches=inches, notes=notes, spread=SPREAD)
     axes = panel.subplots()
     axes.axvspan(-100 * MARGIN, 100 * MARGIN, color="#e8f1f8", zorder=0)
     axes.axvline(0, color="k", linewidth=0.6)
     _marks(axes, rows)
-    axes.set_yticks(range(len(rows)), [short(label, 24) for label in rows["strategy"]])
+    axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)

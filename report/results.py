@@ -34,6 +34,7 @@ UNBOUNDED: Final = frozenset({"time_to_target_seconds", "steps_to_target"})  # n
 KEYS: Final = {
     "runs.csv": ("run_id", "status"),
     "history.csv": ("run_id", "split", "metric", "value"),
+    "metrics.csv": ("run_id", "split", "metric", "value"),
     "sections.csv": ("run_id", "section", "seconds"),
 }
 REBUILD: Final = "CSVs are rebuilt from runs/*/record.json: start the sweep again with the same --out"
@@ -43,12 +44,13 @@ REBUILD: Final = "CSVs are rebuilt from runs/*/record.json: start the sweep agai
 class Results:
     """A sweep as data frames with every column of the schema; what was not measured is missing (NaN or "").
 
-    runs, history, sections: one frame per CSV.
+    runs, history, metrics, sections: one frame per CSV.
     """
 
     folder: Path
     runs: pd.DataFrame
     history: pd.DataFrame
+    metrics: pd.DataFrame
     sections: pd.DataFrame
 
 
@@ -61,7 +63,8 @@ def load(folder: Path) -> Results:
         raise ReportError(f"{folder} {missing}, so it is no sweep; {instead}")
     runs = _frame(folder / "runs.csv")
     _check_runs(folder / "runs.csv", runs)
-    return Results(folder, runs, _frame(folder / "history.csv"), _frame(folder / "sections.csv"))
+    others = ("history.csv", "metrics.csv", "sections.csv")
+    return Results(folder, runs, *(_frame(folder / name) for name in others))
 
 
 def _frame(path: Path) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from report.compare import pareto_front
 from report.naming import name_points
 from report.style import GREY, canvas, looks, say_empty, styled
-from report.units import SCORE_NAMES, byte_unit, percent, time_unit
+from report.units import SCORE_NAMES, byte_unit, energy_unit, percent, time_unit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 COSTS: Final = {
     "peak_allocated_bytes": ("peak memory", byte_unit),
     "ttt_seconds": ("time to train (TTT)", time_unit),
+    "energy_joules": ("energy of the GPU", energy_unit),
 }
 MAX_NAMES: Final = 16
 LOG_SPAN: Final = 30

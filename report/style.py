@@ -19,7 +19,7 @@ from matplotlib.transforms import Bbox
 from report import ReportError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -31,6 +31,8 @@ WIDTH: Final = 3.5
 NOTE_SIZE: Final = 6.0
 NOTE_CHARACTERS: Final = 76
 LINE_INCHES: Final = 0.108
+ONE_LINE: Final = 0.19
+TWO_LINES: Final = 0.235
 MAX_FAILURES: Final = 4
 RANGE: Final = "whiskers and bands lowest–highest"
 GREY: Final = "#666666"
@@ -68,6 +70,7 @@ RC: Final[dict[str, Any]] = {
     "pdf.fonttype": 42,
     "font.family": "DejaVu Sans",
 }
+SVG: Final[dict[str, Any]] = {"Date": None}  # what is not written about the file
 
 Arguments = ParamSpec("Arguments")
 
@@ -124,8 +127,14 @@ def short(label: str, width: int = 22) -> str:
         label = f"{label[: width - 1]}…{label[-width:]}"
     if len(label) <= width:
         return label
-    breaks = [place + 1 for place, sign in enumerate(label) if sign in "+," and place < width] or [width]
-    return label[: breaks[-1]] + "\n" + label[breaks[-1] :].strip()
+    ends = [[place + 1 for place, sign in enumerate(label[:width]) if sign in signs] for signs in ("+,", "_(=")]
+    after = next((found[-1] for found in ends if found and len(label) - found[-1] <= width), width)
+    return label[:after] + "\n" + label[after:].strip()
+
+
+def row_inches(labels: Iterable[str]) -> float:
+    """Height of the rows of a figure with these (already fitted) labels."""
+    return TWO_LINES if any("\n" in label for label in labels) else ONE_LINE
 
 
 def setting_note(comparison: Comparison, spread: str = RANGE) -> str:
@@ -134,7 +143,7 @@ def setting_note(comparison: Comparison, spread: str = RANGE) -> str:
     where = setting["gpu_name"] or setting["device"]
     threads = f", {setting['num_threads']} threads" if setting["device"] == "cpu" and setting["num_threads"] else ""
     seeds = comparison.runs["seed"].nunique()
-    repeats = f"mean of {seeds} seeds, {spread}" if seeds > 1 else "one seed"
+    repeats = f"mean of {seeds} seeds{', ' if spread else ''}{spread}" if seeds > 1 else "one seed"
     parts = (setting["model"], setting["dataset"], f"{where}{threads}")
     batch = (f"batch {setting['batch_size']}",) if setting["batch_size"] else ()
     return " · ".join(part for part in (*parts, *batch, repeats) if part)
@@ -181,7 +190,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         with mpl.rc_context(house_style()):
             figure.savefig(paths[0], dpi=150, metadata={"Software": None})
-            figure.savefig(paths[1], metadata={"Date": None})
+            figure.savefig(paths[1], metadata=SVG)
             figure.savefig(paths[2], metadata={"CreationDate": None})
     except OSError as error:
         raise ReportError(f"{folder}: cannot write figures ({error.strerror}); copy the sweep elsewhere") from error

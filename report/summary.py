@@ -62,6 +62,10 @@ def summary(name: str, comparisons: Sequence[Comparison], figures: Mapping[str, 
 def heading(comparison: Comparison, comparisons: Sequence[Comparison]) -> str:
     """Name a comparison by the part of its setting that others do not share; empty when it is the only one."""
     differing = {k: v for k, v in comparison.setting.items() if any(o.setting[k] != v for o in comparisons)}
+    if "setting" in differing:
+        others = [set(other.setting["setting"].split(", ")) for other in comparisons]
+        parts = differing["setting"].split(", ")
+        differing["setting"] = ", ".join(part for part in parts if not all(part in other for other in others))
     return ", ".join(f"{key} {value or 'unknown'}" for key, value in differing.items())
 
 
@@ -122,7 +126,7 @@ def _failures(comparison: Comparison) -> list[str]:
 def _figures(names: Sequence[str]) -> list[str]:
     lines = ["### Figures", ""] if names else []
     for name in names:
-        caption = next(text for key, text in CAPTIONS.items() if name.startswith(key))
+        caption = CAPTIONS[max((key for key in CAPTIONS if name.startswith(key)), key=len)]
         lines += [f"[![{caption}](figures/{name}.png)](figures/{name}.svg)", ""]
     return lines
 

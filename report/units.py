@@ -21,6 +21,16 @@ def time_unit(largest: float) -> tuple[str, float]:
     return next(((name, size) for name, size, start in TIME_UNITS if largest >= start), ("s", 1.0))
 
 
+def energy_unit(largest: float) -> tuple[str, float]:
+    """Return unit and divisor that suit an axis reaching up to `largest` joules."""
+    return next(((name, size) for name, size in (("MJ", 1e6), ("kJ", 1e3)) if largest >= size), ("J", 1.0))
+
+
+def step_unit(largest: float) -> tuple[str, float]:
+    """Return unit and divisor that suit an axis reaching up to `largest` seconds of one training step."""
+    return ("s", 1.0) if largest >= 1 else ("ms", 1e-3)
+
+
 def three_digits(value: float) -> str:
     """Three significant digits without an exponent: 0.123, 12.3, 123, 1234."""
     if value == 0:

@@ -5,63 +5,85 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pandas as pd
 
 from report import ReportError
 from report.compare import compare
-from report.figures import FIGURES
+from report.figures import BASIC, BONUS, FIGURES, OF_ALL
 from report.results import load
 from report.style import save
 from report.summary import heading, summary
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from matplotlib.figure import Figure
+
     from report.compare import Comparison
 
 MAX_DRAWN: Final = 4
+DRAWN: Final = {"all": BASIC, "bonus": BONUS, "figures": (*FIGURES, *OF_ALL), "summary": ()}
+FOLDER: Final = "figures"
+
+
+class Plot(NamedTuple):
+    """A figure of a sweep: its file's name without ending, and what draws it."""
+
+    name: str
+    draw: Callable[[], Figure]
 
 
 def write(folder: str | Path, command: str = "all") -> list[str]:
-    """Write figures, summary or both (`all`) into a sweep folder; return one line per thing written."""
+    """Write what a command of DRAWN stands for into a sweep folder; return one line per thing written."""
     folder = Path(folder)
     comparisons = compare(load(folder))
-    lines = []
-    if command != "summary":
-        for comparison in comparisons[:MAX_DRAWN]:
-            for name, draw in FIGURES.items():
-                save(draw(comparison), folder / "figures", name + _suffix(comparison, comparisons))
-        drawn = min(len(comparisons), MAX_DRAWN) * len(FIGURES)
-        lines.append(f"{folder / 'figures'}: {drawn} figures, PNG, SVG and PDF")
-        if len(comparisons) > MAX_DRAWN:
-            lines.append(f"drawn: the {MAX_DRAWN} largest of {len(comparisons)} settings; all are in the summary")
-    if command != "figures":
-        lines += [str(_write_comparisons(folder, comparisons)), str(_write_summary(folder, comparisons))]
-    return lines
+    plots = plots_of(comparisons, DRAWN[command])
+    for plot in plots:
+        save(plot.draw(), folder / FOLDER, plot.name)
+    lines = [f"{folder / FOLDER}: {len(plots)} figures, PNG, SVG and PDF"] if plots else []
+    if plots and len(comparisons) > MAX_DRAWN:
+        lines.append(f"drawn: the {MAX_DRAWN} largest of {len(comparisons)} settings; all are in the summary")
+    if command == "figures":
+        return lines
+    return [*lines, *(str(_replace(folder / name, text)) for name, text in pages(folder, comparisons).items())]
 
 
-def _suffix(comparison: Comparison, comparisons: list[Comparison]) -> str:
+def plots_of(comparisons: Sequence[Comparison], names: Sequence[str]) -> list[Plot]:
+    """Figures of these names: one for each of the largest settings, or one over all of them."""
+    each = [
+        Plot(name + _suffix(comparison, comparisons), partial(FIGURES[name], comparison))
+        for comparison in comparisons[:MAX_DRAWN]
+        for name in names
+        if name in FIGURES
+    ]
+    return each + [Plot(name, partial(OF_ALL[name], comparisons)) for name in names if name in OF_ALL]
+
+
+def _suffix(comparison: Comparison, comparisons: Sequence[Comparison]) -> str:
     """Return the end of a file name that tells settings apart; empty when there is one setting."""
     words = re.sub(r"[^A-Za-z0-9]+", "-", heading(comparison, comparisons)).strip("-").lower()
-    return f"-{comparisons.index(comparison) + 1}-{words}" if len(comparisons) > 1 else ""
+    return f"-{list(comparisons).index(comparison) + 1}-{words}" if len(comparisons) > 1 else ""
 
 
-def _write_comparisons(folder: Path, comparisons: list[Comparison]) -> Path:
-    """Write comparisons.csv: every recipe and run against the baseline of its setting."""
+def pages(folder: Path, comparisons: Sequence[Comparison]) -> dict[str, str]:
+    """Texts by file name: comparisons.csv, and summary.md, which links the figures that are there."""
     frames = [comparison.paired for comparison in comparisons if len(comparison.paired)]
     frame = pd.concat(frames) if frames else comparisons[0].paired
-    return _replace(folder / "comparisons.csv", frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
-
-
-def _write_summary(folder: Path, comparisons: list[Comparison]) -> Path:
-    """Write summary.md, linking the figures that exist."""
-    figures = {}
-    for comparison in comparisons:
-        names = [name + _suffix(comparison, comparisons) for name in FIGURES]
-        found = [name for name in names if (folder / "figures" / f"{name}.png").is_file()]
-        figures[heading(comparison, comparisons)] = found
-    return _replace(folder / "summary.md", summary(folder.resolve().name, comparisons, figures))
+    figures = {
+        heading(comparison, comparisons): [name + _suffix(comparison, comparisons) for name in FIGURES]
+        + (list(OF_ALL) if comparison is comparisons[-1] else [])
+        for comparison in comparisons
+    }
+    there = {path.stem for path in (folder / FOLDER).glob("*.png")}
+    figures = {title: [name for name in names if name in there] for title, names in figures.items()}
+    return {
+        "comparisons.csv": frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
+        "summary.md": summary(folder.resolve().name, comparisons, figures),
+    }
 
 
 def _replace(path: Path, text: str) -> Path:

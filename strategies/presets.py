@@ -16,6 +16,9 @@ class Preset(NamedTuple):
 # One technique more on each rung, none left out again: what each adds to time, memory and quality.
 RUNGS: Final = ("amp", "group_by_image", "bucketing", "compile", "lora", "checkpointing")
 LADDER: Final = ", ".join(["full", *("+".join(RUNGS[: height + 1]) for height in range(len(RUNGS)))])
+# One recipe, and the same without each of its parts: what each of them does where the others are there.
+PARTS: Final = ("lora", "amp", "group_by_image", "checkpointing")
+LEFT_OUT: Final = ", ".join(["full", "+".join(PARTS), *("+".join(p for p in PARTS if p != out) for out in PARTS)])
 PRESETS: Final[dict[str, Preset]] = {
     "default": Preset(
         "full, freeze, lora, lora+amp, qlora8, qlora, checkpointing, compile",
@@ -33,6 +36,11 @@ PRESETS: Final[dict[str, Preset]] = {
         LADDER,
         (0, 1, 2),
         "techniques added one by one: 16 bits, pictures encoded once, less padding, compiling, adapters, checkpointing",
+    ),
+    "leave_one_out": Preset(
+        LEFT_OUT,
+        (0, 1, 2),
+        "adapters, 16 bits, pictures encoded once and checkpointing, and the same without each: what each is worth there",
     ),
     "kaggle": Preset(
         "amp, lora+amp, kaggle_t4, freeze+amp, amp+group_by_image, qlora+amp, amp+checkpointing, fast",

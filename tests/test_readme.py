@@ -6,18 +6,17 @@ import shlex
 import subprocess
 import sys
 from collections import defaultdict
-from statistics import mean, median
+from statistics import mean
 
 import pandas as pd
 import pytest
 
 from bench.arguments import make_parser
 from bench.cli import make_request
+from report.tables import update_tables
 from strategies import parse_plans
 from strategies.presets import PRESETS
 from vqa_model.fusions import FUSIONS
-
-ALL_LAYERS = "lora(roles=['query','key','value','output','up','down'])"
 
 
 @pytest.mark.slow
@@ -47,63 +46,14 @@ def test_the_commands_in_the_readme_are_understood(root):
         assert make_request(make_parser().parse_args(arguments), arguments).plans
 
 
-def test_the_table_in_the_readme_is_the_committed_sweep(root):
-    with (root / "results" / "embedded" / "runs.csv").open() as file:
-        rows = {row["strategy"]: row for row in csv.DictReader(file)}
-    line = re.compile(r"^\| (\w[\w+]*) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) s", re.MULTILINE)
-    lines = line.findall((root / "README.md").read_text())
-    assert len(lines) == 8
-    for name, *figures in lines:
-        row = rows[name]
-        measured = [100 * float(row[key]) for key in ("vqa_accuracy", "accuracy", "f1_macro")]
-        assert [float(f) for f in figures] == [round(m, 1) for m in (*measured, float(row["ttt_seconds"]))], name
+def test_the_tables_in_the_readme_are_the_committed_sweeps(root):
+    assert not update_tables(root / "README.md", write=False)
 
 
-def test_the_table_of_adapters_is_the_committed_sweep(root):
-    by_name = defaultdict(list)
-    with (root / "results" / "embedded-adapters" / "runs.csv").open() as file:
-        for row in csv.DictReader(file):
-            assert row["status"] == "ok"
-            by_name[row["strategy"]].append(row)
-    assert {len(rows) for rows in by_name.values()} == {3}
-    text = (root / "README.md").read_text().replace("lora, all linear layers", ALL_LAYERS)
-    line = re.compile(r"^\| (\S+) \| ([\d.]+) \| ([\d.]+)–([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", re.MULTILINE)
-    lines = line.findall(text)
-    assert {name for name, *_ in lines} == set(by_name) - {"majority-answer", "question-only"}
-    for name, *figures in lines:
-        scores = [100 * float(row["vqa_accuracy"]) for row in by_name[name]]
-        peaks = [
-            mean(float(row[key]) for row in by_name[name]) / 2**20
-            for key in ("peak_allocated_bytes", "activations_bytes")
-        ]
-        measured = [mean(scores), min(scores), max(scores), *peaks]
-        assert [float(f) for f in figures] == [round(m, 1) for m in measured], name
-
-
-def test_the_bonus_tables_are_the_committed_sweeps(root):
-    """Ladder and recipes: every row of the preset, with the means of three seeds, on both data sets."""
-    measured = {name: runs_of(root / "results" / name / "runs.csv") for name in ("embedded-bonus", "slice-bonus")}
+def test_the_bonus_tables_hold_the_whole_preset(root):
     text = (root / "README.md").read_text().partition("## Fed and updated otherwise")[2].partition("\n## ")[0]
-    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if re.match(r"\| `.*\d", line)]
-    assert {row[0].strip("`") for row in rows} == {named.text for named in parse_plans(PRESETS["bonus"].plans)}
-    for name, *cells in rows:
-        told = [float(figure) for cell in cells for figure in re.findall(r"\d+(?:\.\d+)?", cell)]
-        embedded = measured["embedded-bonus"][name.strip("`")]
-        scores = [100 * float(row["vqa_accuracy"]) for row in embedded]
-        memory = [
-            mean(float(row[key]) for row in embedded) / 2**20
-            for key in ("peak_allocated_bytes", "optimizer_bytes", "activations_bytes")
-        ]
-        here, *real = (
-            times(measured[folder], name.strip("`"), key)
-            for folder, key in [
-                ("embedded-bonus", "ttt_seconds"),
-                ("slice-bonus", "ttt_seconds"),
-                ("slice-bonus", "peak_allocated_bytes"),
-            ]
-        )
-        assert told[:3] == [round(x, 1) for x in (mean(scores), min(scores), max(scores))], name
-        assert told[3:] == [round(here, 2), *(round(x, 1) for x in memory), *(round(x, 2) for x in real)], name
+    rows = re.findall(r"^\| `(.*?)` \|", text, re.MULTILINE)
+    assert sorted(rows) == sorted(named.text for named in parse_plans(PRESETS["bonus"].plans))
 
 
 def test_the_table_of_rates_is_the_committed_sweep(root):
@@ -134,12 +84,6 @@ def runs_of(path):
                 by_plan[row["strategy"]].append(row)
     assert {tuple(sorted(row["seed"] for row in rows)) for rows in by_plan.values()} == {("0", "1", "2")}
     return by_plan
-
-
-def times(runs, plan, key):
-    """Give how often the baseline of the same seed goes into a figure, the median of the seeds."""
-    full = {row["seed"]: float(row[key]) for row in runs["full"]}
-    return median(float(row[key]) / full[row["seed"]] for row in runs[plan])
 
 
 def test_the_committed_sweep_meets_what_the_default_is_built_for(root):

@@ -194,7 +194,7 @@ class VQATask:
         ]
 
     def evaluate(self, predictions: Sequence[Mapping[str, Any]]) -> tuple[dict[str, float], dict[int, float]]:
-        """Official VQA accuracy in 0..1: overall and per answer type; and the score of each question."""
+        """Official VQA accuracy in 0..1: overall, per answer and question type; and each question's score."""
         return evaluate(predictions, self._data.by_scored_id)
 
     def submission(self, predictions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -79,7 +79,7 @@ def accuracy(prediction: str, answers: Sequence[str]) -> float:
 def evaluate(
     predictions: Sequence[Mapping[str, Any]], questions: Mapping[int, Question]
 ) -> tuple[dict[str, float], dict[int, float]]:
-    """Official accuracy in 0..1, overall and per answer type, and the score of each question by its id.
+    """Official accuracy in 0..1, overall, per answer and question type, and the score of each question by its id.
 
     predictions: rows with `id` and `prediction`; ValueError names one that repeats or is of no question.
     """
@@ -98,6 +98,7 @@ def evaluate(
         score = scores[question.id] = accuracy(row["prediction"], question.answers)
         groups["vqa_accuracy"].append(score)
         groups.setdefault(f"vqa_accuracy/{question.answer_type}", []).append(score)
+        groups.setdefault(f"vqa_accuracy/question_type/{question.question_type}", []).append(score)
     return {name: fmean(values) for name, values in groups.items()}, scores
 
 

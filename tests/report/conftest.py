@@ -43,6 +43,10 @@ def run_row(strategy, /, seed=0, **changes):
         "eval_seconds": 4.0, "load_seconds": 2.5, "samples_per_second": 24000 / ttt, "eval_samples_per_second": 900,
         "peak_allocated_bytes": round(peak), "weights_bytes": round(weights), "gradients_bytes": round(gradients),
         "optimizer_bytes": round(optimizer), "activations_bytes": round(peak - weights - gradients - optimizer),
+        "predicted_peak_bytes": round(1.01 * peak), "energy_joules": 40 * ttt,
+        "time_to_target_seconds": 0.7 * ttt, "steps_to_target": 260,
+        "forward_step_seconds": 0.3 * ttt / 375, "backward_step_seconds": 0.5 * ttt / 375,
+        "optimizer_step_seconds": 0.1 * ttt / 375, "data_step_seconds": 0.05 * ttt / 375,
         "trainable_parameters": trainable, "total_parameters": 1_310_000 + (50_000 if "lora" in plan else 0),
         "vqa_accuracy": accuracy + 0.01, "accuracy": accuracy, "precision_macro": accuracy - 0.03,
         "recall_macro": accuracy - 0.05, "f1_macro": accuracy - 0.04, "precision_weighted": accuracy,
@@ -74,6 +78,17 @@ def history_rows(row):
         yield [row["run_id"], step, seconds * step / 375, "tune", "accuracy", final - 0.35 * 0.985**step]
 
 
+def metric_rows(row):
+    """Quality by type of answer and of question for one finished run."""
+    for part, gain in (
+        ("yes/no", 0.1),
+        ("number", -0.2),
+        ("question_type/what color", -0.1),
+        ("question_type/is", 0.1),
+    ):
+        yield [row["run_id"], "eval", f"vqa_accuracy/{part}", row["vqa_accuracy"] * (1 + gain / 2)]
+
+
 def scores_of(row, num_questions=200):
     """Right or wrong per question: the same questions are hard for everyone, seed and recipe shift a little."""
     hard = np.random.default_rng(0).random(num_questions)
@@ -96,6 +111,8 @@ def write_sweep(folder, rows, history=True, predictions=True, drop=()):
     columns = list(FILES["history.csv"])
     lines = [dict(zip(columns, line, strict=True)) for row in finished for line in history_rows(row)]
     write_csv(folder / "history.csv", columns, lines)
+    lines = [dict(zip(FILES["metrics.csv"], line, strict=True)) for row in finished for line in metric_rows(row)]
+    write_csv(folder / "metrics.csv", list(FILES["metrics.csv"]), lines)
     for row in finished if predictions else ():
         write_predictions(folder, row, scores_of(row))
     sections = [

@@ -7,9 +7,11 @@ import sys
 import pytest
 
 from report.__main__ import main
-from report.figures import FIGURES
+from report.figures import BASIC, FIGURES, OF_ALL
 
-FILES = sorted(f"{name}.{ending}" for name in FIGURES for ending in ("png", "svg", "pdf"))
+
+def files(names):
+    return sorted(f"{name}.{ending}" for name in names for ending in ("png", "svg", "pdf"))
 
 
 def drawn(folder):
@@ -29,9 +31,9 @@ def refused(capsys, *arguments):
 def test_default_draws_all_and_links_it(sweep, capsys):
     folder = sweep()
     assert main([str(folder)]) == 0
-    assert drawn(folder) == FILES
+    assert drawn(folder) == files(BASIC)
     text = (folder / "summary.md").read_text()
-    assert all(f"figures/{name}.png" in text for name in FIGURES)
+    assert all(f"figures/{name}.png" in text for name in BASIC)
     assert capsys.readouterr().out.count("\n") == 3
     assert (folder / "comparisons.csv").is_file()
 
@@ -47,12 +49,12 @@ def test_summary_alone_links_no_figures_that_are_not_there(sweep):
 def test_each_setting_gets_its_own_figures(sweep, row):
     folder = sweep([row("full"), row("lora"), row("lora", run_id="x", batch_size=8)])
     assert main(["figures", str(folder)]) == 0
-    assert len(drawn(folder)) == 2 * len(FILES)
+    assert len(drawn(folder)) == 3 * (2 * len(FIGURES) + len(OF_ALL))
     assert "accuracy_vs_ttt-2-batch-size-8.svg" in drawn(folder)
     assert not (folder / "summary.md").exists()
 
 
-@pytest.mark.parametrize("command", ["html", "paper", "bonus"])
+@pytest.mark.parametrize("command", ["html", "paper"])
 def test_not_yet(capsys, sweep, command):
     assert "not yet" in refused(capsys, command, sweep())
     assert "not yet" in refused(capsys, command)
@@ -75,7 +77,7 @@ def test_nothing_is_written_when_a_csv_is_damaged(capsys, sweep):
     folder = sweep(predictions=False)
     (folder / "sections.csv").write_text("run_id,section,seconds\na,b\n")
     assert "sections.csv: line 2 has 2 cells, the header 3" in refused(capsys, folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["history.csv", "runs.csv", "sections.csv"]
+    assert sorted(path.name for path in folder.iterdir()) == ["history.csv", "metrics.csv", "runs.csv", "sections.csv"]
 
 
 def test_help_teaches():

@@ -6,7 +6,7 @@ import matplotlib as mpl
 import pytest
 
 from report.compare import compare
-from report.figures import CAPTIONS, FIGURES
+from report.figures import BASIC, BONUS, CAPTIONS, FIGURES, OF_ALL
 from report.results import load
 from report.style import RC, save, short
 
@@ -23,7 +23,7 @@ def draw(name, folder):
     return FIGURES[name](comparison)
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", [*BASIC, "seeds", "answer_types"])
 def test_all_recipes_are_named_and_readable(sweep, name):
     figure = draw(name, sweep())
     said = texts(figure)
@@ -48,6 +48,10 @@ def test_only_failures_says_so(sweep, failed, name):
         ("accuracy_vs_ttt", "ttt_seconds"),
         ("memory_breakdown", "peak_allocated_bytes"),
         ("time_breakdown", "ttt_seconds"),
+        ("accuracy_vs_energy", "energy_joules"),
+        ("predicted_memory", "predicted_peak_bytes"),
+        ("time_to_target", "time_to_target_seconds"),
+        ("step_breakdown", "forward_step_seconds"),
     ],
 )
 def test_missing_column_gives_an_empty_panel_with_the_reason(sweep, name, column):
@@ -80,7 +84,7 @@ def test_one_run_and_odd_names(sweep, row, name):
     label = "my_$odd$(x='a_b^c', long_option_name=123456789)+another_rather_long_name"
     figure = draw(name, sweep([row("lora", strategy=label, plan=label)]))
     figure.savefig("/dev/null", format="svg")  # where mathematics between dollars would be an error
-    assert ("odd" in texts(figure)) == (name != "differences"), "one run differs from nothing"
+    assert ("odd" in texts(figure)) == (name not in {"differences", "ladder", "leave_one_out"})
 
 
 def test_scatter_has_the_front_and_control_lines_not_points(sweep):
@@ -149,5 +153,6 @@ def test_short_labels_keep_both_ends():
 
 
 def test_every_figure_has_a_caption():
-    assert CAPTIONS.keys() == FIGURES.keys()
+    assert CAPTIONS.keys() == FIGURES.keys() | OF_ALL.keys()
+    assert {*BASIC, *BONUS} <= CAPTIONS.keys()
     assert not math.isnan(SIX_POINTS)

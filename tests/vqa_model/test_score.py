@@ -90,11 +90,16 @@ def test_accuracy_is_what_the_rules_say_step_by_step(answers, prediction):
 
 def test_means_are_over_all_questions_and_over_each_type():
     kinds = ["yes/no", "other", "other"]
-    questions = {n: Question(n, n, "?", ("cat",) * 10, "cat", kind, "what") for n, kind in enumerate(kinds)}
+    asked = ["what", "what is", "what"]
+    questions = {
+        n: Question(n, n, "?", ("cat",) * 10, "cat", *both) for n, both in enumerate(zip(kinds, asked, strict=True))
+    }
     rows = [{"id": n, "prediction": answer} for n, answer in enumerate(["cat", "dog", "cat"])]
     metrics, scores = evaluate(rows, questions)
     assert scores == {0: 1, 1: 0, 2: 1}
-    assert metrics == {"vqa_accuracy": fmean([1, 0, 1]), "vqa_accuracy/yes/no": 1, "vqa_accuracy/other": 0.5}
+    by_question = {"vqa_accuracy/question_type/what": 1, "vqa_accuracy/question_type/what is": 0}
+    by_answer = {"vqa_accuracy/yes/no": 1, "vqa_accuracy/other": 0.5}
+    assert metrics == {"vqa_accuracy": fmean([1, 0, 1])} | by_answer | by_question
     for bad, message in (
         ([], "no predictions"),
         (rows[:1] * 2, "repeat"),

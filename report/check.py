@@ -1,0 +1,56 @@
+"""`python -m report --check`: whether what is committed is what its CSVs say today.
+
+Texts and figures are made again in memory and compared byte by byte; figures by their SVG, the quickest to write. Only
+what is there is looked at: a sweep without figures lacks none.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Final
+
+import matplotlib as mpl
+
+from report.compare import compare
+from report.figures import FIGURES, OF_ALL
+from report.results import load
+from report.style import SVG, house_style
+from report.tables import update_tables
+from report.write import FOLDER, pages, plots_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+
+MARKDOWN: Final = ("README.md", "docs/*.md")
+
+
+def stale(root: Path, folders: list[Path]) -> Iterator[str]:
+    """Name each stale file of these sweeps, or of all under `root`/results and the tables in MARKDOWN."""
+    for folder in folders or sorted(found.parent for found in root.glob("results/*/runs.csv")):
+        yield from _stale_in(folder)
+    for file in [] if folders else [path for pattern in MARKDOWN for path in sorted(root.glob(pattern))]:
+        if update_tables(file, write=False):
+            yield f"{file}: its tables are stale; python -m report tables {file}"
+
+
+def _stale_in(folder: Path) -> Iterator[str]:
+    comparisons = compare(load(folder))
+    for name, text in pages(folder, comparisons).items():
+        if (folder / name).is_file() and (folder / name).read_text(encoding="utf-8") != text:
+            yield f"{folder / name} is stale; python -m report summary {folder}"
+    known = {plot.name: plot.draw for plot in plots_of(comparisons, (*FIGURES, *OF_ALL))}
+    for file in sorted((folder / FOLDER).glob("*.svg")):
+        if file.stem not in known:
+            yield f"{file} is no figure of this sweep any more; delete it"
+        elif file.read_bytes() != _svg(known[file.stem]()):
+            yield f"{file} is stale; python -m report figures {folder}"
+
+
+def _svg(figure: Figure) -> bytes:
+    written = io.BytesIO()
+    with mpl.rc_context(house_style()):
+        figure.savefig(written, format="svg", metadata=SVG)
+    return written.getvalue()
