@@ -9,6 +9,7 @@ from typing import Final
 
 from report import ReportError
 from report.check import stale
+from report.paper.build import write_paper
 from report.tables import update_tables
 from report.write import write
 
@@ -17,9 +18,10 @@ COMMANDS: Final = {
     "bonus": "figures that compare optimisations: the ladder, leave one out, pairs, parts of an update, …",
     "figures": "every figure: FOLDER/figures/*.png, *.svg and *.pdf",
     "summary": "FOLDER/summary.md, linking the figures that are there, and FOLDER/comparisons.csv",
+    "paper": "FOLDER/paper: a report in two-column IEEE style, LaTeX and PDF",
     "tables": "the result tables of Markdown files, between their '<!-- table' lines",
 }
-NOT_YET: Final = {"html": "one interactive page", "paper": "a two-column LaTeX report"}
+NOT_YET: Final = {"html": "one interactive page"}
 EXAMPLES: Final = """\
 FOLDER is what run_matrix.py wrote: it holds runs.csv. Nothing is trained or measured again.
 
@@ -27,6 +29,7 @@ examples:
   python -m report results/local              draw the basic figures, write summary.md
   python -m report bonus results/local        compare the optimisations with each other
   python -m report figures results/local      draw everything there is
+  python -m report paper results/local        a report to fill your names in and hand in
   python -m report tables README.md           write its result tables anew
   python -m report --check                    is anything under results/, README.md or docs/ stale?
 
@@ -71,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.check:
             return _check([Path(folder) for folder in folders])
         for folder in folders:
-            print("\n".join(_tables(Path(folder)) if command == "tables" else write(folder, command)))
+            print("\n".join(OTHERS[command](Path(folder)) if command in OTHERS else write(folder, command)))
     except ReportError as error:
         return _refuse(str(error))
     return 0
@@ -90,6 +93,9 @@ def _check(folders: list[Path]) -> int:
     found = list(stale(Path(), folders))
     print("\n".join(found) if found else "nothing is stale")
     return 1 if found else 0
+
+
+OTHERS: Final = {"paper": write_paper, "tables": _tables}
 
 
 def _refuse(line: str) -> int:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PANELS: Final = {"memory_ratio": "peak memory × baseline", "ttt_ratio": "time to train × baseline"}
 MAX_LINES: Final = 9
-TICKS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+TICKS: Final = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0)
 
 
 def grown(comparisons: Sequence[Comparison]) -> pd.DataFrame:

@@ -127,7 +127,7 @@ def short(label: str, width: int = 22) -> str:
         label = f"{label[: width - 1]}…{label[-width:]}"
     if len(label) <= width:
         return label
-    ends = [[place + 1 for place, sign in enumerate(label[:width]) if sign in signs] for signs in ("+,", "_(=")]
+    ends = [[place + 1 for place, sign in enumerate(label[:width]) if sign in signs] for signs in ("+,", " _(=")]
     after = next((found[-1] for found in ends if found and len(label) - found[-1] <= width), width)
     return label[:after] + "\n" + label[after:].strip()
 

@@ -67,6 +67,7 @@ def describe_model(config: VQAConfig) -> dict[str, Any]:
         model = VQAModel(config)
     parts = count_parts(config)
     counts = {name or "all": count(module) for name, module in model.named_modules()}
+    diagram = draw(config, {name: part.parameters for name, part in parts.items()})
     configuration = config.to_diff_dict()
     for tower in ("vision_config", "text_config"):
         configuration[tower].pop("_name_or_path", None)  # where it lay says nothing about what it is
@@ -75,7 +76,7 @@ def describe_model(config: VQAConfig) -> dict[str, Any]:
         "parameters": {name: number for name, number in counts.items() if number},
         "words": WORDS,
         "flops": {name: part.flops for name, part in parts.items()},
-        "diagram": asdict(draw(config, {name: part.parameters for name, part in parts.items()})),
+        "diagram": {**asdict(diagram), "svg": to_svg(diagram), "tikz": to_tikz(diagram)},
     }
 
 

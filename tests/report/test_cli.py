@@ -54,7 +54,7 @@ def test_each_setting_gets_its_own_figures(sweep, row):
     assert not (folder / "summary.md").exists()
 
 
-@pytest.mark.parametrize("command", ["html", "paper"])
+@pytest.mark.parametrize("command", ["html"])
 def test_not_yet(capsys, sweep, command):
     assert "not yet" in refused(capsys, command, sweep())
     assert "not yet" in refused(capsys, command)

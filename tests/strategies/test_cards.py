@@ -47,7 +47,7 @@ def test_recipes_and_presets_name_what_exists():
         assert parse_plans(name)[0].plan == parse_plans(text)[0].plan
         assert len(why) > 30
     for preset in PRESETS.values():
-        assert len(parse_plans(preset.plans)) >= 7
+        assert len(parse_plans(preset.plans)) >= 6
         assert preset.seeds
 
 

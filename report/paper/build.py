@@ -1,0 +1,161 @@
+"""From a sweep's folder to FOLDER/paper: paper.tex, references.bib, its figures, and paper.pdf where LaTeX is there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import jinja2
+
+from report import ReportError
+from report.compare import compare
+from report.figures import CAPTIONS, FIGURES
+from report.findings import findings
+from report.paper import results
+from report.paper.cards import bibtex
+from report.paper.facts import cards_of, data_facts, machine, model_facts, threats
+from report.paper.tex import Tex, code, escape, prose
+from report.results import load
+from report.rungs import ladder, left_out
+from report.style import save
+from report.summary import heading
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from report.compare import Comparison
+    from report.paper.cards import Card, Reference
+
+MAX_SETTINGS: Final = 4
+SHOWN: Final = ("accuracy_vs_memory", "accuracy_vs_ttt", "memory_breakdown", "time_breakdown", "learning_curves",
+                "differences")  # fmt: skip
+FEWEST_RUNGS: Final = 3
+MANY: Final = 20  # recipes, from which the figure of seeds only repeats that of differences
+NEEDED: Final = ("latexmk", "pdflatex")
+INSTALL: Final = "apt-get install latexmk texlive-publishers texlive-latex-extra texlive-pictures"
+SECONDS: Final = 300
+
+
+def write_paper(folder: Path) -> list[str]:
+    """Write FOLDER/paper and typeset it; return a line for each thing written. ReportError when LaTeX fails."""
+    out = folder / "paper"
+    try:
+        (out / "figures").mkdir(parents=True, exist_ok=True)
+        text, cited = compose(folder, out)
+        (out / "paper.tex").write_text(text, encoding="utf-8")
+        known = Path(__file__).with_name("known.bib").read_text(encoding="utf-8")
+        (out / "references.bib").write_text(f"{known}\n{bibtex(cited)}", encoding="utf-8")
+    except OSError as error:
+        raise ReportError(f"{out}: cannot be written ({error.strerror}); copy the sweep elsewhere") from error
+    lines = [f"{out / 'paper.tex'}, references.bib and figures/"]
+    if missing := [program for program in NEEDED if not shutil.which(program)]:
+        return [*lines, f"no PDF: {missing[0]} is not installed; with it ({INSTALL}) the same command typesets it"]
+    return [*lines, str(typeset(out))]
+
+
+def compose(folder: Path, out: Path) -> tuple[str, list[Reference]]:
+    """The paper's LaTeX, its figures written below `out`, and the references of its cards."""
+    comparisons = compare(load(folder))
+    cards, model, data = cards_of(folder), model_facts(folder), data_facts(folder, comparisons[0])
+    parts = [_part(comparison, comparisons, folder, out) for comparison in comparisons[:MAX_SETTINGS]]
+    runs = [comparison.runs for comparison in comparisons]
+    recipes = {label for c in comparisons for label in c.entries.loc[c.entries["kind"] != "control", "label"]}
+    if len(comparisons) > MAX_SETTINGS:
+        parts[-1]["findings"].append(escape(f"{len(comparisons) - MAX_SETTINGS} smaller settings are left out."))
+    text = _environment().get_template("paper.tex.jinja").render(
+        recipes=len(recipes), seeds=max(frame["seed"].nunique() for frame in runs), runs=sum(map(len, runs)),
+        failed=sum(len(c.failures) for c in comparisons), model=model, data=data, cards=cards, parts=parts,
+        first=parts[0], threats=threats(comparisons, model, data),
+        scores=list(results.SCORES.values()), memory=list(results.MEMORY.values()), Tex=Tex, code=code, prose=prose,
+    )  # fmt: skip
+    return text, _references(card for found in cards.values() for card in found)
+
+
+def _environment() -> jinja2.Environment:
+    """Templates whose values are escaped unless they are LaTeX already."""
+    made = jinja2.Environment(
+        block_start_string="<%", block_end_string="%>", variable_start_string="<<", variable_end_string=">>",
+        comment_start_string="<#", comment_end_string="#>", trim_blocks=True, finalize=escape,
+        autoescape=False,  # noqa: S701 - LaTeX, escaped by finalize
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    made.filters["lower_first"] = lambda text: Tex(text[:1].lower() + text[1:])
+    made.filters["upper_first"] = _sentence
+    return made
+
+
+def _sentence(text: str) -> Tex:
+    """Begin with a capital, unless a formula or a name in code stands first."""
+    return Tex(text[:1].upper() + text[1:] if text[:2].isalpha() else text)
+
+
+def _part(comparison: Comparison, comparisons: Sequence[Comparison], folder: Path, out: Path) -> dict[str, Any]:
+    """What the paper says of one setting."""
+    number = comparisons.index(comparison) + 1
+    return {
+        "number": number, "title": escape(heading(comparison, comparisons)),
+        "several": bool((comparison.entries["num_ok"] > 1).any()), "machine": machine(comparison, folder),
+        "quality": results.quality_table(comparison), "memory": results.memory_table(comparison),
+        "findings": [escape(sentence) for sentence in findings(comparison)],
+        "figures": _figures(comparison, number, out), "verdict": results.verdict_table(comparison),
+        "verdicts": results.verdict_sentences(comparison), "negative": results.negative_sentences(comparison),
+        "failures": results.failure_table(comparison),
+    }  # fmt: skip
+
+
+def _figures(comparison: Comparison, number: int, out: Path) -> list[dict[str, Tex]]:
+    """Draw the figures that have something to show; one recipe alone is compared with nothing."""
+    if comparison.finished["entry"].nunique() <= 1:
+        return []
+    there = {"ladder": len(ladder(comparison)) >= FEWEST_RUNGS, "leave_one_out": bool(left_out(comparison)[1])}
+    there["seeds"] = comparison.runs["seed"].nunique() > 1 and len(comparison.entries) <= MANY
+    more = [name for name, shown in there.items() if shown]
+    shown = [name for name in (*SHOWN, *more) if name != "differences" or len(comparison.paired)]
+    found = []
+    for name in shown:
+        label = f"{name}-{number}"
+        save(FIGURES[name](comparison), out / "figures", label)
+        for ending in ("png", "svg"):
+            (out / "figures" / f"{label}.{ending}").unlink()
+        found.append({"label": Tex(label), "file": Tex(f"figures/{label}.pdf"), "caption": escape(CAPTIONS[name])})
+    return found
+
+
+def _references(cards: Any) -> list[Reference]:
+    found: list[Reference] = []
+    card: Card
+    for card in cards:
+        found += card.references
+    return found
+
+
+def typeset(out: Path) -> Path:
+    """Run latexmk over paper.tex and keep the PDF alone; equal input gives equal bytes."""
+    command = ["latexmk", "-pdf", "-interaction=nonstopmode", "-halt-on-error", "-outdir=build", "paper.tex"]
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"}
+    try:
+        done = subprocess.run(
+            command,
+            cwd=out,
+            env=environment,
+            capture_output=True,
+            timeout=SECONDS,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired:
+        raise ReportError(f"{out / 'paper.tex'}: LaTeX did not end within {SECONDS} s; the .tex is there") from None
+    log = out / "build" / "paper.log"
+    if done.returncode:
+        text = (
+            log.read_text(encoding="utf-8", errors="replace") if log.is_file() else done.stdout.decode(errors="replace")
+        )
+        problem = next((line for line in text.splitlines() if line.startswith("!")), text.strip().splitlines()[-1])
+        raise ReportError(f"{out / 'paper.tex'}: LaTeX stopped: {problem}; the whole log is {log}")
+    (out / "build" / "paper.pdf").replace(out / "paper.pdf")
+    shutil.copyfile(log, out / "paper.log")
+    shutil.rmtree(out / "build")
+    return out / "paper.pdf"

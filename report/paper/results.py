@@ -1,0 +1,152 @@
+"""The paper's tables and sentences about results, one comparison at a time; every number comes from the CSVs."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+from report.inference import ALPHA, BETTER, EQUAL, UNKNOWN, WORSE
+from report.paired import statements
+from report.paper.tex import Tex, code, escape
+from report.rungs import by_label
+from report.units import MISSING, amount, byte_unit, count, percent, time_unit, times
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import pandas as pd
+
+    from report.compare import Comparison
+
+MAX_ROWS: Final = 40
+MAX_NAMED: Final = 8
+SCORES: Final = {
+    "vqa_accuracy": "VQA acc.", "accuracy": "Accuracy", "f1_macro": "F1", "precision_macro": "Precision",
+    "recall_macro": "Recall",
+}  # fmt: skip
+MEMORY: Final = {
+    "peak_allocated_bytes": "Peak", "weights_bytes": "Weights", "gradients_bytes": "Gradients",
+    "optimizer_bytes": "Optimizer", "activations_bytes": "Activations",
+}  # fmt: skip
+VERDICTS: Final = {
+    BETTER: "better than the baseline", EQUAL: "equal to the baseline within one point",
+    WORSE: "worse than the baseline", UNKNOWN: "not to be told from the baseline",
+}  # fmt: skip
+
+Table = list[list[list[Tex]]]  # parts that fit a page: rows: cells
+
+
+def quality_table(comparison: Comparison) -> Table:
+    """Name, SCORES, TTT and its ratio of every entry, controls included; several seeds with lowest and highest."""
+    rows = by_label(comparison).values()
+    unit = time_unit(max((row["ttt_seconds"] for row in rows if row["ttt_seconds"] > 0), default=0.0))
+    return _parts([
+        [_name(row), *(_score(row, column) for column in SCORES),
+         *map(escape, (amount(row["ttt_seconds"], unit), times(row["ttt_ratio"])))]
+        for row in rows
+    ])  # fmt: skip
+
+
+def memory_table(comparison: Comparison) -> Table:
+    """Name, MEMORY, the peak's ratio and what trains, of every recipe."""
+    rows = [row for row in by_label(comparison).values() if row["kind"] != "control"]
+    unit = byte_unit(max((row["peak_allocated_bytes"] for row in rows if row["peak_allocated_bytes"] > 0), default=0.0))
+    return _parts([
+        [_name(row), *(escape(amount(row[column], unit)) for column in MEMORY), escape(times(row["memory_ratio"])),
+         escape(count(row["trainable_parameters"]))]
+        for row in rows
+    ])  # fmt: skip
+
+
+def verdict_table(comparison: Comparison) -> Table:
+    """Name, seeds, difference in points, its interval, p, p corrected and verdict of every recipe that was paired."""
+    return _parts([
+        [code(row["strategy"]), escape(row["seeds"].replace(" ", ", ")), escape(f"{100 * row['difference']:+.1f}"),
+         escape(f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}"), _probability(row["p"]),
+         _probability(row["p_holm"]), escape(row["verdict"])]
+        for row in statements(comparison.paired).to_dict("records")
+    ])  # fmt: skip
+
+
+def failure_table(comparison: Comparison) -> Table:
+    """Name, seed, status and reason of every run that did not finish."""
+    return _parts([
+        [code(row["entry"]), escape(f"{row['seed']:g}"), escape(row["status"]), escape(str(row["reason"])[:160])]
+        for row in comparison.failures.to_dict("records")
+    ])  # fmt: skip
+
+
+def verdict_sentences(comparison: Comparison) -> list[Tex]:
+    """What the paired comparisons allow to be said, the verdicts first."""
+    rows, base = statements(comparison.paired), comparison.baseline
+    if rows.empty or base is None:
+        return [escape("No recipe could be paired with a finished baseline run, so nothing is compared.")]
+    recipes = rows[rows["level"] == "recipe"]
+    said = [Tex(f"{_list(found)} {'is' if len(found) == 1 else 'are'} {escape(words)}.")
+            for verdict, words in VERDICTS.items() if len(found := rows[rows["verdict"] == verdict])]  # fmt: skip
+    if recipes.empty:
+        first = "One seed was run, so the verdicts are about these trained models and not about the recipes:"
+        return [escape(first), *said]
+    sure = recipes[recipes["p_holm"] < ALPHA]
+    holm = Tex(f"Corrected for {len(recipes)} comparisons by Holm's method, ") + (
+        Tex(f"{_list(sure)} still differ{'s' if len(sure) == 1 else ''}.") if len(sure) else "no difference remains."
+    )
+    return [*said, Tex(holm)]
+
+
+def negative_sentences(comparison: Comparison) -> list[Tex]:
+    """What did not work: recipes that cost time, save no memory, lose quality, or did not run."""
+    entries, base = comparison.entries, comparison.baseline
+    recipes = entries[(entries["kind"] == "run") & (entries["num_ok"] > 0)]
+    said = []
+    if base is not None:
+        slower = recipes[recipes["ttt_ratio"] > 1.05]  # noqa: PLR2004 - more than what a shared machine does
+        said.append(_sentence("took more time than full fine-tuning", slower, lambda row: times(row["ttt_ratio"])))
+        fat = recipes[recipes["memory_ratio"] > 1.01]  # noqa: PLR2004 - one percent
+        said.append(_sentence("needed more memory than it", fat, lambda row: times(row["memory_ratio"])))
+    worse = statements(comparison.paired)
+    worse = worse[worse["verdict"] == WORSE].rename(columns={"strategy": "label"})
+    said.append(_sentence("lost quality", worse, lambda row: f"{100 * row['difference']:+.1f} points"))
+    failed = entries[(entries["num_ok"] == 0) & (entries["kind"] == "run")]
+    said.append(_sentence("did not run", failed, lambda row: str(row["status"])))
+    return [sentence for sentence in said if sentence]
+
+
+def _sentence(what: str, rows: pd.DataFrame, figure: Callable[[Any], str]) -> Tex:
+    """`a (1.2 ×), b (1.3 ×) and 3 more took more time`, or nothing."""
+    if rows.empty:
+        return Tex("")
+    shown = [Tex(f"{code(row['label'])} ({escape(figure(row))})") for row in rows.head(MAX_NAMED).to_dict("records")]
+    return Tex(f"{_and(shown, len(rows) - len(shown))} {escape(what)}.")
+
+
+def _list(rows: pd.DataFrame) -> Tex:
+    names = [code(label) for label in rows["strategy"].head(MAX_NAMED)]
+    return _and(names, len(rows) - len(names))
+
+
+def _and(words: Sequence[Tex], more: int) -> Tex:
+    every = [*words, *([Tex(f"{more} more")] if more > 0 else [])]
+    return Tex(every[0] if len(every) == 1 else f"{', '.join(every[:-1])} and {every[-1]}")
+
+
+def _name(row: dict[str, Any]) -> Tex:
+    name = Tex(rf"\emph{{{escape(row['label'])}}} (control)") if row["kind"] == "control" else code(row["label"])
+    return name if row["status"] == "ok" else Tex(f"{name} [{escape(row['status'])}]")
+
+
+def _score(row: dict[str, Any], column: str) -> Tex:
+    if math.isnan(row[column]):
+        return escape(MISSING)
+    mean = percent(row[column]).removesuffix(" %")
+    if row["num_ok"] < 2:  # noqa: PLR2004 - one seed has no range
+        return escape(mean)
+    return escape(f"{mean} ({100 * row[f'{column}_low']:.1f}–{100 * row[f'{column}_high']:.1f})")
+
+
+def _probability(value: float) -> Tex:
+    return escape(MISSING if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}")  # noqa: PLR2004
+
+
+def _parts(rows: list[list[Tex]]) -> Table:
+    return [rows[start : start + MAX_ROWS] for start in range(0, len(rows), MAX_ROWS)]
