@@ -7,19 +7,22 @@ one; and what names layers is written again, since a tower knew them by other na
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from strategies.errors import PlanError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import nn
 
 MADE: Final = "_made_by_peft"  # on every injected layer
 INSTEAD: Final = "strategies.load puts such weights back, load_plain merges them"
-UNCHANGED: Final = (True, False, "gaussian", "orthogonal")  # initialisations that leave the base weights alone
+# Field → the values that can be written, and what is wrong with any other.
+WRITABLE: Final[Mapping[str, tuple[tuple[object, ...], str]]] = {
+    "init_lora_weights": ((True, False, "gaussian", "orthogonal"), "changed the base weights, which PEFT's file lacks"),
+    "boft_n_butterfly_factor": ((1,), "is read as 1 by PEFT alone where no CUDA compiler is installed"),
+}
 # Field → the field for layers in which it differs.
 PATTERNS: Final = {
     "r": "rank_pattern", "lora_alpha": "alpha_pattern", "alpha": "alpha_pattern", "delora_lambda": "lambda_pattern",
@@ -55,19 +58,20 @@ def joint_config(layers: Mapping[str, Any]) -> Any:
                 f"{first!r} has an adapter of PEFT's type {config.peft_type.value}, {name!r} of {kind.value}: no one "
                 f"PEFT file holds both; {INSTEAD}"
             )
-    if vars(config).get("init_lora_weights", True) not in UNCHANGED:
-        raise PlanError(f"{config.init_lora_weights!r} changed the base weights, which PEFT's file lacks; {INSTEAD}")
+    for field, (values, why) in WRITABLE.items():
+        if vars(config).get(field, values[0]) not in values:
+            raise PlanError(f"{field}={vars(config)[field]!r} {why}; {INSTEAD}")
     patterns = {field: _pattern(field, made) for field in PATTERNS.values() if field in vars(config)}
     for field in vars(config):
-        values = {name: vars(one.config)[field] for name, one in made.items()}
+        each = {name: vars(one.config)[field] for name, one in made.items()}
         if field in CHOSEN:
             vars(config)[field] = _chosen(field, made)
-        elif field in patterns or all(value == values[first] for value in values.values()):
+        elif field in patterns or all(value == each[first] for value in each.values()):
             continue
         elif PATTERNS.get(field) not in patterns:
             raise PlanError(f"adapters differ in {field}, for which PEFT's file has one place; {INSTEAD}")
         else:
-            patterns[PATTERNS[field]] = values | patterns[PATTERNS[field]]
+            patterns[PATTERNS[field]] = each | patterns[PATTERNS[field]]
     vars(config).update(patterns)
     return config
 

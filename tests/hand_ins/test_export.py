@@ -97,7 +97,13 @@ def test_the_python_that_the_readme_shows_for_weights_runs(sweep, world, matrix,
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # PEFT asks by the old name
 def test_adapters_in_pefts_format_are_the_runs(sweep, world, matrix, tmp_path):
-    matrix("export", "lora", "--in", sweep, "--out", tmp_path / "adapter", "--format", "peft")
+    done = matrix("export", "lora", "--in", sweep, "--out", tmp_path / "adapter", "--format", "peft")
+    assert float(re.search(r"off by (\S+) at most", done.stdout).group(1)) <= 1e-5
+    for name in ("adapter_config.json", "README.md"):
+        text = (tmp_path / "adapter" / name).read_text()
+        assert str(tmp_path.parent) not in text
+        assert str(sweep) not in text
+        assert str(world.parent) not in text
     task = VQATask(data=str(world))
     torch.manual_seed(0)
     model = PeftModel.from_pretrained(task.build_model(), tmp_path / "adapter").eval()

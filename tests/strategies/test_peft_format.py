@@ -193,6 +193,7 @@ REFUSED = {
     "olora": "'olora' changed the base weights",
     "nf4+pissa": "'pissa' changed the base weights",
     **{TYPES[kind]: f"PEFT's {kind.upper()} has .* for a whole model.*freeze the other" for kind in WHOLE_MODEL},
+    "boft(boft_n_butterfly_factor=2)": "boft_n_butterfly_factor=2 is read as 1",
     "nf4+shira": "works on packed weights",
     "lora(scope='vision')+ia3(scope='text')": "type LORA.*of IA3",
     "ia3+lora(scope='head', target_modules=['answer'])": "'answer' is an adapter in a new part",
