@@ -14,7 +14,8 @@ from huggingface_hub import ModelCard
 from peft import PeftModel
 
 from bench.folder import InputError
-from bench.manifest import check_manifest, file_hash
+from bench.manifest import check_manifest
+from strategies.manifest import file_hash
 from vqa_model.answering import Answerer
 from vqa_model.model import VQAModel
 from vqa_model.score import main as score
