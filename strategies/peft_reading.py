@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from strategies.errors import PlanError
+from strategies.linears import STRAIGHTENED
 from strategies.merging import random_inputs
 from strategies.peft_config import INSTEAD
 
@@ -45,7 +46,8 @@ def _layer_difference(name: str, layer: Any, read: Any) -> float:
     inputs = own_inputs.to(plain.weight.device, torch.float32)
     expected = read(inputs)
     ours, rounding = deepcopy(layer), 0.0
-    if type(base) is not type(plain) or base.weight.dtype != plain.weight.dtype:
+    other_kind = type(base) is not type(plain) and STRAIGHTENED not in vars(base)
+    if other_kind or base.weight.dtype != plain.weight.dtype:
         rounding = _relative(layer(own_inputs).to(expected), expected)
         ours.base_layer = deepcopy(plain)
     try:
