@@ -15,10 +15,10 @@ from bench.arguments import USAGE, OneLineParser, positive_float
 from bench.collect import read_records
 from bench.compare import MEASURES, THRESHOLDS, compare
 from bench.folder import InputError, run_folder
-from bench.manifest import MANIFEST_FILE
 from bench.merge import merge
 from bench.record import write_json
 from bench.sweep import child_environment, show
+from strategies.manifest import MANIFEST_FILE
 
 RESULTS: Final = ("results/local/*", "results/*")
 

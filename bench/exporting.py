@@ -93,8 +93,11 @@ def merged(task: Task, spec: RunSpec, weights: Path, place: Path, facts: Mapping
 def as_peft(task: Task, spec: RunSpec, weights: Path, place: Path, facts: Mapping[str, Any]) -> str:
     """Write the adapters and what trained beside them in PEFT's format."""
     del facts
-    save_peft(load(weights, build(task, spec)), build(task, spec), place)
-    return "adapters in PEFT's format; they belong to the base model of this run's size and towers"
+    off = save_peft(load(weights, build(task, spec)), build(task, spec), place)
+    return (
+        "adapters in PEFT's format, for the base model of this run's size and towers; read back by PEFT, "
+        f"the output of an adapted layer is off by {off:.0e} at most"
+    )
 
 
 WAYS: Final = {"merged": merged, "peft": as_peft}

@@ -25,7 +25,6 @@ from bench.attribution import attribute, busy_seconds
 from bench.environment import describe_environment, package_versions
 from bench.events import EVENTS_FILE, EventWriter
 from bench.loop import DivergedError, PausedError, Training, endless, predict, seed_everything
-from bench.manifest import write_manifest
 from bench.memory import allocator_troubles, probe, write_snapshot
 from bench.pausing import PAUSED, Batches, deadline, go_on, pause
 from bench.record import read_json, write_json
@@ -35,6 +34,7 @@ from bench.sensors import Sensors
 from bench.spec import RunSpec
 from bench.task import Prediction, Task, load_task
 from strategies import Plan, PlanError, compose, is_out_of_memory
+from strategies.manifest import add_facts
 
 
 def run(spec: RunSpec, folder: Path, emit: EventWriter) -> None:
@@ -71,7 +71,7 @@ def run(spec: RunSpec, folder: Path, emit: EventWriter) -> None:
     scores = evaluate(training, eval_items, folder)
     with clock.section("save"):
         saved = tuned.save(folder / "weights")
-        write_manifest(folder / "weights", weights_facts(spec, scores))
+        add_facts(folder / "weights", weights_facts(spec, scores))
     emit("measured", saved_bytes=saved)
     with clock.section("probe"):
         look_within(training, endless(loader), folder if spec.memory_snapshot else None)

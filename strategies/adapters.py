@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from strategies.freezing import freeze_parameters, rest_batch_norms
 from strategies.layout import inside
 from strategies.linears import straighten
-from strategies.peft_format import note_config
+from strategies.peft_config import note_config
 from strategies.roles import QUERY_AND_VALUE, targets
 
 if TYPE_CHECKING:

@@ -61,7 +61,7 @@ def merge_adapters(model: nn.Module) -> Merged:
         warnings.filterwarnings("ignore", message="Merge .* module to .-bit")  # said below, in numbers
         rehearse(layers)
         for name, layer in layers.items():
-            inputs = _random_inputs(layer.get_base_layer())
+            inputs = random_inputs(layer.get_base_layer())
             before = layer(inputs)
             layer.merge(safe_merge=True)
             drifts[name] = float((layer(inputs) - before).norm() / before.norm().clamp_min(1e-12))
@@ -101,7 +101,7 @@ def refuse_bottlenecks(model: nn.Module) -> None:
             raise PlanError(f"{name!r} holds a bottleneck adapter: it is not linear, so no weight can stand for it")
 
 
-def _random_inputs(base: Any) -> Tensor:
+def random_inputs(base: Any) -> Tensor:
     """Draw inputs that fit a layer, the same each time."""
     import torch
     from torch import nn

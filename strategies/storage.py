@@ -2,7 +2,8 @@
 
 The pretrained weights are not saved; `strategies.load` takes a freshly built base model, applies the plan to it
 and puts the saved tensors back. That works for every strategy, since a plan rebuilds the same structure. The plan
-is kept with every option spelt out (`members`), so that a default which changes later changes no saved model.
+is kept with every option spelt out (`members`), so that a default which changes later changes no saved model. The
+manifest has the hash of both files.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError
+from strategies.manifest import installed, seal
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,14 +25,16 @@ FACTS = {"members": list, "head": str, "seed": int}
 
 
 def write(folder: Path, state: dict[str, Tensor], **facts: Any) -> int:
-    """Write tensors and facts; give the bytes written."""
+    """Write tensors and facts, and a manifest of the two files; give their bytes."""
     from safetensors.torch import save_file
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, folder / WEIGHTS_FILE)
     (folder / PLAN_FILE).write_text(json.dumps({"format": FORMAT, **facts}, indent=2) + "\n", encoding="utf-8")
-    return sum((folder / name).stat().st_size for name in (WEIGHTS_FILE, PLAN_FILE))
+    paths = [folder / name for name in (WEIGHTS_FILE, PLAN_FILE)]
+    seal(folder, paths, {"plan": facts["plan"], "packages": installed()})
+    return sum(path.stat().st_size for path in paths)
 
 
 def read_facts(folder: Path) -> dict[str, Any]:

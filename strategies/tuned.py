@@ -158,7 +158,7 @@ class Tuned:
                 model.train(was_training)
 
     def save(self, folder: Path) -> int:
-        """Write what trained, the new parts and the plan; give the bytes written. `strategies.load` reads it."""
+        """Write what trained, the new parts and the plan; give their bytes. `strategies.load` reads it."""
         self._refuse_merged()
         with self.averaged():
             layout, plan = self.context.layout, self.plan

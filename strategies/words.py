@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from strategies.catalogue import catalogue
 from strategies.errors import PlanError, closest_first
 from strategies.grammar import Call, parse_sums
+from strategies.manifest import MANIFEST_FILE, check
 from strategies.plan import Plan
 from strategies.protocol import Strategy, defaults
 from strategies.recipes import RECIPES
@@ -20,7 +22,6 @@ from strategies.unpacking import to_float
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     import torch
     from torch import nn
@@ -73,8 +74,13 @@ def baseline() -> Plan:
 
 
 def load(folder: Path, model: nn.Module, *, device: torch.device | str = "cpu") -> Tuned:
-    """Apply a saved plan to a freshly built base `model` and put the tuned tensors back."""
+    """Apply a saved plan to a freshly built base `model` and put the tuned tensors back.
+
+    `PlanError` for a folder whose files are not those of its manifest, or of another model.
+    """
     facts = read_facts(folder)
+    if (Path(folder) / MANIFEST_FILE).is_file():  # folders of before have none
+        check(Path(folder))
     plan = Plan.of([part for member in facts["members"] for part in _expand(Call(member.pop("name"), member))])
     given = {key: facts.get(key) for key in ("total_steps", "lr", "head_lr")}
     tuned = plan.apply(model, device=device, head=facts["head"], seed=facts["seed"], **given)

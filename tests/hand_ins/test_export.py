@@ -14,7 +14,8 @@ from huggingface_hub import ModelCard
 from peft import PeftModel
 
 from bench.folder import InputError
-from bench.manifest import check_manifest, file_hash
+from bench.manifest import check_manifest
+from strategies.manifest import file_hash
 from vqa_model.answering import Answerer
 from vqa_model.model import VQAModel
 from vqa_model.score import main as score
@@ -97,7 +98,13 @@ def test_the_python_that_the_readme_shows_for_weights_runs(sweep, world, matrix,
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # PEFT asks by the old name
 def test_adapters_in_pefts_format_are_the_runs(sweep, world, matrix, tmp_path):
-    matrix("export", "lora", "--in", sweep, "--out", tmp_path / "adapter", "--format", "peft")
+    done = matrix("export", "lora", "--in", sweep, "--out", tmp_path / "adapter", "--format", "peft")
+    assert float(re.search(r"off by (\S+) at most", done.stdout).group(1)) <= 1e-5
+    for name in ("adapter_config.json", "README.md"):
+        text = (tmp_path / "adapter" / name).read_text()
+        assert str(tmp_path.parent) not in text
+        assert str(sweep) not in text
+        assert str(world.parent) not in text
     task = VQATask(data=str(world))
     torch.manual_seed(0)
     model = PeftModel.from_pretrained(task.build_model(), tmp_path / "adapter").eval()
