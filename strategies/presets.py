@@ -40,7 +40,7 @@ PRESETS: Final[dict[str, Preset]] = {
     "leave_one_out": Preset(
         LEFT_OUT,
         (0, 1, 2),
-        "adapters, 16 bits, pictures encoded once and checkpointing, and the same without each: what each is worth there",
+        "adapters, 16 bits, pictures encoded once and checkpointing, and the same without each: what each is worth",
     ),
     "kaggle": Preset(
         "amp, lora+amp, kaggle_t4, freeze+amp, amp+group_by_image, qlora+amp, amp+checkpointing, fast",

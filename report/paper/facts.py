@@ -21,6 +21,10 @@ FEW_SEEDS: Final = 3
 PICTURES: Final = 6
 ANSWERS: Final = 3
 WORLD: Final = "picture-world"
+LOSSES: Final = {
+    "single_label_classification": "cross-entropy on the most frequent answer",
+    "multi_label_classification": "binary cross-entropy of every answer against the accuracy it would have",
+}
 PARTS: Final = {"vision": "image encoder", "text": "text encoder", "fusion": "fusion", "head": "answer head"}
 
 
@@ -62,6 +66,7 @@ def model_facts(folder: Path) -> dict[str, Any]:
         "layers": configuration.get("fusion_layers"), "width": configuration.get("fusion_dim"),
         "answers": len(configuration.get("id2label", {})), "rows": rows, "words": model.get("words"),
         "parameters": count(float(parameters.get("all", math.nan))), "counted": bool(flops),
+        "loss": LOSSES.get(str(configuration.get("problem_type")), ""),
         "diagram": Tex((model.get("diagram") or {}).get("tikz", "")),
     }  # fmt: skip
 
