@@ -1,10 +1,10 @@
-# The whole habit of the house: make setup | matrix | report | test | check | lint | typecheck | format | docs | performance | gpu-reference
+# The whole habit of the house: make setup | matrix | report | test | check | lint | typecheck | format | docs | site | performance | gpu-reference
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup matrix report test predictions check lint typecheck format docs compatibility gpu-reference performance clean help
+.PHONY: setup matrix report test predictions check lint typecheck format docs site compatibility gpu-reference performance clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -43,9 +43,13 @@ format: setup ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: setup ## write the generated pages under docs/
+site: setup ## build the documentation site into build/site, strictly
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
+
+docs: setup ## write the generated pages under docs/, and the tables in Markdown
 	@{ echo '# Command line'; echo; echo 'Written by `make docs`; a test holds it to the code.'; echo; echo '```text'; $(BIN)/python run_matrix.py --help; for c in plan compare merge export; do echo '```'; echo; echo "## $$c"; echo; echo '```text'; $(BIN)/python run_matrix.py $$c --help; done; echo '```'; } > docs/command-line.md
 	@$(BIN)/python -m bench.record > docs/results-schema.md
+	@$(BIN)/python -m report tables README.md docs/*.md
 
 compatibility: setup ## try every pair of strategies and write docs/compatibility.md and .csv
 	OMP_NUM_THREADS=1 $(BIN)/python -m strategies.probe

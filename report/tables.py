@@ -5,8 +5,8 @@
     <!-- end of table -->
 
 What stands between the two lines is written anew. The first line may also say `rows=` (`all`, `recipes` without
-controls, `ladder` or `rest`, the recipes not on it), `sort=` (a column, the highest first), and `setting=` (such as
-`batch_size:64`) where a sweep has several. A column `slice-bonus:ttt` is that of the folder beside the first.
+controls, `ladder` or `rest`, the recipes not on it; or names: `full;lora+amp`), `sort=` (a column, highest first),
+and `setting=` (such as `batch_size:64`) where a sweep has several. A column `slice-bonus:ttt` is that of the folder beside the first.
 Folders are named from where the Markdown file lies.
 """
 
@@ -110,7 +110,10 @@ def _chosen(comparison: Comparison, rows: str) -> list[str]:
     """Labels of the rows asked for, in the table's order."""
     entries = comparison.entries
     if rows not in ROWS:
-        raise ReportError(f"rows={rows} is none of {', '.join(ROWS)}")
+        named = rows.split(";")
+        if strange := set(named) - set(entries["label"]):
+            raise ReportError(f"rows={strange.pop()} is none of {', '.join(ROWS)} and no recipe of the sweep")
+        return named
     if rows == "all":
         return list(entries["label"])
     rungs = [rung.label for rung in ladder(comparison)]

@@ -39,6 +39,12 @@ def test_a_table_is_made_anew_and_then_fresh(page):
     assert "16.0" in page.read_text(), "only asked"
 
 
+def test_rows_may_be_named(page):
+    page.write_text(PAGE.replace("rows=recipes sort=vqa", "rows=qlora;full"))
+    update_tables(page)
+    assert [line.split("`")[1] for line in page.read_text().splitlines() if line.startswith("| `")] == ["qlora", "full"]
+
+
 def test_every_column_says_something(page):
     page.write_text(PAGE.replace("recipe,vqa,ttt_ratio,peak", ",".join(COLUMNS)))
     assert update_tables(page)
@@ -63,6 +69,7 @@ def test_columns_of_another_sweep_stand_beside(sweep, row, tmp_path):
         ("sweep rows", "nowhere rows", "nowhere is not a folder"),
         ("peak", "speak", "column 'speak' is none of recipe"),
         ("rows=recipes", "rows=some", "rows=some is none of all"),
+        ("rows=recipes", "rows=full;loro", "rows=loro is none of .* no recipe of the sweep"),
         ("sort=vqa", "order=vqa", "order= is none of columns"),
         ("sort=vqa", "setting=batch_size:3", "no run of the sweep has setting=batch_size:3"),
         ("<!-- end", "<!-- the end", "has no line '<!-- end of table -->'"),
