@@ -6,8 +6,8 @@
 
 What stands between the two lines is written anew. The first line may also say `rows=` (`all`, `recipes` without
 controls, `ladder` or `rest`, the recipes not on it; or names: `full;lora+amp`), `sort=` (a column, highest first),
-and `setting=` (such as `batch_size:64`) where a sweep has several. A column `slice-bonus:ttt` is that of the folder beside the first.
-Folders are named from where the Markdown file lies.
+and `setting=` (such as `batch_size:64`) where a sweep has several. A column `slice-bonus:ttt` is that of the folder
+beside the first. Folders are named from where the Markdown file lies.
 """
 
 from __future__ import annotations
