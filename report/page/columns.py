@@ -21,9 +21,11 @@ NAMES: Final = {
     "eval_samples_per_second": "Evaluation examples per second", "trainable_parameters": "Trained parameters",
     "cost_dollars": "Cost", "mfu": "MFU", "lr": "Learning rate", "head_lr": "Learning rate, new parts",
     "saved_bytes": "Saved size", "gpu_name": "GPU", "run_id": "Run", "reason": "Reason", "setting": "Setting",
+    "time_to_target_seconds": "Time to target",
     "peak_rss_bytes": "Peak RSS", "peak_tree_rss_bytes": "Peak RSS with children",
 }  # fmt: skip
 ENDINGS: Final = {"_seconds": "seconds", "_bytes": "bytes", "_joules": "joules", "_dollars": "dollars"}
+MEANT: Final = {"_seconds": "_time", "_bytes": "_memory", "_joules": "", "_dollars": ""}
 RATIOS: Final = {
     "ttt_ratio": "time to train over that of the baseline run of the same seed",
     "memory_ratio": "peak memory over that of the baseline run of the same seed",
@@ -65,8 +67,8 @@ def _column(key: str) -> dict[str, Any]:
 
 
 def _name(key: str) -> str:
-    for ending in ENDINGS:
-        key = key.removesuffix(ending)
+    for ending, word in MEANT.items():
+        key = key.removesuffix(ending) + word if key.endswith(ending) else key
     return key.replace("_", " ").capitalize()
 
 
@@ -79,6 +81,8 @@ def _kind(key: str) -> str:
         return "count"
     if key in RATIOS:
         return "ratio"
+    if key.endswith("_per_second"):
+        return "rate"
     return next((kind for ending, kind in ENDINGS.items() if key.endswith(ending)), "number")
 
 

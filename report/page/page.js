@@ -59,6 +59,7 @@ function bare(kind, value, size) {
     const [name, by] = COUNTS.find(([, by]) => value >= by) ?? ["", 1];
     return name ? `${digits(value / by)} ${name}` : String(Math.round(value));
   }
+  if (kind === "rate") return value >= 1000 ? Math.round(value).toLocaleString("en") : digits(value);
   if (kind === "number") return String(Number(value.toPrecision(6)));
   return digits(value / size);
 }
@@ -107,6 +108,7 @@ class Row {
     if (key === "status") return this.status();
     if (byKey.get(key)?.kind === "text" || key === "seed") {
       const values = [...new Set(this.members.map((run) => cell(key, run)).filter((v) => v !== null && v !== ""))];
+      if (key === "seed") values.sort((one, other) => one - other);
       return values.length > 4 ? `${values.length} values` : values.join(", ");
     }
     const values = this.numbers(key);
@@ -225,7 +227,8 @@ function sortBy(column) {
   drawExamples();
 }
 function tableRow(row, shown, units) {
-  const line = el("tr", { class: row.failed ? "failed" : null });
+  const clicked = (event) => { if (!event.target.closest("button, a") && !String(getSelection())) open(row); };
+  const line = el("tr", { class: row.failed ? "failed" : null, onclick: clicked });
   for (const column of shown) line.append(tableCell(row, column, units.get(column.key)));
   return line;
 }
@@ -243,7 +246,8 @@ function tableCell(row, column, { size }) {
   if (column.kind === "text") return el("td", { class: "reason-cell" }, value || DASH);
   if (typeof value === "string" && value !== NEVER) return el("td", { class: "number" }, value || DASH);
   const range = row.range(column.key);
-  const ends = range ? el("small", {}, ` ${bare(column.kind, range[0], size)}–${bare(column.kind, range[1], size)}`) : "";
+  const [low, high] = (range ?? []).map((end) => bare(column.kind, end, size));
+  const ends = range && low !== high ? el("small", {}, ` ${low}–${high}`) : "";
   return el("td", { class: "number" }, bare(column.kind, value, size), ends);
 }
 function drawColumns() {
@@ -303,8 +307,10 @@ function plotted() {
   for (const point of values) {
     point.class = point.kind === "control" ? "control" : point.kind === "baseline" ? "baseline" : among.has(point) ? "front" : "other";
   }
+  values.sort((one, other) => DRAWN.indexOf(one.class) - DRAWN.indexOf(other.class));
   return { x, y, unitX, unitY, values, line, setting, lost: inside.length - drawn.length };
 }
+const DRAWN = ["control", "other", "front", "baseline"]; // the last on top
 const CLASSES = {
   front: ["on the Pareto front", "circle", "--blue", true], other: ["not on it", "circle", "--blue", false],
   baseline: ["baseline", "diamond", "--amber", true], control: ["control, no recipe", "cross", "--grey", true],
@@ -312,8 +318,10 @@ const CLASSES = {
 function plotSpec({ x, y, unitX, unitY, values, line }, log) {
   const present = Object.keys(CLASSES).filter((name) => values.some((point) => point.class === name));
   const said = (name) => (line.length ? CLASSES[name][0] : { front: "recipe", other: "recipe" }[name] ?? CLASSES[name][0]);
-  for (const point of values) { point.shown = said(point.class); point.fill = CLASSES[point.class][3] ? css(CLASSES[point.class][2]) : css("--back"); }
+  for (const point of values) point.shown = said(point.class);
   const domain = present.map(said);
+  const fills = present.map((name) => (CLASSES[name][3] ? css(CLASSES[name][2]) : css("--back")));
+  const legend = { columns: $("chart").clientWidth < 480 ? 2 : 4 };
   const range = (place) => present.map((name) => (place === 2 ? css(CLASSES[name][2]) : CLASSES[name][place]));
   const scale = (zero, log) => ({ zero, nice: true, padding: 14, ...(log ? { type: "log" } : {}) });
   const at = { x: { field: "x", type: "quantitative", title: axisTitle(x, unitX.name), scale: scale(false, log), axis: log ? { format: "~g" } : {} },
@@ -321,9 +329,9 @@ function plotSpec({ x, y, unitX, unitY, values, line }, log) {
   const whisker = (a, b, channel) => ({ transform: [{ filter: `datum.${a} !== null` }], mark: { type: "rule", opacity: 0.45, color: css("--blue") },
     encoding: { ...at, [channel]: { ...at[channel], field: a }, [`${channel}2`]: { field: b } } });
   const shape = { x: at.x, y: at.y,
-    stroke: { field: "shown", type: "nominal", title: null, scale: { domain, range: range(2) } },
-    shape: { field: "shown", type: "nominal", title: null, scale: { domain, range: range(1) } },
-    fill: { field: "fill", type: "nominal", scale: null, legend: null },
+    stroke: { field: "shown", type: "nominal", title: null, legend, scale: { domain, range: range(2) } },
+    shape: { field: "shown", type: "nominal", title: null, legend, scale: { domain, range: range(1) } },
+    fill: { field: "shown", type: "nominal", title: null, legend, scale: { domain, range: fills } },
     tooltip: ["Recipe", "Seed", x.name, y.name].map((field) => ({ field: field.replace(/[.[\]\\'"]/g, "\\$&"), title: field })) };
   return {
     $schema: "https://vega.github.io/schema/vega-lite/v6.json", width: "container", height: 340, autosize: { type: "fit-x", contains: "padding" },
@@ -361,17 +369,26 @@ async function drawPlot() {
   plotView = view;
   window.tunematrix.plot = { ...plot, log };
   view.addEventListener("click", (_, item) => { if (item?.datum?.row !== undefined) open(rows[item.datum.row]); });
-  placeNames(view, values);
+  placeNames(view, plot);
   const front = line.length ? "Nothing is both cheaper and better than a recipe on the line. " : "No front: one of the axes has no better direction. ";
   const lost = plot.lost ? `Not drawn, as not measured: ${plural(plot.lost, $("grouped").checked ? "recipe" : "run")}. ` : "";
   $("chart-note").textContent = `${several}${front}${lost}A click on a point opens its record; the plot shows what the table shows.`;
 }
-function placeNames(view, values) {
+function stairs(line, before) {
+  const order = [...line].sort((one, other) => one.x - other.x);
+  return order.slice(1).flatMap((to, place) => {
+    const from = order[place], x = before ? from.x : to.x, y = before ? to.y : from.y;
+    return [[from.x, from.y, x, y], [x, y, to.x, to.y]];
+  });
+}
+function placeNames(view, { values, line, x }) {
   const scaleX = view.scale("x"), scaleY = view.scale("y"), width = view.width(), height = view.height();
   const pen = document.createElement("canvas").getContext("2d");
   pen.font = "11px system-ui, sans-serif";
   const spots = values.map((point) => ({ point, x: scaleX(point.x), y: scaleY(point.y) }));
   const taken = spots.map(({ x, y }) => [x - 6, y - 6, x + 6, y + 6]);
+  taken.push(...stairs(line, x.better === "high").map(([a, b, c, d]) => [
+    Math.min(scaleX(a), scaleX(c)) - 1, Math.min(scaleY(b), scaleY(d)) - 1, Math.max(scaleX(a), scaleX(c)) + 1, Math.max(scaleY(b), scaleY(d)) + 1]));
   const seen = new Set(), labels = [];
   const few = new Set(values.map((point) => point.name)).size <= MAX_NAMES;
   const rank = ({ point }) => ["baseline", "front", "control", "other"].indexOf(point.class);
@@ -613,8 +630,9 @@ function drawAnswer() {
   const found = recommend(setting, budget, tolerance / 100, $("reference").value);
   window.tunematrix.answer = found;
   if (found.problem) return $("answer").replaceChildren(el("p", {}, `No recipe can be named: ${found.problem}.`));
-  const limits = [budget === null ? "" : `fits into ${size} ${$("budget-unit").selectedOptions[0].text}`,
-    `ends no more than ${tolerance} ${tolerance === 1 ? "point" : "points"} below ${$("reference").value === "best" ? "the best" : "the baseline"} (${found.against.label}, ${percent(found.against.score)})`]
+  const several = found.others?.length > 0, verb = (one, many) => (several ? many : one);
+  const limits = [budget === null ? "" : `${verb("fits", "fit")} into ${size} ${$("budget-unit").selectedOptions[0].text}`,
+    `${verb("ends", "end")} no more than ${tolerance} ${tolerance === 1 ? "point" : "points"} below ${$("reference").value === "best" ? "the best" : "the baseline"} (${found.against.label}, ${percent(found.against.score)})`]
     .filter(Boolean).join(" and ");
   const lines = [...(found.pick ? picked(found, setting, limits) : nothing(found, setting, limits)), ...fallenOut(found, setting), ...honesty(found, setting, tolerance)];
   $("answer").replaceChildren(lines[0], el("ul", {}, lines.slice(1).filter(Boolean).map((line) => el("li", {}, line))));
@@ -623,9 +641,9 @@ const costs = (entry, setting) => [percent(entry.score), entry.ttt_seconds === n
   entry.memory === null ? "" : amount(setting.memory, entry.memory)].filter(Boolean).join(", ");
 const below = (entry, against) => (entry === against ? "" : ` (${points(entry.score - against.score)} ${against.label})`);
 function picked({ pick, others, against, timed }, setting, limits) {
-  const why = others.length ? `${timed ? "the fastest" : "the one that needs the least memory (no time was measured)"} of the ${others.length + 1} recipes whose every finished run ${limits}` : `the only recipe that ${limits}`;
-  const time = pick.ttt_seconds === null ? "" : ` trains in ${amount("ttt_seconds", pick.ttt_seconds)},`;
-  const memory = pick.memory === null ? " its memory was not measured" : ` needs ${amount(setting.memory, pick.memory)}`;
+  const why = others.length ? `${timed ? "the fastest" : "the one that needs the least memory (no time was measured)"} of the ${others.length + 1} recipes that ${limits}` : `the only recipe that ${limits}`;
+  const time = pick.ttt_seconds === null ? "" : ` trains in ${amount("ttt_seconds", pick.ttt_seconds)} and`;
+  const memory = pick.memory === null ? " needs memory that was not measured" : ` needs ${amount(setting.memory, pick.memory)}`;
   const unsure = pick.num_ok < pick.num_runs ? `Beware: only ${pick.num_ok} of its ${pick.num_runs} runs finished.` : "";
   return [
     el("p", { class: "lead" }, "Use ", el("strong", {}, pick.label), `, ${why}: it reaches ${percent(pick.score)}${below(pick, against)},${time}${memory}.`),
@@ -659,7 +677,7 @@ function honesty({ pick, against }, setting, tolerance) {
   if (!size) return [direct, `${several ? `${setting.seeds} seeds` : "One seed"}, and no scores by question to pair: how large a difference must be to mean anything is not known.`];
   const so = several ? `${setting.seeds} seeds: differences below about ${size} points cannot be told apart (half a usual 95 % interval against the baseline).`
     : `One seed: differences below about ${size} points cannot be told apart, even between these trained models; other seeds may move them further.`;
-  return [direct, so + finer, `Memory is ${(byKey.get(setting.memory)?.name ?? setting.memory).toLowerCase()}: ${byKey.get(setting.memory)?.help ?? "not measured"}.`];
+  return [direct, so + finer, `Memory is ${(byKey.get(setting.memory)?.name ?? setting.memory).toLowerCase()}: ${byKey.get(setting.memory)?.help ?? "not measured"}${several ? "; of several seeds the highest has to fit" : ""}.`];
 }
 
 // ---- example pictures ---------------------------------------------------------------------------------------------------------
