@@ -38,7 +38,7 @@ HIGH: Final = frozenset({"mfu", "samples_per_second", "eval_samples_per_second",
 NEITHER: Final = frozenset({"tuning_spread", "other_gpu_bytes", "total_parameters", "predicted_peak_bytes"})
 LOW: Final = frozenset({"trainable_parameters", "steps_to_target", *RATIOS})
 COUNTS: Final = frozenset({"trainable_parameters", "total_parameters", "model_flops_per_sample"})
-HIDDEN: Final = frozenset({"run_id", "sweep"})  # they stand elsewhere
+HIDDEN: Final = frozenset({"run_id", "sweep"})  # they are no columns of the table; the record has them
 
 
 def columns(runs: pd.DataFrame) -> tuple[list[dict[str, Any]], list[str]]:
