@@ -40,8 +40,13 @@ def page(data: dict[str, Any]) -> str:
     import jinja2
     import vl_convert
 
-    templates = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined)
-    bundle = vl_convert.javascript_bundle().replace("</script", r"<\/script").replace("<!--", r"<\!--")
+    loader = jinja2.FileSystemLoader(HERE)
+    templates = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    bundle = (
+        vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+        .replace("</script", r"<\/script")
+        .replace("<!--", r"<\!--")
+    )
     colours = {f"colour_{place}": colour for place, colour in enumerate(PALETTE)}
     return templates.get_template("page.html.j2").render(
         title=data["title"],

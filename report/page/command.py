@@ -39,7 +39,7 @@ def run_command(row: Mapping[str, Any], spec: Mapping[str, Any], words: list[str
     if row["kind"] == "tuning" or row["tuned_rates"]:
         flags["--lr"], note = row["lr"], "Its learning rate was tuned, so it is given."
         if not cell(row["lr"]):
-            note = f"Its rate {cell(row['head_lr'])} of the new parts was tuned; no flag gives it, --tune finds it again."
+            note = f"Its rate {cell(row['head_lr'])} of the new parts was tuned; only --tune sets it."
     for flag, value in flags.items():
         if value is not None and cell(value):
             made += [flag, cell(value)]

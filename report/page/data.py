@@ -66,7 +66,7 @@ def page_data(results: Results, comparisons: Sequence[Comparison]) -> dict[str, 
 
 def _runs(results: Results, comparisons: Sequence[Comparison]) -> pd.DataFrame:
     """Rows of runs.csv with the entry and the comparison (its place, -1 for none) they belong to."""
-    runs = results.runs.assign(entry=results.runs["strategy"], group=-1)
+    runs: pd.DataFrame = results.runs.assign(entry=results.runs["strategy"], group=-1)
     for place in reversed(range(len(comparisons))):
         found = comparisons[place].runs.set_index("run_id")
         inside = runs["run_id"].isin(found.index)
@@ -173,6 +173,5 @@ def _cards(side: Side) -> dict[str, Any]:
     """What each strategy is: summary, text, papers."""
     cards = side.json("strategies.json", dict)
     kept = ("summary", "text", "papers")
-    return {name: {key: card[key] for key in kept if key in card} for name, card in cards.items() if isinstance(card, dict)}
-
-
+    known = {name: card for name, card in cards.items() if isinstance(card, dict)}
+    return {name: {key: card[key] for key in kept if key in card} for name, card in known.items()}

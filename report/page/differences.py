@@ -1,7 +1,8 @@
 """Differences between any two runs and any two recipes with their intervals, made ready for the browser.
 
-The rules are those of `report.inference`, and they are computed here: a bootstrap drawn again by the browser would show
-other digits than comparisons.csv. Pairs lie in flat arrays, the pair (i, j), i < j, at place i·n − i(i+1)/2 + j − i − 1.
+The rules are those of `report.inference`, and they are computed here: a bootstrap drawn again by the browser would
+show other digits than comparisons.csv. Pairs lie in flat arrays, the pair (i, j) with i < j at place
+i·n − i(i+1)/2 + j − i − 1.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Pairs:
     def add(self, estimate: Estimate, questions: int, ahead: int, behind: int) -> None:
         """Add one pair: its estimate and on how many questions either is ahead."""
         numbers = [round(float(value), DIGITS) for value in estimate[:3]]
-        self.rows.append((*numbers, float(f"{estimate.p:.3g}"), questions, ahead, behind, VERDICTS.index(verdict(estimate))))
+        counts = (questions, ahead, behind)
+        self.rows.append((*numbers, float(f"{estimate.p:.3g}"), *counts, VERDICTS.index(verdict(estimate))))
 
     def skip(self) -> None:
         """Add a pair that cannot be compared."""
@@ -58,7 +60,7 @@ def of_runs(runs: pd.DataFrame, scores: Scores) -> tuple[dict[str, Any] | None, 
         return None, "no two runs have scores by question (runs/RUN/predictions.parquet)"
     num_pairs = len(there) * (len(there) - 1) // 2
     if num_pairs > MAX_PAIRS or num_pairs * max(len(scores[run_id]) for run_id in there) > MAX_WORK:
-        return None, f"{len(there)} runs make too many pairs for one page, so runs are compared with their baseline only"
+        return None, f"{len(there)} runs make too many pairs for one page, so each is compared with its baseline only"
     data = dict(zip(runs["run_id"], runs["dataset"], strict=True))
     pairs = Pairs([place[run_id] for run_id in there])
     for one, other in combinations(there, 2):
@@ -100,8 +102,8 @@ def of_recipes(comparison: Comparison, scores: Scores) -> dict[str, Any] | None:
     for one, other in combinations(labels, 2):
         seeds = sorted(set(by_entry[one]) & set(by_entry[other]))
         columns = [by_entry[label][seed] for label in (one, other) for seed in seeds]
-        table, questions = aligned(columns) if len(seeds) >= FEWEST_SEEDS else (np.empty((0, 0)), [])
-        if len(questions) < FEWEST_SEEDS:
+        table = aligned(columns)[0] if len(seeds) >= FEWEST_SEEDS else np.empty((0, 0))
+        if min(table.shape) < FEWEST_SEEDS:
             pairs.skip()
             continue
         differences = table[: len(seeds)] - table[len(seeds) :]

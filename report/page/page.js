@@ -236,7 +236,7 @@ function tableCell(row, column, { size }) {
   if (column.key === "strategy") {
     const tag = row.kind === "run" ? "" : el("span", { class: "tag" }, row.kind === "tuning" ? "tried rate" : row.kind);
     const where = data.settings.length > 1 && row.group >= 0 ? el("span", { class: "tag" }, data.settings[row.group].title) : "";
-    return el("th", { scope: "row" }, el("button", { type: "button", class: "link", onclick: () => open(row) }, row.label || "(no name)"), tag, where);
+    return el("th", { scope: "row" }, el("button", { type: "button", class: "link", onclick: () => open(row) }, row.label || "(no name)"), " ", tag, " ", where);
   }
   if (column.key === "status") {
     const why = row.reasons();
@@ -318,7 +318,10 @@ const CLASSES = {
 function plotSpec({ x, y, unitX, unitY, values, line }, log) {
   const present = Object.keys(CLASSES).filter((name) => values.some((point) => point.class === name));
   const said = (name) => (line.length ? CLASSES[name][0] : { front: "recipe", other: "recipe" }[name] ?? CLASSES[name][0]);
-  for (const point of values) point.shown = said(point.class);
+  for (const point of values) {
+    point.shown = said(point.class);
+    point.spoken = `${point.Recipe}, seed ${point.Seed}: ${x.name} ${point[x.name]}, ${y.name} ${point[y.name]}, ${point.shown}`;
+  }
   const domain = present.map(said);
   const fills = present.map((name) => (CLASSES[name][3] ? css(CLASSES[name][2]) : css("--back")));
   const legend = { columns: $("chart").clientWidth < 480 ? 2 : 4 };
@@ -326,19 +329,20 @@ function plotSpec({ x, y, unitX, unitY, values, line }, log) {
   const scale = (zero, log) => ({ zero, nice: true, padding: 14, ...(log ? { type: "log" } : {}) });
   const at = { x: { field: "x", type: "quantitative", title: axisTitle(x, unitX.name), scale: scale(false, log), axis: log ? { format: "~g" } : {} },
     y: { field: "y", type: "quantitative", title: axisTitle(y, unitY.name), scale: scale(false, false) } };
-  const whisker = (a, b, channel) => ({ transform: [{ filter: `datum.${a} !== null` }], mark: { type: "rule", opacity: 0.45, color: css("--blue") },
+  const whisker = (a, b, channel) => ({ transform: [{ filter: `datum.${a} !== null` }], mark: { type: "rule", aria: false, opacity: 0.45, color: css("--blue") },
     encoding: { ...at, [channel]: { ...at[channel], field: a }, [`${channel}2`]: { field: b } } });
   const shape = { x: at.x, y: at.y,
     stroke: { field: "shown", type: "nominal", title: null, legend, scale: { domain, range: range(2) } },
     shape: { field: "shown", type: "nominal", title: null, legend, scale: { domain, range: range(1) } },
     fill: { field: "shown", type: "nominal", title: null, legend, scale: { domain, range: fills } },
+    description: { field: "spoken" },
     tooltip: ["Recipe", "Seed", x.name, y.name].map((field) => ({ field: field.replace(/[.[\]\\'"]/g, "\\$&"), title: field })) };
   return {
     $schema: "https://vega.github.io/schema/vega-lite/v6.json", width: "container", height: 340, autosize: { type: "fit-x", contains: "padding" },
     description: `${y.name} against ${x.name}; the same figures stand in the table of runs`,
     datasets: { points: values, line, labels: [] },
     layer: [
-      { data: { name: "line" }, mark: { type: "line", interpolate: x.better === "high" ? "step-before" : "step-after", color: css("--grey"), strokeWidth: 1 }, encoding: { ...at, order: { field: "x", type: "quantitative" } } },
+      { data: { name: "line" }, mark: { type: "line", interpolate: x.better === "high" ? "step-before" : "step-after", color: css("--grey"), strokeWidth: 1, aria: false }, encoding: { ...at, order: { field: "x", type: "quantitative" } } },
       ...(values.some((point) => point.x0 !== null) ? [{ data: { name: "points" }, ...whisker("x0", "x1", "x") }] : []),
       ...(values.some((point) => point.y0 !== null) ? [{ data: { name: "points" }, ...whisker("y0", "y1", "y") }] : []),
       { data: { name: "points" }, mark: { type: "point", size: values.length > MAX_SVG ? 30 : 70, strokeWidth: 1.8, opacity: 1, cursor: "pointer" }, encoding: shape },
