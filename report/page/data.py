@@ -33,7 +33,8 @@ ENTRY: Final = ("label", "plan", "kind", "num_runs", "num_ok", "status", "ttt_se
 def page_data(results: Results, comparisons: Sequence[Comparison]) -> dict[str, Any]:
     """The page's data; `notes` name what could not be read or had to be left out."""
     runs, side = _runs(results, comparisons), Side(results.folder)
-    words = [str(word) for word in side.json("sweep.json", dict).get("command", [])]
+    command = side.json("sweep.json", dict).get("command")
+    words = [str(word) for word in command] if isinstance(command, list) else []
     records, examples = side.records(runs["run_id"]), side.examples()
     scores, answers = side.predictions(runs["run_id"], [example["id"] for example in examples])
     shown, empty = columns(runs)
@@ -148,7 +149,7 @@ def _by_run(frame: pd.DataFrame, names: tuple[str, ...]) -> dict[str, list[list[
     return found
 
 
-def _answers(found: dict[int, Any] | None, examples: list[dict[str, Any]]) -> list[Any] | None:
+def _answers(found: dict[Any, Any] | None, examples: list[dict[str, Any]]) -> list[Any] | None:
     return None if found is None else [found.get(example["id"]) for example in examples]
 
 
@@ -172,6 +173,9 @@ def _records(runs: pd.DataFrame, records: list[dict[str, Any]], words: list[str]
 def _cards(side: Side) -> dict[str, Any]:
     """What each strategy is: summary, text, papers."""
     cards = side.json("strategies.json", dict)
-    kept = ("summary", "text", "papers")
+    kinds = {"summary": str, "text": str, "papers": list}
     known = {name: card for name, card in cards.items() if isinstance(card, dict)}
-    return {name: {key: card[key] for key in kept if key in card} for name, card in known.items()}
+    return {
+        name: {key: card[key] for key, kind in kinds.items() if isinstance(card.get(key), kind)}
+        for name, card in known.items()
+    }

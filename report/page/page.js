@@ -19,7 +19,7 @@ function el(tag, attributes = {}, ...children) {
   made.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== ""));
   return made;
 }
-const code = (text) => el("code", {}, text);
+const breakable = (text) => text.split(/(?<=[+,(_=])/).flatMap((part, place) => (place ? [el("wbr"), part] : [part]));
 const options = (select, pairs, chosen) =>
   select.replaceChildren(...pairs.map(([value, text]) => el("option", { value, selected: value === chosen }, text)));
 const reason = (text) => el("p", { class: "reason" }, text);
@@ -66,10 +66,10 @@ function bare(kind, value, size) {
 function full(column, value) {
   const known = typeof value === "number";
   const { name, size } = unit(column.kind, known ? Math.abs(value) : 0);
-  return known && name ? `${bare(column.kind, value, size)} ${name}` : bare(column.kind, value, 1);
+  return known && name ? `${bare(column.kind, value, size)}\u00a0${name}` : bare(column.kind, value, 1);
 }
 const amount = (key, value) => full(byKey.get(key) ?? { kind: key.endsWith("_bytes") ? "bytes" : "seconds" }, value);
-const percent = (share) => `${(100 * share).toFixed(1)} %`;
+const percent = (share) => `${(100 * share).toFixed(1)}\u00a0%`;
 const signed = (share) => `${share < 0 ? "−" : "+"}${Math.abs(100 * share).toFixed(1)}`;
 const probability = (p) => (p < 0.001 ? "p < 0.001" : `p ${p.toFixed(3)}`);
 function points(difference) {
@@ -212,11 +212,11 @@ function drawTable() {
 function header(column, { name }) {
   const active = state.sort === column.key;
   const number = column.kind !== "text";
-  const arrow = active ? (state.down ? "▼" : "▲") : "";
+  const measure = name && column.kind !== "ratio" ? name : "";
+  const arrow = active ? el("span", { class: "arrow", "aria-hidden": "true" }, state.down ? " ▼" : " ▲") : "";
   return el("th", { scope: "col", class: number ? "number" : null, "aria-sort": active ? (state.down ? "descending" : "ascending") : null },
     el("button", { type: "button", "data-sort": column.key, title: column.help, onclick: () => sortBy(column) },
-      el("span", {}, column.name, name && column.kind !== "ratio" ? el("small", {}, name) : ""),
-      el("span", { class: "arrow", "aria-hidden": "true" }, arrow)));
+      el("span", {}, column.name, measure ? el("small", {}, measure, arrow) : arrow)));
 }
 function sortBy(column) {
   state.down = state.sort === column.key ? !state.down : column.better === "high";
@@ -236,7 +236,7 @@ function tableCell(row, column, { size }) {
   if (column.key === "strategy") {
     const tag = row.kind === "run" ? "" : el("span", { class: "tag" }, row.kind === "tuning" ? "tried rate" : row.kind);
     const where = data.settings.length > 1 && row.group >= 0 ? el("span", { class: "tag" }, data.settings[row.group].title) : "";
-    return el("th", { scope: "row" }, el("button", { type: "button", class: "link", onclick: () => open(row) }, row.label || "(no name)"), " ", tag, " ", where);
+    return el("th", { scope: "row" }, el("button", { type: "button", class: "link", onclick: () => open(row) }, breakable(row.label || "(no name)")), " ", tag, " ", where);
   }
   if (column.key === "status") {
     const why = row.reasons();
@@ -557,7 +557,7 @@ function drawComparison() {
   const pair = runPair(one, other), said = [];
   window.tunematrix.comparison = pair;
   if (pair) {
-    said.push(el("p", { class: "verdict" }, el("strong", {}, runName(one)), " less ", el("strong", {}, runName(other)), `: ${interval(pair)}: ${SAID[pair.verdict]}.`));
+    said.push(el("p", { class: "verdict" }, el("strong", {}, runName(one)), " minus ", el("strong", {}, runName(other)), `: ${interval(pair)}: ${SAID[pair.verdict]}.`));
     const ahead = pair.ahead === undefined ? "" : ` The first is ahead on ${pair.ahead.toLocaleString("en")}, the second on ${pair.behind.toLocaleString("en")}.`;
     said.push(el("p", { class: "quiet" }, `Mean of the differences over ${plural(pair.questions, "question")}, ${probability(pair.p)}.${ahead} This is about these two trained models alone, over other questions; with another seed it may turn round.`));
   } else {
@@ -677,7 +677,7 @@ function honesty({ pick, against }, setting, tolerance) {
   const size = setting.resolution === null ? "" : (100 * setting.resolution).toFixed(1);
   const several = setting.seeds > 1;
   const pair = pick && pick !== against ? pairOf(setting.pairs, pick.label, against.label) : null;
-  const direct = pair ? `${pick.label} less ${against.label}: ${interval(pair)}, over other seeds and questions.` : "";
+  const direct = pair ? `${pick.label} minus ${against.label}: ${interval(pair)}, over other seeds and questions.` : "";
   if (!size) return [direct, `${several ? `${setting.seeds} seeds` : "One seed"}, and no scores by question to pair: how large a difference must be to mean anything is not known.`];
   const so = several ? `${setting.seeds} seeds: differences below about ${size} points cannot be told apart (half a usual 95 % interval against the baseline).`
     : `One seed: differences below about ${size} points cannot be told apart, even between these trained models; other seeds may move them further.`;
@@ -704,7 +704,7 @@ function drawExamples() {
   $("examples-table").replaceChildren(el("table", {}, el("caption", { class: "hidden" }, "Answers of each run to the example questions"),
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, el("span", {}, "Recipe")), heads)),
     el("tbody", {}, some.map(({ row, run }) => el("tr", {},
-      el("th", { scope: "row" }, el("button", { type: "button", class: "link", onclick: () => openRun(run) }, row.grouped || cell("seed", run) === null ? row.label : runName(run))),
+      el("th", { scope: "row" }, el("button", { type: "button", class: "link", onclick: () => openRun(run) }, breakable(row.grouped || cell("seed", run) === null ? row.label : runName(run)))),
       data.answers[run].map(answerCell))))));
 }
 function answerCell(answer) {
@@ -748,7 +748,9 @@ function fill() {
   const runs = Array.from({ length: numRuns }, (_, run) => [String(run), runName(run) + (cell("status", run) === "ok" ? "" : ` (${cell("status", run)})`)]);
   const finished = runs.filter(([run]) => cell("status", run) === "ok" && ["run", "baseline"].includes(kindOf(run)));
   const base = finished.find(([run]) => kindOf(run) === "baseline")?.[0] ?? finished[1]?.[0] ?? "";
-  const first = finished.find(([run]) => run !== base && kindOf(run) === "run")?.[0] ?? "";
+  const others = finished.filter(([run]) => run !== base && kindOf(run) === "run");
+  const like = ([run]) => cell("seed", run) === cell("seed", base) && data.group[run] === data.group[base];
+  const first = (others.find(like) ?? others[0])?.[0] ?? "";
   options($("first"), [["", "choose a run"], ...runs], first);
   options($("second"), [["", "choose a run"], ...runs], base);
   const count = (status) => data.runs.status.filter((own) => own === status).length;

@@ -73,10 +73,10 @@ class Side:
             text = file.read().decode("utf-8", errors="replace")
         return "\n".join(text.splitlines()[-LOG_LINES:])
 
-    def predictions(self, run_ids: Iterable[str], asked: list[int]) -> tuple[Scores, dict[str, dict[int, Any]]]:
+    def predictions(self, run_ids: Iterable[str], asked: list[Any]) -> tuple[Scores, dict[str, dict[Any, Any]]]:
         """Scores of all questions by run, and what was answered to the `asked` ones: text, probability, score."""
         scores: Scores = {}
-        answers: dict[str, dict[int, Any]] = {}
+        answers: dict[str, dict[Any, Any]] = {}
         for run_id in run_ids:
             path = self.folder / "runs" / run_id / "predictions.parquet"
             if not PLAIN.fullmatch(run_id) or not path.is_file():
@@ -86,8 +86,8 @@ class Side:
             if "prediction" in table:
                 some = table[table["id"].isin(asked)]
                 chance = some["probability"] if "probability" in some else pd.Series(float("nan"), index=some.index)
-                told = zip(some["id"], some["prediction"], chance, some["score"], strict=True)
-                answers[run_id] = {int(i): [str(a), _short(p), _short(s)] for i, a, p, s in told}
+                told = zip(some["id"].tolist(), some["prediction"], chance, some["score"], strict=True)
+                answers[run_id] = {i: [str(a), _short(p), _short(s)] for i, a, p, s in told}
         return scores, answers
 
     def examples(self) -> list[dict[str, Any]]:
@@ -95,15 +95,20 @@ class Side:
         found, room = [], MAX_PICTURE_BYTES
         for number, example in enumerate(self.json("examples/examples.json", list), start=1):
             where = f"{self.folder / 'examples/examples.json'}: example {number}"
-            if not isinstance(example, dict) or not {"id", "question"} <= set(example):
+            if (
+                not isinstance(example, dict)
+                or not isinstance(example.get("id"), int | str)
+                or "question" not in example
+            ):
                 self.notes.append(f"{where} has no id or question; left out")
                 continue
             picture = self._picture(str(example.get("image", "")), room)
             if not picture:
                 self.notes.append(f"{where}: its picture is missing, too large or of another kind")
             room -= len(picture)
-            answers = [str(answer) for answer in example.get("answers", [])]
-            kept = {"id": int(example["id"]), "question": str(example["question"]), "answers": answers}
+            gold = example.get("answers")
+            answers = [str(answer) for answer in gold] if isinstance(gold, list) else []
+            kept = {"id": example["id"], "question": str(example["question"]), "answers": answers}
             found.append(kept | {"picture": picture})
         return found
 

@@ -61,7 +61,8 @@ class Page:
         return self.js(f"return [...document.querySelectorAll(arguments[0])].map((e) => {what})", selector)
 
     def text(self, selector):
-        return self.js("return document.querySelector(arguments[0]).textContent", selector)
+        """Its text, with plain spaces."""
+        return self.js("return document.querySelector(arguments[0]).textContent", selector).replace("\xa0", " ")
 
     def column(self, place):
         """Texts of one column of the table of runs, 0 the recipe."""

@@ -149,3 +149,19 @@ def test_committed_sweeps_fit(root, tmp_path):
         folder = shutil.copytree(root / "results" / name, tmp_path / name)
         assert write_page(folder)[1:] == []
         assert (folder / "report.html").stat().st_size < 5 * MIB
+
+
+def test_side_files_of_another_shape_do_no_harm(sweep, data_of):
+    folder = sweep()
+    (folder / "sweep.json").write_text('{"command": "rm"}')
+    (folder / "strategies.json").write_text('{"lora": {"summary": 1, "papers": "x", "text": "said"}, "amp": []}')
+    (folder / "examples").mkdir()
+    (folder / "examples" / "examples.json").write_text(
+        '[{"id": "q1", "question": 5, "answers": 7}, {"id": [], "question": "?"}]'
+    )
+    data = data_of(folder)
+    assert data["command"] == ""
+    assert data["cards"] == {"lora": {"text": "said"}}
+    assert [(example["id"], example["question"], example["answers"]) for example in data["examples"]] == [
+        ("q1", "5", [])
+    ]

@@ -38,7 +38,7 @@ def test_the_embedded_sweep_sorts_filters_plots_and_compares(page, embedded):
     page.click("#table tbody button")
     assert page.js("return document.getElementById('record').open")
     assert "python run_matrix.py --strategies" in page.text("#record pre.command")
-    assert "less" in page.text("#comparison")
+    assert "minus" in page.text("#comparison")
 
 
 @pytest.mark.slow
@@ -59,7 +59,7 @@ def test_the_whole_record_of_a_run(page, embedded):
     assert link.endswith("/record.json")
     page.click("#record .actions button")
     assert not page.js("return document.getElementById('record').open")
-    assert "qlora8, seed 0 less full, seed 0" in page.text("#comparison")
+    assert "qlora8, seed 0 minus full, seed 0" in page.text("#comparison")
 
 
 @pytest.mark.slow
