@@ -8,6 +8,7 @@ script writes it as text, and the data lie in a block of JSON without a single `
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import tempfile
@@ -38,25 +39,28 @@ def write_page(folder: Path) -> list[str]:
 def page(data: dict[str, Any]) -> str:
     """The page with these data, as text."""
     import jinja2
-    import vl_convert
 
     loader = jinja2.FileSystemLoader(HERE)
     templates = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    bundle = (
-        vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-        .replace("</script", r"<\/script")
-        .replace("<!--", r"<\!--")
-    )
     colours = {f"colour_{place}": colour for place, colour in enumerate(PALETTE)}
     return templates.get_template("page.html.j2").render(
         title=data["title"],
         data=safe(data),
-        bundle=bundle,
+        bundle=_vega(),
         style=(HERE / "page.css").read_text(encoding="utf-8"),
         script=(HERE / "page.js").read_text(encoding="utf-8"),
         grey=GREY,
         **colours,
     )
+
+
+@functools.cache
+def _vega() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script, from the installed package."""
+    import vl_convert
+
+    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return script.replace("</script", r"<\/script").replace("<!--", r"<\!--")
 
 
 def safe(value: Any) -> str:

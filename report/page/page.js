@@ -2,7 +2,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const byKey = new Map(data.columns.map((column) => [column.key, column]));
 const numRuns = data.entry.length;
-const PAGE = 100, EXAMPLES = 30, MAX_NAMES = 16, MAX_SVG = 400, DASH = "–", NEVER = "never";
+const PAGE = 100, EXAMPLES = 30, MAX_NAMES = 16, MAX_SVG = 400, MAX_CURVES = 10, DASH = "–", NEVER = "never";
 const SETTING = ["task", "model", "dataset", "setting", "device", "gpu_name", "num_threads", "batch_size"];
 const SCORES = { vqa_accuracy: "VQA accuracy", accuracy: "Accuracy" };
 const MISSING_NAMES = { peak_allocated_bytes: "Peak memory", ttt_seconds: "Time to train (TTT)", ...SCORES };
@@ -351,6 +351,7 @@ function plotSpec({ x, y, unitX, unitY, values, line }, log) {
     ],
   };
 }
+const LINES = ["--blue", "--amber", "--green", "--red", "--pink"], DASHES = [[1, 0], [5, 3], [2, 2], [8, 3, 2, 3]];
 let plotView = null, plotTurn = 0;
 async function drawPlot() {
   const mine = ++plotTurn;
@@ -375,7 +376,7 @@ async function drawPlot() {
   view.addEventListener("click", (_, item) => { if (item?.datum?.row !== undefined) open(rows[item.datum.row]); });
   placeNames(view, plot);
   const front = line.length ? "Nothing is both cheaper and better than a recipe on the line. " : "No front: one of the axes has no better direction. ";
-  const lost = plot.lost ? `Not drawn, as not measured: ${plural(plot.lost, $("grouped").checked ? "recipe" : "run")}. ` : "";
+  const lost = plot.lost ? `Not drawn, as not measured or never reached: ${plural(plot.lost, $("grouped").checked ? "recipe" : "run")}. ` : "";
   $("chart-note").textContent = `${several}${front}${lost}A click on a point opens its record; the plot shows what the table shows.`;
 }
 function stairs(line, before) {
@@ -433,7 +434,8 @@ function curveHosts(members) {
       encoding: {
         x: { field: timed ? "seconds" : "step", type: "quantitative", title: timed ? "training time in s" : "updates" },
         y: { field: "value", type: "quantitative", title: key.replace("tune ", "tune-set ").replace("_", " ") + (share ? " in %" : ""), scale: { zero: false } },
-        color: { ...series, scale: { domain: names, range: [css("--blue"), css("--amber")] } }, strokeDash: { ...series, scale: { domain: names, range: [[1, 0], [5, 3]] } },
+        color: { ...series, scale: { domain: names, range: names.map((_, place) => css(LINES[place % LINES.length])) } },
+        strokeDash: { ...series, scale: { domain: names, range: names.map((_, place) => DASHES[place % DASHES.length]) } },
         tooltip: [{ field: "run", title: "run" }, { field: "step", title: "updates" }, { field: "seconds", title: "seconds", format: ".1f" }, { field: "value", title: "value", format: ".3~f" }] } };
     host.show = () => embed(host, spec);
     return host;
@@ -509,17 +511,20 @@ function members(run) {
 }
 function openRecipe(row) {
   const columns = data.columns.filter((column) => column.kind !== "text" && row.numbers(column.key).length && column.key !== "seed");
+  const curves = el("div");
   show(row.label,
     el("p", {}, `${plural(row.members.length, "run")}: ${row.status()}. `, row.reasons()),
     el("h3", {}, "Its runs"),
     el("ul", { class: "list" }, row.members.map((run) => el("li", {},
       el("button", { type: "button", class: "link", onclick: () => openRun(run) }, runName(run)), ` ${cell("status", run)}`))),
+    el("h3", {}, "Learning curves"), curves,
     el("h3", {}, "Mean, lowest and highest of the finished runs"),
     facts(columns.map((column) => {
       const range = row.range(column.key);
       return [column.name, full(column, row.value(column.key)) + (range ? ` (${full(column, range[0])} – ${full(column, range[1])})` : ""), column.help];
     })),
     members(row.first));
+  showCurves(curves, row.members.slice(0, MAX_CURVES));
 }
 
 // ---- compare two runs ----------------------------------------------------------------------------------------------------

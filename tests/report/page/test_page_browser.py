@@ -35,9 +35,13 @@ def test_the_embedded_sweep_sorts_filters_plots_and_compares(page, embedded):
     page.choose("#axis-x", "ttt_seconds")
     page.wait(lambda: page.plot()[0] == "ttt_seconds")
     assert "Time to train (TTT) in s, less is better" in page.text("#chart")
-    page.click("#table tbody button")
+    spot = (
+        "e.getAttribute('aria-label').startsWith('qlora,') && e.dispatchEvent(new MouseEvent('click', {bubbles: true}))"
+    )
+    page.all("#chart path[aria-label]", spot)
     assert page.js("return document.getElementById('record').open")
-    assert "python run_matrix.py --strategies" in page.text("#record pre.command")
+    assert page.text("#record-title") == "qlora, seed 0"
+    assert "python run_matrix.py --strategies qlora --seeds 0" in page.text("#record pre.command")
     assert "minus" in page.text("#comparison")
 
 
@@ -101,6 +105,7 @@ def test_recipes_of_several_seeds(page, made, row):
     page.wait(lambda: page.plot()[2] == 3)
     page.click("#table tbody tr:nth-child(2) button")
     assert "3 runs: 3 ok" in page.text("#record-body")
+    page.wait(lambda: len(page.all("#record .curve svg.marks", "1")) == 2)
     page.click("#record-body .list button")
     assert page.text("#record-title") == "lora, seed 0"
     page.click("#record .close")
