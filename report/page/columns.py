@@ -60,7 +60,7 @@ def _column(key: str) -> dict[str, Any]:
         "name": NAMES.get(key) or _name(key),
         "kind": _kind(key),
         "better": _better(key),
-        "help": RUN_COLUMNS.get(key) or RATIOS[key],
+        "help": (RUN_COLUMNS.get(key) or RATIOS[key]).replace(", 0 to 1", ""),  # the page shows percent
         "first": key in FIRST,
         "hidden": key in HIDDEN,
     }

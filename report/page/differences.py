@@ -53,8 +53,8 @@ class Pairs:
 
 
 def of_runs(runs: pd.DataFrame, scores: Scores) -> tuple[dict[str, Any] | None, str]:
-    """Compare every two runs that have scores; None, and why, when these are too many."""
-    there = [run_id for run_id in runs["run_id"] if run_id in scores]
+    """Compare every two finished runs that have scores; None, and why, when these are too many."""
+    there = [run_id for run_id in runs.loc[runs["status"] == "ok", "run_id"] if run_id in scores]
     place = {run_id: row for row, run_id in enumerate(runs["run_id"])}
     if len(there) < 2:  # noqa: PLR2004 - a pair
         return None, "no two runs have scores by question (runs/RUN/predictions.parquet)"

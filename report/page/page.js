@@ -289,7 +289,7 @@ const axisTitle = (column, name) =>
 function plotted() {
   const x = column($("axis-x").value), y = column($("axis-y").value);
   const setting = $("setting").value === "" ? 0 : Number($("setting").value);
-  const inside = rows.filter((row) => row.group === setting && (row.kind !== "control" || $("show-controls").checked));
+  const inside = rows.filter((row) => row.group === setting && row.finished.length && (row.kind !== "control" || $("show-controls").checked));
   const known = (row, key) => typeof row.value(key) === "number";
   const drawn = inside.filter((row) => known(row, x.key) && known(row, y.key));
   const most = (key) => Math.max(...drawn.map((row) => row.range(key)?.[1] ?? row.value(key)));
@@ -362,7 +362,7 @@ async function drawPlot() {
   if (!values.length) {
     const absent = [x, y].filter((axis) => axis.absent).map((axis) => axis.key);
     const why = absent.length ? `No run has ${absent.join(" and ")}: runs.csv lacks the column, or nothing filled it. Choose another axis.`
-      : `No run that the table shows has both ${x.name} and ${y.name}.`;
+      : `No finished run that the table shows has both ${x.name} and ${y.name}.`;
     $("chart").replaceChildren(reason(`Nothing is drawn. ${several}${why}`));
     $("chart-note").textContent = "";
     return;
@@ -566,7 +566,8 @@ function drawComparison() {
     const ahead = pair.ahead === undefined ? "" : ` The first is ahead on ${pair.ahead.toLocaleString("en")}, the second on ${pair.behind.toLocaleString("en")}.`;
     said.push(el("p", { class: "quiet" }, `Mean of the differences over ${plural(pair.questions, "question")}, ${probability(pair.p)}.${ahead} This is about these two trained models alone, over other questions; with another seed it may turn round.`));
   } else {
-    const why = data.no_pairs || "they have no common questions, or one has no runs/RUN/predictions.parquet";
+    const dead = [one, other].filter((run) => cell("status", run) !== "ok").map(runName);
+    const why = dead.length ? `${dead.join(" and ")} did not finish` : data.no_pairs || "they have no common questions, or one has no runs/RUN/predictions.parquet";
     said.push(reason(`No interval: ${why}.`));
   }
   said.push(aboutRecipes(one, other), differing(one, other));

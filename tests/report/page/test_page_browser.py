@@ -116,15 +116,20 @@ def test_recipes_of_several_seeds(page, made, row):
 @pytest.mark.slow
 def test_failures_are_rows_with_their_reasons(page, made, failed, row):
     rows = [row("full"), failed("lora", "oom", "ran out of 8 GiB"), failed("qlora", "refused", "nf4 needs a GPU")]
+    rows.append(row("freeze", status="diverged", reason="the loss became NaN", vqa_accuracy=0.99))
     page.open(made(rows))
-    assert page.column(2) == ["ok", "oom: ran out of 8 GiB", "refused: nf4 needs a GPU"]
-    assert "2 did not finish" in page.text("#count")
+    assert page.column(2)[1:] == ["ok", "oom: ran out of 8 GiB", "refused: nf4 needs a GPU"]
+    assert "3 did not finish" in page.text("#count")
+    assert page.plot()[2] == 1, "what did not finish is in no plot, whatever it measured"
+    page.choose("#first", 3)
+    page.choose("#second", 0)
+    assert "freeze, seed 0 did not finish" in page.text("#comparison")
     page.choose("#status", "!ok")
-    page.wait(lambda: len(page.column(0)) == 2)
+    page.wait(lambda: len(page.column(0)) == 3)
     page.choose("#search", "8 gib")
     page.wait(lambda: page.column(0) == ["lora"])
     assert "Nothing is drawn" in page.text("#chart")
-    assert "Did not finish: lora (oom), qlora (refused)" in page.text("#answer")
+    assert "Did not finish: lora (oom), qlora (refused), freeze (diverged)" in page.text("#answer")
     page.click("#table tbody button")
     assert "ran out of memory, on the device or on the host" in page.text("#record-body")
     assert "history.csv has no rows" in page.text("#record-body")
