@@ -9,6 +9,7 @@ from typing import Final
 
 from report import ReportError
 from report.check import stale
+from report.page import write_page
 from report.paper.build import write_paper
 from report.tables import update_tables
 from report.write import write
@@ -18,10 +19,10 @@ COMMANDS: Final = {
     "bonus": "figures that compare optimisations: the ladder, leave one out, pairs, parts of an update, …",
     "figures": "every figure: FOLDER/figures/*.png, *.svg and *.pdf",
     "summary": "FOLDER/summary.md, linking the figures that are there, and FOLDER/comparisons.csv",
+    "html": "FOLDER/report.html: every run in one page to open from disk, sorted, plotted and compared",
     "paper": "FOLDER/paper: a report in two-column IEEE style, LaTeX and PDF",
     "tables": "the result tables of Markdown files, between their '<!-- table' lines",
 }
-NOT_YET: Final = {"html": "one interactive page"}
 EXAMPLES: Final = """\
 FOLDER is what run_matrix.py wrote: it holds runs.csv. Nothing is trained or measured again.
 
@@ -29,6 +30,7 @@ examples:
   python -m report results/local              draw the basic figures, write summary.md
   python -m report bonus results/local        compare the optimisations with each other
   python -m report figures results/local      draw everything there is
+  python -m report html results/local         one page to open in a browser
   python -m report paper results/local        a report to fill your names in and hand in
   python -m report tables README.md           write its result tables anew
   python -m report --check                    is anything under results/, README.md or docs/ stale?
@@ -49,8 +51,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = "; ".join(f"{name}: {what}" for name, what in COMMANDS.items())
-    later = "; ".join(f"{name}: {what}" for name, what in NOT_YET.items())
-    made.add_argument("command", nargs="?", metavar="COMMAND", help=f"{commands}. Not yet: {later}")
+    made.add_argument("command", nargs="?", metavar="COMMAND", help=commands)
     made.add_argument(
         "folders", nargs="*", metavar="FOLDER", help="a folder with runs.csv; for tables, a Markdown file"
     )
@@ -64,8 +65,6 @@ def main(argv: list[str] | None = None) -> int:
     command, folders = arguments.command, arguments.folders
     if arguments.check or _is_folder(command, folders):
         command, folders = "all", [*([command] if command else []), *folders]
-    if command in NOT_YET:
-        return _refuse(f"{command}: not yet; there are: {', '.join(COMMANDS)}")
     if command not in COMMANDS and command is not None:
         return _refuse(f"unknown command {command!r}: it is one of {', '.join(COMMANDS)} (try --help)")
     if not folders and not arguments.check:
@@ -82,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _is_folder(word: str | None, others: list[str]) -> bool:
     """Whether the first word is no command and stands for one of the folders."""
-    return word not in {None, *COMMANDS, *NOT_YET} and (not others or Path(str(word)).is_dir())
+    return word not in {None, *COMMANDS} and (not others or Path(str(word)).is_dir())
 
 
 def _tables(file: Path) -> list[str]:
@@ -95,7 +94,7 @@ def _check(folders: list[Path]) -> int:
     return 1 if found else 0
 
 
-OTHERS: Final = {"paper": write_paper, "tables": _tables}
+OTHERS: Final = {"html": write_page, "paper": write_paper, "tables": _tables}
 
 
 def _refuse(line: str) -> int:

@@ -54,12 +54,6 @@ def test_each_setting_gets_its_own_figures(sweep, row):
     assert not (folder / "summary.md").exists()
 
 
-@pytest.mark.parametrize("command", ["html"])
-def test_not_yet(capsys, sweep, command):
-    assert "not yet" in refused(capsys, command, sweep())
-    assert "not yet" in refused(capsys, command)
-
-
 def test_bad_arguments(capsys, sweep, tmp_path):
     assert "which FOLDER?" in refused(capsys)
     assert "which FOLDER?" in refused(capsys, "figures")
@@ -83,7 +77,7 @@ def test_nothing_is_written_when_a_csv_is_damaged(capsys, sweep):
 def test_help_teaches():
     shown = subprocess.run([sys.executable, "-m", "report", "--help"], capture_output=True, text=True, check=True)
     assert "examples:" in shown.stdout
-    assert "Not yet" in shown.stdout
+    assert "python -m report html" in shown.stdout
 
 
 @pytest.mark.slow

@@ -1,0 +1,95 @@
+"""What the page knows of each column: its name, its kind of number, and which direction is better.
+
+Names are made from the schema's, whose units stand in their endings, so a new column needs nothing here. A column
+that no run has filled is left out of the page's table and named there instead.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pandas as pd
+
+from bench.record import RUN_COLUMNS
+from report.results import SHARES, TEXT
+
+NAMES: Final = {
+    "strategy": "Recipe", "seed": "Seed", "status": "Status", "vqa_accuracy": "VQA accuracy", "accuracy": "Accuracy",
+    "f1_macro": "F1 (macro)", "ttt_seconds": "Time to train (TTT)", "peak_allocated_bytes": "Peak memory",
+    "peak_reserved_bytes": "Peak reserved", "peak_device_bytes": "Peak on device", "ttt_ratio": "TTT × full",
+    "memory_ratio": "Peak × full", "energy_joules": "GPU energy", "samples_per_second": "Examples per second",
+    "eval_samples_per_second": "Evaluation examples per second", "trainable_parameters": "Trained parameters",
+    "cost_dollars": "Cost", "mfu": "MFU", "lr": "Learning rate", "head_lr": "Learning rate, new parts",
+    "saved_bytes": "Saved size", "gpu_name": "GPU", "run_id": "Run", "reason": "Reason", "setting": "Setting",
+    "time_to_target_seconds": "Time to target",
+    "peak_rss_bytes": "Peak RSS", "peak_tree_rss_bytes": "Peak RSS with children",
+}  # fmt: skip
+ENDINGS: Final = {"_seconds": "seconds", "_bytes": "bytes", "_joules": "joules", "_dollars": "dollars"}
+MEANT: Final = {"_seconds": "_time", "_bytes": "_memory", "_joules": "", "_dollars": ""}
+RATIOS: Final = {
+    "ttt_ratio": "time to train over that of the baseline run of the same seed",
+    "memory_ratio": "peak memory over that of the baseline run of the same seed",
+}
+FIRST: Final = (
+    "strategy", "seed", "status", "vqa_accuracy", "accuracy", "f1_macro", "ttt_seconds", "ttt_ratio",
+    "peak_allocated_bytes", "memory_ratio", "trainable_parameters", "samples_per_second", "energy_joules",
+)  # fmt: skip
+HIGH: Final = frozenset({"mfu", "samples_per_second", "eval_samples_per_second", "tuning_best", *SHARES})
+NEITHER: Final = frozenset({"tuning_spread", "other_gpu_bytes", "total_parameters", "predicted_peak_bytes"})
+LOW: Final = frozenset({"trainable_parameters", "steps_to_target", *RATIOS})
+COUNTS: Final = frozenset({"trainable_parameters", "total_parameters", "model_flops_per_sample"})
+HIDDEN: Final = frozenset({"run_id", "sweep"})  # they are no columns of the table; the record has them
+
+
+def columns(runs: pd.DataFrame) -> tuple[list[dict[str, Any]], list[str]]:
+    """Columns that some run has filled, those shown at first in front, and the names of all others."""
+    known = [*RUN_COLUMNS, *RATIOS]
+    order = [*FIRST, *(key for key in known if key not in FIRST)]
+    there = {key: key in runs and bool(_filled(runs[key])) for key in order}
+    made = [_column(key) for key in order if there[key]]
+    return made, [key for key in known if not there[key] and key not in RATIOS]
+
+
+def _filled(values: pd.Series[Any]) -> bool:
+    return bool((values.notna() & (values != "")).any())
+
+
+def _column(key: str) -> dict[str, Any]:
+    return {
+        "key": key,
+        "name": NAMES.get(key) or _name(key),
+        "kind": _kind(key),
+        "better": _better(key),
+        "help": (RUN_COLUMNS.get(key) or RATIOS[key]).replace(", 0 to 1", ""),  # the page shows percent
+        "first": key in FIRST,
+        "hidden": key in HIDDEN,
+    }
+
+
+def _name(key: str) -> str:
+    for ending, word in MEANT.items():
+        key = key.removesuffix(ending) + word if key.endswith(ending) else key
+    return key.replace("_", " ").capitalize()
+
+
+def _kind(key: str) -> str:
+    if key in TEXT:
+        return "text"
+    if key in SHARES or key in {"mfu", "tuning_best", "tuning_spread"}:
+        return "share"
+    if key in COUNTS:
+        return "count"
+    if key in RATIOS:
+        return "ratio"
+    if key.endswith("_per_second"):
+        return "rate"
+    return next((kind for ending, kind in ENDINGS.items() if key.endswith(ending)), "number")
+
+
+def _better(key: str) -> str:
+    """Which direction is better: high, low, or empty where that means nothing."""
+    if key in HIGH:
+        return "high"
+    if key not in NEITHER and (key in LOW or key.endswith(tuple(ENDINGS))):
+        return "low"
+    return ""

@@ -1,0 +1,139 @@
+"""Reads what lies beside the CSVs: records, logs, predictions, example pictures, cards of strategies.
+
+All of it is optional. What is not there, or cannot be read, is a note on the page and never a guess; a run's id is
+part of a path here, so an id that is no plain name is not followed.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import pandas as pd
+
+from bench.record import read_json
+from report import ReportError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from report.paired import Scores
+
+LOG_LINES: Final = 25
+LOG_BYTES: Final = 8_000
+MAX_RECORD_BYTES: Final = 2_000_000
+MAX_PICTURE_BYTES: Final = 1_500_000
+PICTURES: Final = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
+PLAIN: Final = re.compile(r"[\w-][\w.-]*")
+
+
+class Side:
+    """The side files of one folder; `notes` collects what could not be read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.notes = folder, list[str]()
+
+    def json(self, name: str, kind: type) -> Any:
+        """A JSON file of the given kind (dict or list), or an empty one."""
+        path = self.folder / name
+        if not path.is_file():
+            return kind()
+        try:
+            value = read_json(path)
+        except (ValueError, OSError) as error:
+            self.notes.append(str(error))
+            return kind()
+        if not isinstance(value, kind):
+            self.notes.append(f"{path}: holds no {'table' if kind is dict else 'list'}; is it a sweep's?")
+            return kind()
+        return value
+
+    def records(self, run_ids: Iterable[str]) -> list[dict[str, Any]]:
+        """What record.json says beyond the CSVs, as long as it fits the page: spec, environment, log."""
+        found, room = [], MAX_RECORD_BYTES
+        for run_id in run_ids:
+            record = self.json(f"runs/{run_id}/record.json", dict) if PLAIN.fullmatch(run_id) else {}
+            kept = {key: record[key] for key in ("spec", "environment") if isinstance(record.get(key), dict)}
+            log = self._log(run_id) if PLAIN.fullmatch(run_id) else ""
+            room -= len(str(kept.get("spec", ""))) + len(log)
+            found.append(kept | {"log": log, "there": bool(record)} if room > 0 else {"log": "", "there": bool(record)})
+        if room <= 0:
+            self.notes.append("the runs' records are too many for one page; the page links to runs/RUN/record.json")
+        return found
+
+    def _log(self, run_id: str) -> str:
+        """The last lines of a run's log."""
+        path = self.folder / "runs" / run_id / "log.txt"
+        if not path.is_file():
+            return ""
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - LOG_BYTES))
+            text = file.read().decode("utf-8", errors="replace")
+        return "\n".join(text.splitlines()[-LOG_LINES:])
+
+    def predictions(self, run_ids: Iterable[str], asked: list[Any]) -> tuple[Scores, dict[str, dict[Any, Any]]]:
+        """Scores of all questions by run, and what was answered to the `asked` ones: text, probability, score."""
+        scores: Scores = {}
+        answers: dict[str, dict[Any, Any]] = {}
+        for run_id in run_ids:
+            path = self.folder / "runs" / run_id / "predictions.parquet"
+            if not PLAIN.fullmatch(run_id) or not path.is_file():
+                continue
+            table = _predictions(path)
+            scores[run_id] = pd.Series(table["score"].to_numpy(), index=pd.Index(table["id"].to_numpy()), dtype=float)
+            if "prediction" in table:
+                some = table[table["id"].isin(asked)]
+                chance = some["probability"] if "probability" in some else pd.Series(float("nan"), index=some.index)
+                told = zip(some["id"].tolist(), some["prediction"], chance, some["score"], strict=True)
+                answers[run_id] = {i: [str(a), _short(p), _short(s)] for i, a, p, s in told}
+        return scores, answers
+
+    def examples(self) -> list[dict[str, Any]]:
+        """Examples with their pictures as data; those that cannot be shown are named."""
+        found, room = [], MAX_PICTURE_BYTES
+        for number, example in enumerate(self.json("examples/examples.json", list), start=1):
+            where = f"{self.folder / 'examples/examples.json'}: example {number}"
+            if (
+                not isinstance(example, dict)
+                or not isinstance(example.get("id"), int | str)
+                or "question" not in example
+            ):
+                self.notes.append(f"{where} has no id or question; left out")
+                continue
+            picture = self._picture(str(example.get("image", "")), room)
+            if not picture:
+                self.notes.append(f"{where}: its picture is missing, too large or of another kind")
+            room -= len(picture)
+            gold = example.get("answers")
+            answers = [str(answer) for answer in gold] if isinstance(gold, list) else []
+            kept = {"id": example["id"], "question": str(example["question"]), "answers": answers}
+            found.append(kept | {"picture": picture})
+        return found
+
+    def _picture(self, name: str, room: int) -> str:
+        path = self.folder / "examples" / name
+        if not PLAIN.fullmatch(name) or path.suffix not in PICTURES or not path.is_file():
+            return ""
+        data = base64.b64encode(path.read_bytes()).decode()
+        return f"data:{PICTURES[path.suffix]};base64,{data}" if len(data) <= room else ""
+
+
+def _predictions(path: Path) -> pd.DataFrame:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        wanted = [name for name in ("id", "prediction", "probability", "score") if name in file.schema_arrow.names]
+        frame: pd.DataFrame = file.read(columns=wanted).to_pandas()
+    except (pa.ArrowException, OSError) as error:
+        raise ReportError(f"{path}: not readable as predictions ({error}); delete the run's folder") from error
+    if not {"id", "score"} <= set(frame):
+        raise ReportError(f"{path}: has no columns id and score; delete the run's folder")
+    return frame
+
+
+def _short(value: float) -> float | None:
+    return None if pd.isna(value) else round(float(value), 3)
