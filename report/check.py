@@ -7,19 +7,23 @@ what is there is looked at: a sweep without figures lacks none.
 from __future__ import annotations
 
 import io
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import matplotlib as mpl
 
 from report.compare import compare
 from report.figures import FIGURES, OF_ALL
+from report.page import page
+from report.page.data import page_data
+from report.paper.build import compose
 from report.results import load
-from report.style import SVG, house_style
+from report.style import METADATA, house_style
 from report.tables import update_tables
 from report.write import FOLDER, pages, plots_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from matplotlib.figure import Figure
@@ -37,10 +41,16 @@ def stale(root: Path, folders: list[Path]) -> Iterator[str]:
 
 
 def _stale_in(folder: Path) -> Iterator[str]:
-    comparisons = compare(load(folder))
-    for name, text in pages(folder, comparisons).items():
-        if (folder / name).is_file() and (folder / name).read_text(encoding="utf-8") != text:
-            yield f"{folder / name} is stale; python -m report summary {folder}"
+    results = load(folder)
+    comparisons = compare(results)
+    made: dict[str, tuple[Callable[[], str], str]] = {
+        name: (partial(str, text), "summary") for name, text in pages(folder, comparisons).items()
+    }
+    made["report.html"] = lambda: page(page_data(results, comparisons)), "html"
+    made["paper/paper.tex"] = lambda: compose(folder)[0], "paper"
+    for name, (make, command) in made.items():
+        if (folder / name).is_file() and (folder / name).read_text(encoding="utf-8") != make():
+            yield f"{folder / name} is stale; python -m report {command} {folder}"
     known = {plot.name: plot.draw for plot in plots_of(comparisons, (*FIGURES, *OF_ALL))}
     for file in sorted((folder / FOLDER).glob("*.svg")):
         if file.stem not in known:
@@ -52,5 +62,5 @@ def _stale_in(folder: Path) -> Iterator[str]:
 def _svg(figure: Figure) -> bytes:
     written = io.BytesIO()
     with mpl.rc_context(house_style()):
-        figure.savefig(written, format="svg", metadata=SVG)
+        figure.savefig(written, format="svg", metadata=METADATA["svg"])
     return written.getvalue()

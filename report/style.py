@@ -68,9 +68,14 @@ RC: Final[dict[str, Any]] = {
     "text.parse_math": False,
     "svg.hashsalt": "tunematrix",
     "pdf.fonttype": 42,
-    "font.family": "DejaVu Sans",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
 }
-SVG: Final[dict[str, Any]] = {"Date": None}  # what is not written about the file
+# What is not written about the file, by its ending.
+METADATA: Final[dict[str, dict[str, Any]]] = {
+    "png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None},
+}  # fmt: skip
 
 Arguments = ParamSpec("Arguments")
 
@@ -183,15 +188,14 @@ def say_empty(axes: Axes, reason: str) -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=GREY)
 
 
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+def save(figure: Figure, folder: Path, name: str, endings: Sequence[str] = tuple(METADATA)) -> list[Path]:
     """Write NAME.png (150 dpi), NAME.svg and NAME.pdf (text stays text); equal data gives equal bytes."""
-    paths = [folder / f"{name}.{ending}" for ending in ("png", "svg", "pdf")]
+    paths = [folder / f"{name}.{ending}" for ending in endings]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with mpl.rc_context(house_style()):
-            figure.savefig(paths[0], dpi=150, metadata={"Software": None})
-            figure.savefig(paths[1], metadata=SVG)
-            figure.savefig(paths[2], metadata={"CreationDate": None})
+            for path, ending in zip(paths, endings, strict=True):
+                figure.savefig(path, dpi=150, metadata=METADATA[ending])
     except OSError as error:
         raise ReportError(f"{folder}: cannot write figures ({error.strerror}); copy the sweep elsewhere") from error
     return paths

@@ -56,11 +56,14 @@ def write_paper(folder: Path) -> list[str]:
     return [*lines, str(typeset(out))]
 
 
-def compose(folder: Path, out: Path) -> tuple[str, list[Reference]]:
-    """The paper's LaTeX, its figures written below `out`, and the references of its cards."""
+def compose(folder: Path, out: Path | None = None) -> tuple[str, list[Reference]]:
+    """The paper's LaTeX, its figures written below `out` where that is given, and the references of its cards."""
     comparisons = compare(load(folder))
     cards, model, data = cards_of(folder), model_facts(folder), data_facts(folder, comparisons[0])
     parts = [_part(comparison, comparisons, folder, out) for comparison in comparisons[:MAX_SETTINGS]]
+    for example in data["examples"] if out else ():
+        if example["picture"]:
+            shutil.copyfile(example["picture"], out / example["file"])
     runs = [comparison.runs for comparison in comparisons]
     recipes = {label for c in comparisons for label in c.entries.loc[c.entries["kind"] != "control", "label"]}
     if len(comparisons) > MAX_SETTINGS:
@@ -92,7 +95,7 @@ def _sentence(text: str) -> Tex:
     return Tex(text[:1].upper() + text[1:] if text[:2].isalpha() else text)
 
 
-def _part(comparison: Comparison, comparisons: Sequence[Comparison], folder: Path, out: Path) -> dict[str, Any]:
+def _part(comparison: Comparison, comparisons: Sequence[Comparison], folder: Path, out: Path | None) -> dict[str, Any]:
     """What the paper says of one setting."""
     number = comparisons.index(comparison) + 1
     return {
@@ -106,7 +109,7 @@ def _part(comparison: Comparison, comparisons: Sequence[Comparison], folder: Pat
     }  # fmt: skip
 
 
-def _figures(comparison: Comparison, number: int, out: Path) -> list[dict[str, Tex]]:
+def _figures(comparison: Comparison, number: int, out: Path | None) -> list[dict[str, Tex]]:
     """Draw the figures that have something to show; one recipe alone is compared with nothing."""
     if comparison.finished["entry"].nunique() <= 1:
         return []
@@ -117,9 +120,8 @@ def _figures(comparison: Comparison, number: int, out: Path) -> list[dict[str, T
     found = []
     for name in shown:
         label = f"{name}-{number}"
-        save(FIGURES[name](comparison), out / "figures", label)
-        for ending in ("png", "svg"):
-            (out / "figures" / f"{label}.{ending}").unlink()
+        if out:
+            save(FIGURES[name](comparison), out / "figures", label, endings=("pdf",))
         found.append({"label": Tex(label), "file": Tex(f"figures/{label}.pdf"), "caption": escape(CAPTIONS[name])})
     return found
 

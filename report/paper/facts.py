@@ -82,16 +82,17 @@ def data_facts(folder: Path, comparison: Comparison) -> dict[str, Any]:
         "name": name, "made_up": name.startswith(WORLD), "pictures": len(chosen) if chosen else None,
         "samples": int(samples.max()) if len(samples) else None,
         "questions": int(paired.max()) if len(paired) else None,
-        "examples": [_example(folder, example) for example in examples[:PICTURES]],
+        "examples": [_example(folder, number, example) for number, example in enumerate(examples[:PICTURES])],
     }  # fmt: skip
 
 
-def _example(folder: Path, example: Mapping[str, Any]) -> dict[str, Any]:
+def _example(folder: Path, number: int, example: Mapping[str, Any]) -> dict[str, Any]:
     given = [str(answer) for answer in example.get("answers", [])]
     often = sorted(set(given), key=lambda answer: (-given.count(answer), answer))[:ANSWERS]
     picture = folder / "examples" / str(example.get("image", ""))
     return {
-        "picture": picture if picture.is_file() else None, "question": example.get("question", ""),
+        "picture": picture if picture.is_file() else None, "file": Tex(f"figures/example-{number}{picture.suffix}"),
+        "question": example.get("question", ""),
         "answers": ", ".join(f"{answer} ({given.count(answer)})" for answer in often),
     }  # fmt: skip
 
