@@ -92,7 +92,7 @@ def pair_effects(comparison: Comparison) -> Figure:
     title = "Pairs of techniques, × baseline"
     pairs = {own: label for own, label in recipes(comparison).items() if len(own) == 2}  # noqa: PLR2004 - a pair
     failed = _failed_pairs(comparison)
-    counts = pd.Series([member for own in (*pairs, *failed) for member in own], dtype=object).value_counts()
+    counts = pd.Series([member for own in (*pairs, *failed) for member in sorted(own)], dtype=object).value_counts()
     names = sorted(counts.index[:MAX_MEMBERS], key=list(counts.index).index)
     if not names:
         figure, panel = canvas(comparison, title=title, inches=1.6)

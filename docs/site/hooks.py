@@ -22,6 +22,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 SECTIONS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "index.md": ("README.md", ("", "What comes out", "Licence and citation")),
     "quickstart.md": ("README.md", ("Quickstart",)),
+    "reports.md": ("README.md", ("From CSVs to what people read",)),
     "adapters.md": ("README.md", ("Adapters compared",)),
     "rates.md": ("README.md", ("Each at its best rate",)),
     "bonus.md": ("README.md", ("Fed and updated otherwise",)),

@@ -35,6 +35,7 @@ def test_a_plan_for_a_gpu_that_is_too_small(tmp_path):
     assert "does not fit" in answer.stdout
 
 
+@pytest.mark.slow
 def test_a_gpu_that_is_not_there_is_told_before_anything_is_looked_at():
     answer = plan("--gpu", "t5")
     assert answer.returncode == 2

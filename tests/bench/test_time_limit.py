@@ -99,6 +99,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_killed_while_it_writes(root, tmp_path):
     tuned = compose("full").apply(FaultyTask().build_model(), device="cpu", seed=0)
     writer = subprocess.Popen(

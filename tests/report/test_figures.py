@@ -135,6 +135,7 @@ def test_parts_above_the_total_are_confessed(sweep, row):
     assert "add up to more than the total of: full" in said
 
 
+@pytest.mark.slow
 def test_files_are_the_same_bytes_and_leave_settings_alone(sweep, tmp_path):
     folder, before = sweep(), mpl.rcParams["font.size"]
     for name in ("accuracy_vs_memory", "learning_curves"):

@@ -210,6 +210,7 @@ def test_amp_holds_in_evaluation_too(foreign):
     assert foreign.outputs(tuned.model, foreign.batch("two")).dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_compile_renames_nothing_and_equals_plain(foreign):
     plain, losses = trained(foreign, "lora")
     compiled, again = trained(foreign, "lora+compile(backend='eager')")

@@ -75,11 +75,12 @@ def test_importing_it_loads_no_heavy_package():
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
 
 
-def test_what_the_page_is_made_of_is_packaged(root):
+def test_what_page_and_paper_are_made_of_is_packaged(root):
     declared = re.search(r"^report = \[(.*)\]$", (root / "pyproject.toml").read_text(), re.MULTILINE)[1]
     patterns = re.findall(r'"([^"]+)"', declared)
     packed = {path.name for pattern in patterns for path in (root / "report").glob(pattern)}
-    assert packed == {path.name for path in (root / "report" / "page").iterdir() if path.suffix not in {".py", ""}}
+    there = (path for room in ("page", "paper") for path in (root / "report" / room).iterdir())
+    assert packed == {path.name for path in there if path.suffix not in {".py", ""}}
 
 
 def test_missing_side_files_are_no_error(sweep, data_of):

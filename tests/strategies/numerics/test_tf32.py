@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from strategies.numerics.tf32 import Tf32, use_tf32
 
 STATES = """
@@ -19,6 +21,7 @@ print(json.dumps([before, read()]))
 """
 
 
+@pytest.mark.slow
 def test_products_convolutions_and_recurrent_layers_are_switched():
     done = subprocess.run([sys.executable, "-c", STATES], check=True, capture_output=True, text=True)
     before, after = json.loads(done.stdout.splitlines()[-1])

@@ -101,6 +101,7 @@ def test_compiled_blocks_stay_whole(kind, foreign):
     assert captured[0] == captured[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "members", [[Amp(dtype="bf16")], [Compile(backend="eager")], [Lora(), Compile(backend="eager")]]
 )
