@@ -10,15 +10,13 @@ import io
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-import matplotlib as mpl
-
 from report.compare import compare
 from report.figures import FIGURES, OF_ALL
 from report.page import page
 from report.page.data import page_data
 from report.paper.build import compose
 from report.results import load
-from report.style import METADATA, house_style
+from report.style import written
 from report.tables import update_tables
 from report.write import FOLDER, pages, plots_of
 
@@ -60,7 +58,6 @@ def _stale_in(folder: Path) -> Iterator[str]:
 
 
 def _svg(figure: Figure) -> bytes:
-    written = io.BytesIO()
-    with mpl.rc_context(house_style()):
-        figure.savefig(written, format="svg", metadata=METADATA["svg"])
-    return written.getvalue()
+    file = io.BytesIO()
+    written(figure, file, "svg")
+    return file.getvalue()

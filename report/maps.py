@@ -137,7 +137,9 @@ def _steep(table: pd.DataFrame) -> int:
 def _cells(axes: Axes, table: pd.DataFrame, texts: pd.DataFrame, norm: Normalize, colours: str) -> None:
     """Draw the cells of a table with their texts, rows and columns named."""
     shades, values = colormaps[colours], table.to_numpy(dtype=float)
-    axes.imshow(values, norm=norm, cmap=colours, aspect="auto", interpolation="nearest")
+    rows, columns = (np.arange(size + 1) - 0.5 for size in values.shape)
+    axes.pcolormesh(columns, rows, values, norm=norm, cmap=colours)  # cells stay shapes in SVG and PDF
+    axes.invert_yaxis()
     for row in range(table.shape[0]):
         for column in range(table.shape[1]):
             value = float(values[row, column])

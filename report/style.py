@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import textwrap
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec
 
 import matplotlib as mpl
 import seaborn as sns
@@ -188,14 +188,19 @@ def say_empty(axes: Axes, reason: str) -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=GREY)
 
 
+def written(figure: Figure, target: Path | IO[bytes], ending: str) -> None:
+    """Write a figure in one format; equal data gives equal bytes."""
+    with mpl.rc_context(house_style()):
+        figure.savefig(target, format=ending, dpi=150, metadata=METADATA[ending])
+
+
 def save(figure: Figure, folder: Path, name: str, endings: Sequence[str] = tuple(METADATA)) -> list[Path]:
-    """Write NAME.png (150 dpi), NAME.svg and NAME.pdf (text stays text); equal data gives equal bytes."""
+    """Write NAME.png (150 dpi), NAME.svg and NAME.pdf (text stays text)."""
     paths = [folder / f"{name}.{ending}" for ending in endings]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with mpl.rc_context(house_style()):
-            for path, ending in zip(paths, endings, strict=True):
-                figure.savefig(path, dpi=150, metadata=METADATA[ending])
+        for path, ending in zip(paths, endings, strict=True):
+            written(figure, path, ending)
     except OSError as error:
         raise ReportError(f"{folder}: cannot write figures ({error.strerror}); copy the sweep elsewhere") from error
     return paths
