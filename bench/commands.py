@@ -14,7 +14,7 @@ from typing import Any, Final
 from bench.arguments import USAGE, OneLineParser, positive_float
 from bench.collect import read_records
 from bench.compare import MEASURES, THRESHOLDS, compare
-from bench.folder import InputError, run_folder
+from bench.folder import RECORD_FILE, InputError, run_folder
 from bench.merge import merge
 from bench.record import write_json
 from bench.sweep import child_environment, show
@@ -70,7 +70,7 @@ def make_export_parser() -> ArgumentParser:
         formatter_class=functools.partial(RawDescriptionHelpFormatter, width=100),
     )
     add = parser.add_argument
-    add("run", metavar="RUN", help="a run_id, its beginning, or a recipe that ran with one seed")
+    add("run", metavar="RUN", help="a run_id, its beginning, the run's folder, or a recipe that ran with one seed")
     add("--in", dest="source", type=Path, metavar="DIR", help="results folder (default: those under results/)")
     add("--out", required=True, type=Path, metavar="DIR", help="folder to write; one that export wrote is replaced")
     add("--format", choices=("merged", "peft"), default="merged", help="adapters merged, or apart in PEFT's own format")
@@ -115,15 +115,23 @@ def run_export(options: Namespace, _: Sequence[str]) -> int:
 
 
 def find_run(wanted: str, source: Path | None) -> tuple[Path, Mapping[str, Any]]:
-    """The results folder and row of one run that ended ok; InputError where there is none, or more than one."""
-    folders = [source] if source else [path for pattern in RESULTS for path in sorted(Path().glob(pattern))]
+    """The results folder and row of one run that ended ok; InputError where there is none, or more than one.
+
+    wanted: a recipe, a run_id or its beginning; or the run's folder, which tells both.
+    """
+    place = Path(wanted)
+    if (place / RECORD_FILE).is_file():
+        wanted, source = place.resolve().name, place.resolve().parent.parent
+    folders = [source] if source else [p for pattern in RESULTS for p in sorted(Path().glob(pattern)) if p.is_dir()]
     rows = [(folder, record["row"]) for folder in folders for record in read_records(folder)]
     same = [found for found in rows if wanted in {found[1]["run_id"], found[1]["strategy"]}]
     same = same or [found for found in rows if found[1]["run_id"].startswith(wanted)]
     ended = [found for found in same if found[1]["status"] == "ok" and found[1]["kind"] != "tuning"]
-    places = ", ".join(map(str, folders)) or "results/"
+    places = str(source) if source else f"the {len(folders)} folders under results/"
     if not same:
-        raise InputError(f"export {wanted}: no such run or recipe in {places}; runs.csv there lists them")
+        raise InputError(
+            f"export {wanted}: no such run or recipe in {places}; runs.csv there lists them, --in names another"
+        )
     if not ended:
         raise InputError(f"export {wanted}: ended {same[0][1]['status']}, so it left no weights")
     if len({row["run_id"] for _, row in ended}) > 1:

@@ -14,6 +14,7 @@ from typing import Final, NoReturn
 from bench.places import place_of
 from bench.progress import duration
 from bench.spec import RunSpec
+from strategies import compose, not_resumable
 
 ENDING_SECONDS: Final = 30.0
 ENDING_SHARE: Final = 0.05
@@ -40,6 +41,8 @@ class TimeLimit:
         """Say how far the sweep came, and stop it. number: of the run (from 1) that did not finish."""
         place = place_of(folder)
         where = f"paused at step {place['step']} of {place['total']}" if place else "to start from its beginning"
+        if not place and (names := not_resumable(compose(spec.plan))):
+            where += f", as {names[0]} cannot be resumed exactly,"
         self.message = (
             f"time limit of {duration(self.seconds)}: {number - 1} of {len(todo)} runs done, {spec.strategy} "
             f"(seed {spec.seed}) {where}, {len(todo) - number} not started; the same command goes on from there"

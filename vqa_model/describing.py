@@ -83,11 +83,16 @@ def describe_model(config: VQAConfig) -> dict[str, Any]:
 def describe(options: argparse.Namespace) -> None:
     """Print the table or JSON of `vqa_model.describe`, and draw the diagram. ValueError for what there is not."""
     towers = {kind: find_tower(kind, options.model, getattr(options, kind), random=True) for kind in ("vision", "text")}
+    if options.words < 1 or options.answers < 1:
+        raise ValueError(f"--words {options.words} --answers {options.answers}: a question and its answers, 1 or more")
     answers = [str(number) for number in range(options.answers)]
     if options.diagram and (options.fusion == "all" or options.diagram.suffix not in WRITERS):
         raise ValueError(f"--diagram {options.diagram}: draws one --fusion, as {' or '.join(WRITERS)}")
     fusions = list(FUSIONS) if options.fusion == "all" else [options.fusion]
     configs = {fusion: make_config(options.model, towers, fusion, answers) for fusion in fusions}
+    longest = min(config.text_config.max_position_embeddings for config in configs.values())
+    if options.words > longest:
+        raise ValueError(f"--words {options.words}: the text tower takes at most {longest} word pieces")
     found = {fusion: count_parts(config, options.words) for fusion, config in configs.items()}
     if options.json:
         print(

@@ -77,6 +77,7 @@ BAD = [
     (["merge", "a"], ["required: --out"]),
     (["merge", "a", "--out", "b"], ["merge a: no results folder (no sweep.json in it)"]),
     (["export", "0123", "--out", "b", "--in", "a"], ["export 0123: no such run or recipe in a"]),
+    (["export", "0123", "--out", "b"], ["export 0123: no such run or recipe in the 0 folders under results/"]),
     (["repro", "0123"], ["repro: not yet"]),
     (["rum"], ["rum"]),
 ]

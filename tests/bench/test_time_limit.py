@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from bench.arguments import span
 from bench.launcher import Surroundings, launch
+from bench.limit import TimeLimit, TimeUpError
 from bench.pausing import Batches
 from bench.places import checkpoint_folder, place_of, put_in_place
 from bench.spec import RunSpec
@@ -168,3 +169,15 @@ def test_times_are_read(number):
 
 def test_the_limit_is_no_part_of_a_run():
     assert "deadline" not in {field.name for field in dataclasses.fields(RunSpec)}
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"), [("freeze", ""), ("freeze+cache_features", "cache_features cannot be resumed")]
+)
+def test_what_starts_again_is_named_with_the_part_that_makes_it(tmp_path, plan, said):
+    spec, limit = dataclasses.replace(SPEC, plan=plan), TimeLimit(60)
+    with pytest.raises(TimeUpError):
+        limit.stop(spec, [spec], 1, tmp_path)
+    assert "to start from its beginning" in limit.message
+    assert ("cannot be resumed" in limit.message) == bool(said)
+    assert said in limit.message

@@ -154,9 +154,11 @@ def test_export_says_in_one_line_what_is_wrong(sweep, matrix, tmp_path, world):
     assert len(file_hash(weights)) == 64
 
 
-def test_a_run_is_found_by_the_beginning_of_its_id_and_replaced_when_exported_again(sweep, matrix, tmp_path):
+def test_a_run_is_found_by_the_beginning_of_its_id_or_its_folder_and_replaced_when_exported_again(
+    sweep, matrix, tmp_path
+):
     run_id = rows(sweep)["lora"]["run_id"]
-    for _ in range(2):
-        matrix("export", run_id[:6], "--in", sweep, "--out", tmp_path / "model")
+    matrix("export", run_id[:6], "--in", sweep, "--out", tmp_path / "model")
+    matrix("export", sweep / "runs" / run_id, "--out", tmp_path / "model")
     assert check_manifest(tmp_path / "model")["run_id"] == run_id
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]

@@ -105,6 +105,9 @@ def test_the_command_prints_draws_and_compares(capsys, tmp_path):
         (["--diagram", "m.png"], "--diagram m.png: draws one --fusion, as .svg or .tex"),
         (["--fusion", "all", "--diagram", "m.svg"], "draws one --fusion"),
         (["--vision", "/nowhere"], "no such folder"),
+        (["--words", "0"], "--words 0"),
+        (["--words", "65"], "takes at most 64 word pieces"),
+        (["--answers", "0"], "--answers 0"),
     ],
 )
 def test_bad_input_is_one_line(capsys, words, message):
