@@ -43,7 +43,6 @@ def write_paper(folder: Path) -> list[str]:
     """Write FOLDER/paper and typeset it; return a line for each thing written. ReportError when LaTeX fails."""
     out = folder / "paper"
     try:
-        (out / "figures").mkdir(parents=True, exist_ok=True)
         text, cited = compose(folder, out)
         (out / "paper.tex").write_text(text, encoding="utf-8")
         known = Path(__file__).with_name("known.bib").read_text(encoding="utf-8")
@@ -58,7 +57,9 @@ def write_paper(folder: Path) -> list[str]:
 
 def compose(folder: Path, out: Path | None = None) -> tuple[str, list[Reference]]:
     """The paper's LaTeX, its figures written below `out` where that is given, and the references of its cards."""
-    comparisons = compare(load(folder))
+    comparisons = compare(load(folder))  # before anything is written
+    if out:
+        (out / "figures").mkdir(parents=True, exist_ok=True)
     cards, model, data = cards_of(folder), model_facts(folder), data_facts(folder, comparisons[0])
     parts = [_part(comparison, comparisons, folder, out) for comparison in comparisons[:MAX_SETTINGS]]
     for example in data["examples"] if out else ():

@@ -155,6 +155,12 @@ def test_every_citation_has_an_entry(whole, monkeypatch):
     assert len(cited) > 10
 
 
+def test_nothing_is_written_where_no_sweep_is(tmp_path):
+    with pytest.raises(ReportError, match="is not a folder"):
+        build.write_paper(tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+
+
 def test_a_damaged_side_file_is_named(sweep, monkeypatch):
     without_latex(monkeypatch)
     folder = sweep()
