@@ -53,6 +53,7 @@ docs: setup ## write the generated pages under docs/, and the tables in Markdown
 
 compatibility: setup ## try every pair of strategies and write docs/compatibility.md and .csv
 	OMP_NUM_THREADS=1 $(BIN)/python -m strategies.probe
+	@$(BIN)/python -m report compatibility docs/compatibility.csv
 
 predictions: setup ## predicted against measured memory of every strategy, docs/predictions.md
 	OMP_NUM_THREADS=1 $(BIN)/python performance/prediction.py

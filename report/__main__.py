@@ -12,6 +12,7 @@ from report.check import stale
 from report.page import write_page
 from report.paper.build import write_paper
 from report.tables import update_tables
+from report.tried import write_compatibility
 from report.write import write
 
 COMMANDS: Final = {
@@ -21,6 +22,7 @@ COMMANDS: Final = {
     "summary": "FOLDER/summary.md, linking the figures that are there, and FOLDER/comparisons.csv",
     "html": "FOLDER/report.html: every run in one page to open from disk, sorted, plotted and compared",
     "paper": "FOLDER/paper: a report in two-column IEEE style, LaTeX and PDF",
+    "compatibility": "which strategies go together, drawn from docs/compatibility.csv beside it",
     "tables": "the result tables of Markdown files, between their '<!-- table' lines",
 }
 EXAMPLES: Final = """\
@@ -33,6 +35,7 @@ examples:
   python -m report html results/local         one page to open in a browser
   python -m report paper results/local        a report to fill your names in and hand in
   python -m report tables README.md           write its result tables anew
+  python -m report compatibility docs/compatibility.csv
   python -m report --check                    is anything under results/, README.md or docs/ stale?
 
 Figures are 3.5 inches wide (a column of a two-column paper), PNG at 150 dpi, SVG and PDF; a figure whose columns were
@@ -53,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     commands = "; ".join(f"{name}: {what}" for name, what in COMMANDS.items())
     made.add_argument("command", nargs="?", metavar="COMMAND", help=commands)
     made.add_argument(
-        "folders", nargs="*", metavar="FOLDER", help="a folder with runs.csv; for tables, a Markdown file"
+        "folders", nargs="*", metavar="FOLDER", help="a folder with runs.csv; for tables and compatibility, a file"
     )
     made.add_argument("--check", action="store_true", help="write nothing; name what is stale")
     return made
@@ -94,7 +97,7 @@ def _check(folders: list[Path]) -> int:
     return 1 if found else 0
 
 
-OTHERS: Final = {"html": write_page, "paper": write_paper, "tables": _tables}
+OTHERS: Final = {"compatibility": write_compatibility, "html": write_page, "paper": write_paper, "tables": _tables}
 
 
 def _refuse(line: str) -> int:

@@ -131,6 +131,8 @@ def as_page(rows: Sequence[Row]) -> str:
         "",
         "`✓` runs, `·` refused (the reason is below), `?` unverified here (needs other hardware).",
         "",
+        "![Which strategies go together](compatibility.png)",
+        "",
         "## What trains, with everything else",
         "",
         *_grid(weights, others, status),
