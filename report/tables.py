@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from report import ReportError
 from report.compare import compare
+from report.files import write_whole
 from report.results import load
 from report.rungs import by_label, ladder
 from report.units import code
@@ -65,7 +66,7 @@ def update_tables(file: Path, *, write: bool = True) -> bool:
 
     after = BLOCK.sub(anew, before)
     if write and after != before:
-        file.write_text(after, encoding="utf-8")
+        write_whole(file, after)
     return after != before
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pandas as pd
 
-from report import ReportError
 from report.compare import compare
 from report.figures import BASIC, BONUS, FIGURES, OF_ALL
+from report.files import write_whole
 from report.results import load
 from report.style import save
 from report.summary import heading, summary
@@ -49,7 +47,7 @@ def write(folder: str | Path, command: str = "all") -> list[str]:
         lines.append(f"drawn: the {MAX_DRAWN} largest of {len(comparisons)} settings; all are in the summary")
     if command == "figures":
         return lines
-    return [*lines, *(str(_replace(folder / name, text)) for name, text in pages(folder, comparisons).items())]
+    return [*lines, *(str(write_whole(folder / name, text)) for name, text in pages(folder, comparisons).items())]
 
 
 def plots_of(comparisons: Sequence[Comparison], names: Sequence[str]) -> list[Plot]:
@@ -84,16 +82,3 @@ def pages(folder: Path, comparisons: Sequence[Comparison]) -> dict[str, str]:
         "comparisons.csv": frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
         "summary.md": summary(folder.resolve().name, comparisons, figures),
     }
-
-
-def _replace(path: Path, text: str) -> Path:
-    """Write a file whole or not at all."""
-    try:
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(draft).chmod(0o644)
-        Path(draft).replace(path)
-    except OSError as error:
-        raise ReportError(f"{path}: cannot be written ({error.strerror}); copy the sweep elsewhere") from error
-    return path

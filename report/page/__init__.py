@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from report import ReportError
 from report.compare import compare
+from report.files import write_whole
 from report.page.data import page_data
 from report.results import load
 from report.style import GREY, PALETTE
@@ -32,7 +30,7 @@ def write_page(folder: Path) -> list[str]:
     data = page_data(results, compare(results))
     path = folder / NAME
     text = page(data)
-    _replace(path, text)
+    write_whole(path, text)
     return [f"{path}: {len(text.encode()) / MIB:.1f} MiB, one page", *(f"  {note}" for note in data["notes"])]
 
 
@@ -67,15 +65,3 @@ def safe(value: Any) -> str:
     """JSON that cannot end the script block it stands in."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    try:
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(draft).chmod(0o644)
-        Path(draft).replace(path)
-    except OSError as error:
-        raise ReportError(f"{path}: cannot be written ({error.strerror}); copy the sweep elsewhere") from error

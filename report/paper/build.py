@@ -13,6 +13,7 @@ import jinja2
 from report import ReportError
 from report.compare import compare
 from report.figures import CAPTIONS, FIGURES
+from report.files import write_whole
 from report.findings import findings
 from report.paper import results
 from report.paper.cards import bibtex
@@ -44,9 +45,9 @@ def write_paper(folder: Path) -> list[str]:
     out = folder / "paper"
     try:
         text, cited = compose(folder, out)
-        (out / "paper.tex").write_text(text, encoding="utf-8")
+        write_whole(out / "paper.tex", text)
         known = Path(__file__).with_name("known.bib").read_text(encoding="utf-8")
-        (out / "references.bib").write_text(f"{known}\n{bibtex(cited)}", encoding="utf-8")
+        write_whole(out / "references.bib", f"{known}\n{bibtex(cited)}")
     except OSError as error:
         raise ReportError(f"{out}: cannot be written ({error.strerror}); copy the sweep elsewhere") from error
     lines = [f"{out / 'paper.tex'}, references.bib and figures/"]
