@@ -12,12 +12,14 @@ MARKUP: Final = {
     ">": r"\textgreater{}", "|": r"\textbar{}", "`": r"\textasciigrave{}", "-": "-",
 }  # fmt: skip
 SIGNS: Final = {
-    "×": r"$\times$", "·": r"$\cdot$", "→": r"$\rightarrow$", "≥": r"$\geq$", "≤": r"$\leq$", "≈": r"$\approx$",
+    "×": r"$\times$", "·": r"$\cdot$\allowbreak{}", "⊙": r"$\odot$", "⊗": r"$\otimes$",
+    "→": r"$\rightarrow$", "≥": r"$\geq$", "≤": r"$\leq$", "≈": r"$\approx$",
     "√": r"$\surd$", "±": r"$\pm$", "°": r"$^{\circ}$", "−": r"$-$", "–": "--", "—": "---", "…": r"\ldots{}",
     "“": "``", "”": "''", "‘": "`", "’": "'", "²": r"$^2$", "³": r"$^3$", "¹": r"$^1$", "⁻": r"$^-$",
     "ᵀ": r"$^{\mathsf{T}}$", "ß": r"\ss{}", "æ": r"\ae{}", "Æ": r"\AE{}", "ø": r"\o{}", "Ø": r"\O{}", "ł": r"\l{}",
     "Ł": r"\L{}", "ı": r"\i{}", "œ": r"\oe{}", "Œ": r"\OE{}", "€": "EUR", "\u00a0": "~", "½": r"$\frac12$",
-    "←": r"$\leftarrow$", "∈": r"$\in$", "∞": r"$\infty$", "∥": r"$\|$", "‖": r"$\|$", "ⁿ": "$^n$", "₂": "$_2$",
+    "←": r"$\leftarrow$", "∈": r"$\in$", "∞": r"$\infty$", "∥": r"$\|$", "‖": r"$\|$", "ⁿ": "$^n$",
+    "ᵢ": "$_i$", "ⱼ": "$_j$", "ₙ": "$_n$", "₀": "$_0$", "₁": "$_1$", "₂": "$_2$", "₃": "$_3$",
 }  # fmt: skip
 ACCENTS: Final = {
     "\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u", "\u0307": ".",
@@ -27,6 +29,7 @@ GREEK: Final = {
     "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "ζ": "zeta", "η": "eta", "θ": "theta",
     "κ": "kappa", "λ": "lambda", "μ": "mu", "ν": "nu", "ξ": "xi", "π": "pi", "ρ": "rho", "σ": "sigma", "τ": "tau",
     "φ": "phi", "χ": "chi", "ψ": "psi", "ω": "omega", "Δ": "Delta", "Σ": "Sigma", "Ω": "Omega", "Φ": "Phi",
+    "Λ": "Lambda", "Γ": "Gamma", "Θ": "Theta",
 }  # fmt: skip
 LAST_ASCII: Final = 127
 

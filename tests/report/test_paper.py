@@ -54,6 +54,7 @@ def test_every_card_comes_apart_and_every_paper_is_an_entry():
     for name, strategy in catalogue().items():
         facts = card(strategy)
         read = read_card(name, facts)
+        assert "[U+" not in escape(facts["text"]), f"{name} has a sign that the paper cannot set"
         assert read.what, name
         assert read.why, name
         assert read.costs, name
