@@ -1,12 +1,13 @@
 """`python -m report --check`: whether what is committed is what its CSVs say today.
 
-Texts and figures are made again in memory and compared byte by byte; figures by their SVG, the quickest to write. Only
-what is there is looked at: a sweep without figures lacks none.
+Texts and figures are made again in memory and compared byte by byte. Only what is there is looked at: a sweep without
+figures lacks none. paper.pdf is left out, as it needs LaTeX; its .tex and figures are compared.
 """
 
 from __future__ import annotations
 
 import io
+from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
+    from report.compare import Comparison
+
+PAPER: Final = "paper/figures"
 MARKDOWN: Final = ("README.md", "docs/*.md")
 
 
@@ -49,15 +53,31 @@ def _stale_in(folder: Path) -> Iterator[str]:
     for name, (make, command) in made.items():
         if (folder / name).is_file() and (folder / name).read_text(encoding="utf-8") != make():
             yield f"{folder / name} is stale; python -m report {command} {folder}"
-    known = {plot.name: plot.draw for plot in plots_of(comparisons, (*FIGURES, *OF_ALL))}
-    for file in sorted((folder / FOLDER).glob("*.svg")):
-        if file.stem not in known:
-            yield f"{file} is no figure of this sweep any more; delete it"
-        elif file.read_bytes() != _svg(known[file.stem]()):
-            yield f"{file} is stale; python -m report figures {folder}"
+    yield from _stale_figures(folder, comparisons)
 
 
-def _svg(figure: Figure) -> bytes:
+def _stale_figures(folder: Path, comparisons: list[Comparison]) -> Iterator[str]:
+    """Each figure is drawn once for all its files; those of the paper are numbered by setting."""
+    known: dict[Path, Callable[[], Figure]] = {
+        folder / FOLDER / plot.name: plot.draw for plot in plots_of(comparisons, (*FIGURES, *OF_ALL))
+    }
+    for number, comparison in enumerate(comparisons, start=1):
+        known |= {folder / PAPER / f"{name}-{number}": partial(draw, comparison) for name, draw in FIGURES.items()}
+    files: dict[Path, list[Path]] = defaultdict(list)
+    for file in sorted([*(folder / FOLDER).glob("*.*"), *(folder / PAPER).glob("*.pdf")]):
+        files[file.with_suffix("")].append(file)
+    for place, same in files.items():
+        if place not in known:
+            yield from (f"{file} is no figure of this sweep any more; delete it" for file in same)
+            continue
+        figure = known[place]()
+        command = "figures" if place.parent.name == FOLDER and place.parent.parent == folder else "paper"
+        for file in same:
+            if file.read_bytes() != _bytes(figure, file.suffix[1:]):
+                yield f"{file} is stale; python -m report {command} {folder}"
+
+
+def _bytes(figure: Figure, ending: str) -> bytes:
     file = io.BytesIO()
-    written(figure, file, "svg")
+    written(figure, file, ending)
     return file.getvalue()
