@@ -46,10 +46,12 @@ format: setup ## let ruff put the code in order
 site: setup ## build the documentation site into build/site, strictly
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
 
-docs: setup ## write the generated pages under docs/, and the tables in Markdown
+docs: setup ## write the generated pages under docs/ and the tables in Markdown, and build the site
 	@{ echo '# Command line'; echo; echo 'Written by `make docs`; a test holds it to the code.'; echo; echo '```text'; $(BIN)/python run_matrix.py --help; for c in plan compare merge export; do echo '```'; echo; echo "## $$c"; echo; echo '```text'; $(BIN)/python run_matrix.py $$c --help; done; echo '```'; } > docs/command-line.md
 	@$(BIN)/python -m bench.record > docs/results-schema.md
+	@$(BIN)/python -m strategies.cardbook > docs/strategies.md
 	@$(BIN)/python -m report tables README.md docs/*.md
+	@$(MAKE) --no-print-directory site
 
 compatibility: setup ## try every pair of strategies and write docs/compatibility.md and .csv
 	OMP_NUM_THREADS=1 $(BIN)/python -m strategies.probe

@@ -33,8 +33,23 @@ def test_sections_are_taken_along_with_their_figures(site):
     assert (site / "results/embedded/figures/accuracy_vs_memory.svg").is_file()
 
 
+def test_files_that_a_page_names_are_there(site):
+    for name in ("reports.html", "compatibility.html", "kaggle.html", "gpu.html", "faq.html"):
+        targets = re.findall(r'<a [^>]*href="((?!https?:|#)[^"#]+)', (site / name).read_text())
+        assert [target for target in targets if not (site / target).exists()] == [], name
+    assert 'href="results/embedded-bonus/report.html"' in (site / "reports.html").read_text()
+    assert 'href="compatibility.csv"' in (site / "compatibility.html").read_text()
+    assert 'href="results/gpu-h200/findings.html"' in (site / "gpu.html").read_text()
+
+
+def test_the_site_is_built_by_make_docs_and_before_a_change_lands(root):
+    docs = re.search(r"^docs:.*\n((?:\t.*\n)+)", (root / "Makefile").read_text(), re.MULTILINE)
+    assert "site" in docs[1].splitlines()[-1]
+    assert "make site" in (root / ".ci" / "run").read_text()
+
+
 def test_nothing_is_fetched_from_elsewhere(site):
-    for page in site.glob("*.html"):
+    for page in site.rglob("*.html"):
         fetched = re.findall(r'<(?:script|img|link)[^>]+(?:src|href)="(https?://[^"]+)"', page.read_text())
         assert [address for address in fetched if "canonical" not in address] == [], page.name
 

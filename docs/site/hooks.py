@@ -1,21 +1,17 @@
-"""Pages of the site that are written elsewhere: sections of README and CONTRIBUTING, method cards, sweeps, decisions.
+"""Pages of the site that are written elsewhere: sections of README and CONTRIBUTING, sweeps, decisions.
 
 Links are rewritten from where a text stands to where its page is. What the site does not have (code, folders) loses its
-link and keeps its words. Figures are taken along.
+link and keeps its words. Figures, tables, notebooks, pages and papers that a page names are taken along.
 """
 
 from __future__ import annotations
 
 import posixpath
 import re
-from collections import defaultdict
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from mkdocs.structure.files import File, Files
-
-from strategies.cards import card
-from strategies.catalogue import catalogue
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 # page: file, and the headings (of the second level) that it takes; "" is what stands above the first.
@@ -35,33 +31,37 @@ SECTIONS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "speed.md": ("README.md", ("How fast it is",)),
     "gpu.md": ("README.md", ("On a GPU",)),
     "adding.md": ("CONTRIBUTING.md", ("Add a strategy in one file",)),
+    "contributing.md": ("CONTRIBUTING.md", ("", "The rooms", "House style")),
 }
-KINDS: Final = {
-    "weights": "Which weights train", "base": "How the base is stored", "numerics": "Numbers",
-    "memory": "What is kept in memory", "speed": "Speed of the same computation", "update": "The update",
-    "data": "How the model is fed",
-}  # fmt: skip
-HEADS: Final = "What|Why it helps|What it costs|When not to use it|Paper"
+TAKEN: Final = (".png", ".svg", ".csv", ".pdf", ".html", ".ipynb")
 LINK: Final = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
-CSS: Final = """.md-typeset table:not([class]) {display: block; overflow-x: auto; font-size: .68rem}
+CSS: Final = """.md-grid {max-width: 76rem}
+.md-typeset table:not([class]) {display: block; overflow-x: auto; font-size: .68rem}
 .md-typeset table:not([class]) :is(th, td) {padding: .45em .8em; min-width: 0; vertical-align: middle}
+.md-typeset table:not([class]) td[style*="right"] {white-space: nowrap}
 .md-typeset table:not([class]) code {white-space: nowrap}
+@media (max-width: 44.9em) {
+  .md-typeset table:not([class]) td:first-child code {white-space: normal; overflow-wrap: anywhere}
+  .md-typeset table:not([class]) td:first-child {min-width: 9em; max-width: 38vw}
+}
 """
 
 
 class Known(NamedTuple):
-    """What links may lead to: pages by file of the repository, pages by anchor, and figures as they are found."""
+    """What links may lead to: pages by file of the repository, pages by anchor, and other files as they are found."""
 
     homes: dict[str, str]
     anchors: dict[str, str]
-    figures: set[str]
+    files: set[str]
 
 
 def on_config(config: Any) -> Any:
     """List sweeps and decisions in the navigation."""
     for entry in config.nav:
         if "Sweeps" in entry:
-            entry["Sweeps"] = [{name: f"results/{name}/summary.md"} for name in _sweeps()]
+            pages = {name: f"results/{name}/summary.md" for name in _sweeps()}
+            pages |= {f"{Path(source).parent.name}: findings": source for source in _findings()}
+            entry["Sweeps"] = [{name: pages[name]} for name in sorted(pages)]
         if "Decisions" in entry:
             entry["Decisions"] = sorted(f"decisions/{path.name}" for path in (ROOT / "docs/decisions").glob("*.md"))
     return config
@@ -71,12 +71,11 @@ def on_files(files: Files, config: Any) -> Files:
     """Add every page that is written elsewhere, and the figures that any page shows."""
     texts = {page: (source, _taken(source, heads)) for page, (source, heads) in SECTIONS.items()}
     texts |= {f"results/{name}/summary.md": _whole(f"results/{name}/summary.md") for name in _sweeps()}
-    texts["strategies.md"] = ("docs/strategies.md", _cards())
+    texts |= {source: _whole(source) for source in _findings()}
     own = [file.src_uri for file in files.documentation_pages()]
     texts |= {uri: _whole(f"docs/{uri}") for uri in own}
-    homes = {f"docs/{page}": page for page in own} | {
-        source: page for page, (source, _) in texts.items() if page.startswith("results/")
-    }
+    homes = {f"docs/{page}": page for page in own} | {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md"}
+    homes |= {source: page for page, (source, _) in texts.items() if page.startswith("results/")}
     anchors = {_anchor(head): page for page, (_, heads) in SECTIONS.items() for head in heads if head}
     known = Known(homes, anchors, set())
     for page, (source, text) in texts.items():
@@ -84,14 +83,19 @@ def on_files(files: Files, config: Any) -> Files:
         if old := files.get_file_from_path(page):
             files.remove(old)
         files.append(File.generated(config, page, content=written))
-    for figure in sorted(known.figures):
-        files.append(File.generated(config, figure, abs_src_path=str(ROOT / figure)))
+    for place in sorted(known.files):
+        if not place.startswith("docs/"):  # those of docs/ are there
+            files.append(File.generated(config, place, abs_src_path=str(ROOT / place)))
     files.append(File.generated(config, "site.css", content=CSS))
     return files
 
 
 def _sweeps() -> list[str]:
     return sorted(path.parent.name for path in (ROOT / "results").glob("*/summary.md") if path.parent.name != "local")
+
+
+def _findings() -> list[str]:
+    return sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "results").glob("*/findings.md"))
 
 
 def _whole(source: str) -> tuple[str, str]:
@@ -114,7 +118,7 @@ def _anchor(head: str) -> str:
 
 
 def _relinked(text: str, source: str, page: str, known: Known) -> str:
-    """Point the links of `source` to pages of the site, from `page`; note the figures it shows."""
+    """Point the links of `source` to pages of the site, from `page`; note the files it names."""
 
     def pointed(match: re.Match[str]) -> str:
         mark, words, target = match.groups()
@@ -126,9 +130,9 @@ def _relinked(text: str, source: str, page: str, known: Known) -> str:
             there = known.anchors.get(anchor) if source in {"README.md", "CONTRIBUTING.md"} else page
             return f"[{words}]({_from(page, there)}#{anchor})" if there and there != page else match[0]
         place = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
-        if place.endswith((".png", ".svg")):
-            known.figures.add(place)
-            return f"{mark}[{words}]({_from(page, place)})"
+        if place.endswith(TAKEN) and (ROOT / place).is_file():
+            known.files.add(place)
+            return f"{mark}[{words}]({_from(page, place.removeprefix('docs/'))})"
         if place == "README.md" and anchor in known.anchors:
             return f"[{words}]({_from(page, known.anchors[anchor])}#{anchor})"
         home = known.homes.get(place) or known.homes.get(f"{place}/summary.md")
@@ -139,27 +143,3 @@ def _relinked(text: str, source: str, page: str, known: Known) -> str:
 
 def _from(page: str, place: str) -> str:
     return posixpath.relpath(place, posixpath.dirname(page) or ".")
-
-
-def _cards() -> str:
-    """The page of all method cards, by kind."""
-    kinds: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for _, strategy in sorted(catalogue().items()):
-        facts = card(strategy)
-        kinds[facts["kind"]].append(facts)
-    about = (
-        "What `run_matrix.py list WORD` says, from the code's docstrings. Options stand with their defaults; a recipe "
-    )
-    lines = ["# Method cards", "", f"{about}is a sum of such words: `lora(r=8)+amp`.", ""]
-    for kind in sorted(kinds, key=[*KINDS, *kinds].index):
-        lines += [f"## {KINDS.get(kind, kind)}", ""]
-        for facts in kinds[kind]:
-            body = facts["text"].partition("\n\n")[2]
-            said = re.sub(
-                r"(^|\. |\) )(What|Why it helps|What it costs|When not to use it|Paper):", r"\1\n\n**\2:**", body
-            )
-            said = re.sub(r"(?<!\n)\n(What|Why it helps|What it costs|When not to use it|Paper):", r"\n\n**\1:**", said)
-            said = re.sub(r"(?<![(<])(https?://[^\s;,)]*[\w/])", r"<\1>", said)
-            lines += [f"### `{facts['name']}`", "", facts["summary"].capitalize(), ""]
-            lines += [f"```text\n{facts['name']}({facts['options']})\n```" if facts["options"] else "", "", said, ""]
-    return "\n".join(lines) + "\n"

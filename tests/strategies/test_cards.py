@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as draw
 
 from strategies import PlanError, catalogue, parse_plans, recipes
+from strategies.cardbook import cardbook, example
 from strategies.cards import card
 from strategies.options import Count, Natural, Options, Rate, Share, conform, described
 from strategies.presets import PRESETS
@@ -27,6 +28,17 @@ def test_a_card_says_what_why_cost_and_when_not(name):
     assert words.startswith(f"{name} — ")
     assert 20 < len(shown["summary"]) < 110
     assert shown["papers"]
+
+
+def test_the_page_of_cards_is_generated(root):
+    assert (root / "docs" / "strategies.md").read_text() == cardbook() + "\n", "run `make docs`"
+
+
+@pytest.mark.parametrize("name", sorted(catalogue()))
+def test_the_example_on_a_card_can_be_typed(name):
+    (named,) = parse_plans(example(catalogue()[name]))
+    assert name in {member.name for member in named.plan.members} or name == "full"
+    assert [problem.reason for problem in named.plan.problems("cpu") if problem.kind != "unavailable"] == []
 
 
 @pytest.mark.parametrize("name", sorted(catalogue()))
