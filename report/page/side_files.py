@@ -7,13 +7,12 @@ part of a path here, so an id that is no plain name is not followed.
 from __future__ import annotations
 
 import base64
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
-from bench.record import read_json
 from report import ReportError
+from report.side import PLAIN, SideFiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,29 +25,10 @@ LOG_BYTES: Final = 8_000
 MAX_RECORD_BYTES: Final = 2_000_000
 MAX_PICTURE_BYTES: Final = 1_500_000
 PICTURES: Final = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
-PLAIN: Final = re.compile(r"[\w-][\w.-]*")
 
 
-class Side:
-    """The side files of one folder; `notes` collects what could not be read."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.notes = folder, list[str]()
-
-    def json(self, name: str, kind: type) -> Any:
-        """A JSON file of the given kind (dict or list), or an empty one."""
-        path = self.folder / name
-        if not path.is_file():
-            return kind()
-        try:
-            value = read_json(path)
-        except (ValueError, OSError) as error:
-            self.notes.append(str(error))
-            return kind()
-        if not isinstance(value, kind):
-            self.notes.append(f"{path}: holds no {'table' if kind is dict else 'list'}; is it a sweep's?")
-            return kind()
-        return value
+class Side(SideFiles):
+    """The side files of one folder, as the page shows them."""
 
     def records(self, run_ids: Iterable[str]) -> list[dict[str, Any]]:
         """What record.json says beyond the CSVs, as long as it fits the page: spec, environment, log."""

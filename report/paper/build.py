@@ -17,10 +17,11 @@ from report.files import write_whole
 from report.findings import findings
 from report.paper import results
 from report.paper.cards import bibtex
-from report.paper.facts import cards_of, data_facts, machine, model_facts, threats
+from report.paper.facts import cards_of, data_facts, machine, model_facts, models_of, threats
 from report.paper.tex import Tex, code, escape, prose
 from report.results import load
 from report.rungs import ladder, left_out
+from report.side import SideFiles
 from report.style import save
 from report.summary import heading
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from report.compare import Comparison
-    from report.paper.cards import Card, Reference
+    from report.paper.cards import Reference
 
 MAX_SETTINGS: Final = 4
 SHOWN: Final = ("accuracy_vs_memory", "accuracy_vs_ttt", "memory_breakdown", "time_breakdown", "learning_curves",
@@ -44,25 +45,29 @@ def write_paper(folder: Path) -> list[str]:
     """Write FOLDER/paper and typeset it; return a line for each thing written. ReportError when LaTeX fails."""
     out = folder / "paper"
     try:
-        text, cited = compose(folder, out)
+        text, cited, notes = compose(folder, out)
         write_whole(out / "paper.tex", text)
         known = Path(__file__).with_name("known.bib").read_text(encoding="utf-8")
         write_whole(out / "references.bib", f"{known}\n{bibtex(cited)}")
     except OSError as error:
         raise ReportError(f"{out}: cannot be written ({error.strerror}); copy the sweep elsewhere") from error
-    lines = [f"{out / 'paper.tex'}, references.bib and figures/"]
+    lines = [f"{out / 'paper.tex'}, references.bib and figures/", *(f"  {note}" for note in notes)]
     if missing := [program for program in NEEDED if not shutil.which(program)]:
         return [*lines, f"no PDF: {missing[0]} is not installed; with it ({INSTALL}) the same command typesets it"]
     return [*lines, str(typeset(out))]
 
 
-def compose(folder: Path, out: Path | None = None) -> tuple[str, list[Reference]]:
-    """The paper's LaTeX, its figures written below `out` where that is given, and the references of its cards."""
+def compose(folder: Path, out: Path | None = None) -> tuple[str, list[Reference], list[str]]:
+    """The paper's LaTeX, the references of its cards, and which side files could not be read.
+
+    out: where its figures and examples are written; None writes nothing.
+    """
     comparisons = compare(load(folder))  # before anything is written
     if out:
         (out / "figures").mkdir(parents=True, exist_ok=True)
-    cards, model, data = cards_of(folder), model_facts(folder), data_facts(folder, comparisons[0])
-    parts = [_part(comparison, comparisons, folder, out) for comparison in comparisons[:MAX_SETTINGS]]
+    side = SideFiles(folder)
+    cards, model, data = cards_of(side), model_facts(side, comparisons), data_facts(side, comparisons[0])
+    parts = [_part(comparison, comparisons, side, out) for comparison in comparisons[:MAX_SETTINGS]]
     for example in data["examples"] if out else ():
         if example["picture"]:
             shutil.copyfile(example["picture"], out / example["file"])
@@ -73,10 +78,11 @@ def compose(folder: Path, out: Path | None = None) -> tuple[str, list[Reference]
     text = _environment().get_template("paper.tex.jinja").render(
         recipes=len(recipes), seeds=max(frame["seed"].nunique() for frame in runs), runs=sum(map(len, runs)),
         failed=sum(len(c.failures) for c in comparisons), model=model, data=data, cards=cards, parts=parts,
-        first=parts[0], threats=threats(comparisons, model, data),
+        first=parts[0], settings=len(comparisons), models=len(models_of(comparisons)),
+        threats=threats(comparisons, model, data),
         scores=list(results.SCORES.values()), memory=list(results.MEMORY.values()), Tex=Tex, code=code, prose=prose,
     )  # fmt: skip
-    return text, _references(card for found in cards.values() for card in found)
+    return text, [reference for found in cards.values() for card in found for reference in card.references], side.notes
 
 
 def _environment() -> jinja2.Environment:
@@ -97,12 +103,14 @@ def _sentence(text: str) -> Tex:
     return Tex(text[:1].upper() + text[1:] if text[:2].isalpha() else text)
 
 
-def _part(comparison: Comparison, comparisons: Sequence[Comparison], folder: Path, out: Path | None) -> dict[str, Any]:
+def _part(
+    comparison: Comparison, comparisons: Sequence[Comparison], side: SideFiles, out: Path | None
+) -> dict[str, Any]:
     """What the paper says of one setting."""
     number = comparisons.index(comparison) + 1
     return {
         "number": number, "title": escape(heading(comparison, comparisons)),
-        "several": bool((comparison.entries["num_ok"] > 1).any()), "machine": machine(comparison, folder),
+        "several": bool((comparison.entries["num_ok"] > 1).any()), "machine": machine(comparison, side),
         "quality": results.quality_table(comparison), "memory": results.memory_table(comparison),
         "findings": [escape(sentence) for sentence in findings(comparison)],
         "figures": _figures(comparison, number, out), "verdict": results.verdict_table(comparison),
@@ -125,14 +133,6 @@ def _figures(comparison: Comparison, number: int, out: Path | None) -> list[dict
         if out:
             save(FIGURES[name](comparison), out / "figures", label, endings=("pdf",))
         found.append({"label": Tex(label), "file": Tex(f"figures/{label}.pdf"), "caption": escape(CAPTIONS[name])})
-    return found
-
-
-def _references(cards: Any) -> list[Reference]:
-    found: list[Reference] = []
-    card: Card
-    for card in cards:
-        found += card.references
     return found
 
 

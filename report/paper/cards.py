@@ -26,9 +26,8 @@ CITED: Final = re.compile(
     r"(?:(?P<title>[^;]+?), )?(?P<year>\d{4}), $"
 )
 KINDS: Final = {
-    "weights": "Which weights train", "base": "The base as it is stored", "numerics": "Numbers",
-    "memory": "What is kept in memory", "speed": "Speed of the same computation", "update": "The update",
-    "data": "How the model is fed",
+    "weights": "Which weights train", "numerics": "Number types", "memory": "What is kept in memory",
+    "speed": "The same computation, faster", "update": "The update", "data": "How the model is fed",
 }  # fmt: skip
 
 

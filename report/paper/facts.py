@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
+import re
 from typing import TYPE_CHECKING, Any, Final
 
-from report import ReportError
 from report.paper.cards import KINDS, Card, read_card
 from report.paper.tex import Tex, escape
+from report.side import PLAIN, SideFiles
 from report.units import cell, count, three_digits
 
 if TYPE_CHECKING:
@@ -21,6 +21,10 @@ FEW_SEEDS: Final = 3
 PICTURES: Final = 6
 ANSWERS: Final = 3
 WORLD: Final = "picture-world"
+PICTURE_KINDS: Final = (".png", ".jpg", ".jpeg")  # that pdflatex can show
+VISION: Final = ("model_type", "num_hidden_layers", "hidden_size", "patch_size", "image_size")
+TEXT: Final = ("model_type", "num_hidden_layers", "hidden_size", "vocab_size")
+FINGERPRINT: Final = re.compile(r"model \w+$")
 LOSSES: Final = {
     "single_label_classification": "cross-entropy on the most frequent answer",
     "multi_label_classification": "binary cross-entropy of every answer against the accuracy it would have",
@@ -28,34 +32,27 @@ LOSSES: Final = {
 PARTS: Final = {"vision": "image encoder", "text": "text encoder", "fusion": "fusion", "head": "answer head"}
 
 
-def side_file(folder: Path, name: str) -> Any:
-    """Read a JSON file beside the CSVs, None where there is none; ReportError where it is damaged."""
-    path = folder / name
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    except (OSError, ValueError) as error:
-        raise ReportError(
-            f"{path}: not readable as JSON ({error}); start the sweep again with the same --out"
-        ) from error
-
-
-def cards_of(folder: Path) -> dict[str, list[Card]]:
+def cards_of(side: SideFiles) -> dict[str, list[Card]]:
     """Cards of the sweep's strategies by kind, in the order of KINDS; kinds that are not known come last."""
-    given: Mapping[str, Any] = side_file(folder, "strategies.json") or {}
-    cards = [read_card(name, facts) for name, facts in sorted(given.items())]
+    given = side.json("strategies.json", dict)
+    cards = [read_card(name, facts) for name, facts in sorted(given.items()) if isinstance(facts, dict)]
     kinds = [*KINDS, *sorted({card.kind for card in cards} - set(KINDS))]
     return {
         KINDS.get(kind, kind or "Others"): found for kind in kinds if (found := [c for c in cards if c.kind == kind])
     }
 
 
-def model_facts(folder: Path) -> dict[str, Any]:
-    """What model.json says: encoders, fusion, parameters and operations by part, and the picture; empty without it."""
-    model: Mapping[str, Any] = side_file(folder, "model.json") or {}
+def model_facts(side: SideFiles, comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """What model.json says: encoders, fusion, parameters and operations by part, and the picture.
+
+    Empty without it, for a model that is not of an image and a text encoder, and where the sweep has several models, of
+    which the file describes the last that ran.
+    """
+    model = side.json("model.json", dict)
     configuration: Mapping[str, Any] = model.get("configuration") or {}
-    if not configuration:
-        return {}
     vision, text = configuration.get("vision_config", {}), configuration.get("text_config", {})
+    if not (set(VISION) <= set(vision) and set(TEXT) <= set(text)) or len(models_of(comparisons)) > 1:
+        return {}
     parameters, flops = model.get("parameters", {}), model.get("flops") or {}
     rows = [
         (words, count(float(parameters.get(part, math.nan))), f"{flops[part] / 1e9:.3f}" if part in flops else "")
@@ -71,39 +68,50 @@ def model_facts(folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def data_facts(folder: Path, comparison: Comparison) -> dict[str, Any]:
+def models_of(comparisons: Sequence[Comparison]) -> set[tuple[str, str]]:
+    """The models of a sweep: their names, and the fingerprint at the end of a setting where there is one."""
+    return {(c.setting["model"], (FINGERPRINT.search(c.setting["setting"]) or [""])[0]) for c in comparisons}
+
+
+def data_facts(side: SideFiles, comparison: Comparison) -> dict[str, Any]:
     """How much of which data: pictures, training examples, questions of the evaluation, and a few examples."""
-    chosen = side_file(folder, "chosen_images.json")
-    examples = side_file(folder / "examples", "examples.json") or []
+    chosen, examples = side.json("chosen_images.json", list), side.json("examples/examples.json", list)
     samples = comparison.runs["train_samples"].dropna()
     paired = comparison.paired["num_questions"].dropna()
     name = comparison.setting["dataset"]
     return {
         "name": name, "made_up": name.startswith(WORLD), "pictures": len(chosen) if chosen else None,
+        "vqa": comparison.score == "vqa_accuracy", "sampled": "fraction=" in comparison.setting["setting"],
         "samples": int(samples.max()) if len(samples) else None,
         "questions": int(paired.max()) if len(paired) else None,
-        "examples": [_example(folder, number, example) for number, example in enumerate(examples[:PICTURES])],
+        "examples": [
+            _example(side.folder, number, example)
+            for number, example in enumerate(examples[:PICTURES])
+            if isinstance(example, dict)
+        ],
     }  # fmt: skip
 
 
 def _example(folder: Path, number: int, example: Mapping[str, Any]) -> dict[str, Any]:
     given = [str(answer) for answer in example.get("answers", [])]
     often = sorted(set(given), key=lambda answer: (-given.count(answer), answer))[:ANSWERS]
-    picture = folder / "examples" / str(example.get("image", ""))
+    name = str(example.get("image", ""))
+    picture = folder / "examples" / name
+    shown = bool(PLAIN.fullmatch(name)) and picture.suffix in PICTURE_KINDS and picture.is_file()
     return {
-        "picture": picture if picture.is_file() else None, "file": Tex(f"figures/example-{number}{picture.suffix}"),
+        "picture": picture if shown else None, "file": Tex(f"figures/example-{number}{picture.suffix}"),
         "question": example.get("question", ""),
         "answers": ", ".join(f"{answer} ({given.count(answer)})" for answer in often),
     }  # fmt: skip
 
 
-def machine(comparison: Comparison, folder: Path) -> dict[str, str]:
-    """Device, threads, numbers, and the versions that the first run's record names."""
+def machine(comparison: Comparison, side: SideFiles) -> dict[str, str]:
+    """Device, threads, numbers, and the versions that the record of a finished run names."""
     setting = comparison.setting
-    records = [side_file(folder / "runs" / run_id, "record.json") for run_id in comparison.runs["run_id"].head(1)]
-    environment: Mapping[str, Any] = next(
-        (record["environment"] for record in records if record and "environment" in record), {}
-    )
+    ids = [run_id for run_id in comparison.finished["run_id"].head(1) if PLAIN.fullmatch(run_id)]
+    environment: Mapping[str, Any] = {}
+    for run_id in ids:
+        environment = side.json(f"runs/{run_id}/record.json", dict).get("environment", {})
     packages = environment.get("packages", {})
     processor = f" ({environment['processor']})" if environment.get("processor") else ""
     names = ("torch", "transformers", "peft", "bitsandbytes")
@@ -148,10 +156,15 @@ def threats(comparisons: Sequence[Comparison], model: Mapping[str, Any], data: M
             "Times were taken on a CPU; on a GPU other recipes are fast, and memory beside the allocator's differs."
         )
     said.append(
-        "Times are of one machine that may have done other work; ratios to the baseline of the same seed suffer less."
+        "The machine may have done other work beside; ratios to the baseline of the same seed suffer less than times."
     )
     if model:
         size = f"The model has {model['parameters']} parameters"
         said.append(f"{size}; what a recipe saves depends on what holds the memory, which changes with size.")
-    said.append("Each recipe has its default learning rate unless a table says otherwise; another rate moves scores.")
+    tuned = any((frame["tuned_rates"] != "").any() for frame in runs)
+    said.append(
+        "Each recipe has the best of a few learning rates that were tried with one seed on the tune set."
+        if tuned
+        else "No learning rate was searched for; at another rate a recipe may do better or worse."
+    )
     return [escape(sentence) for sentence in said]

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 MAX_ROWS: Final = 40
 MAX_NAMED: Final = 8
+SLOWER: Final = 1.05  # times the baseline, more than what a shared machine does
+FATTER: Final = 1.01
+SEVERAL: Final = 2  # seeds, from which there is a range
+SMALL: Final = 0.001  # probability that is not written out
 SCORES: Final = {
     "vqa_accuracy": "VQA acc.", "accuracy": "Accuracy", "f1_macro": "F1", "precision_macro": "Precision",
     "recall_macro": "Recall",
@@ -100,9 +104,9 @@ def negative_sentences(comparison: Comparison) -> list[Tex]:
     recipes = entries[(entries["kind"] == "run") & (entries["num_ok"] > 0)]
     said = []
     if base is not None:
-        slower = recipes[recipes["ttt_ratio"] > 1.05]  # noqa: PLR2004 - more than what a shared machine does
+        slower = recipes[recipes["ttt_ratio"] > SLOWER]
         said.append(_sentence("took more time than full fine-tuning", slower, lambda row: times(row["ttt_ratio"])))
-        fat = recipes[recipes["memory_ratio"] > 1.01]  # noqa: PLR2004 - one percent
+        fat = recipes[recipes["memory_ratio"] > FATTER]
         said.append(_sentence("needed more memory than it", fat, lambda row: times(row["memory_ratio"])))
     worse = statements(comparison.paired)
     worse = worse[worse["verdict"] == WORSE].rename(columns={"strategy": "label"})
@@ -139,13 +143,13 @@ def _score(row: dict[str, Any], column: str) -> Tex:
     if math.isnan(row[column]):
         return escape(MISSING)
     mean = percent(row[column]).removesuffix(" %")
-    if row["num_ok"] < 2:  # noqa: PLR2004 - one seed has no range
+    if row["num_ok"] < SEVERAL:
         return escape(mean)
     return escape(f"{mean} ({100 * row[f'{column}_low']:.1f}–{100 * row[f'{column}_high']:.1f})")
 
 
 def _probability(value: float) -> Tex:
-    return escape(MISSING if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}")  # noqa: PLR2004
+    return escape(MISSING if math.isnan(value) else f"< {SMALL}" if value < SMALL else f"{value:.3f}")
 
 
 def _parts(rows: list[list[Tex]]) -> Table:

@@ -141,7 +141,7 @@ def test_without_latex_the_source_is_there_and_the_way_is_told(sweep, monkeypatc
     assert included
     assert all((folder / "paper" / file).is_file() for file in included)
     assert not (folder / "paper" / "paper.pdf").exists()
-    assert r"no description of its model" in text
+    assert "no description of a model of two encoders" in text
     assert "no method cards" in text
 
 
@@ -162,12 +162,51 @@ def test_nothing_is_written_where_no_sweep_is(tmp_path):
     assert not (tmp_path / "nothing").exists()
 
 
-def test_a_damaged_side_file_is_named(sweep, monkeypatch):
+@pytest.mark.parametrize(
+    ("file", "text", "note"),
+    [
+        ("model.json", "{", "not readable as JSON"),
+        ("model.json", "[]", "holds no table"),
+        ("model.json", '{"configuration": {"vision_config": {}}}', ""),
+        ("strategies.json", "[1]", "holds no table"),
+        ("strategies.json", '{"lora": 3}', ""),
+        ("chosen_images.json", "{}", "holds no list"),
+        ("examples/examples.json", '[7, {"image": "../runs.csv"}]', ""),
+    ],
+)
+def test_foreign_side_files_do_no_harm(sweep, monkeypatch, file, text, note):
     without_latex(monkeypatch)
     folder = sweep()
-    (folder / "model.json").write_text("{")
-    with pytest.raises(ReportError, match=r"model\.json: not readable as JSON"):
-        build.write_paper(folder)
+    (folder / "examples").mkdir()
+    (folder / file).write_text(text)
+    said = " ".join(build.write_paper(folder))
+    assert note in said
+    assert (f"{folder / file}:" in said) == bool(note)
+    assert not [path for path in (folder / "paper" / "figures").iterdir() if path.suffix != ".pdf"]
+
+
+def written(folder):
+    return build.compose(folder)[0].split(r"\begin{document}")[1]
+
+
+def test_other_tasks_are_not_called_visual_questions(sweep, row):
+    rows = [row(name, vqa_accuracy=None, dataset="digits", model="a small net") for name in ("full", "lora")]
+    text = written(sweep(rows, predictions=False))
+    assert "The data is digits." in text
+    assert not re.search(r"visual question|VQA|picture", text, re.IGNORECASE)
+
+
+def test_only_what_is_true_of_the_sweep_is_said(sweep, row):
+    assert "is drawn" not in written(sweep())
+    assert "No learning rate was searched for" in written(sweep())
+    drawn = [
+        row(name, setting="fraction=0.25, 1 epochs, model abc", tuned_rates="1e-3=0.5") for name in ("full", "lora")
+    ]
+    text = written(sweep(drawn, name="drawn"))
+    assert "a part is drawn" in text
+    assert "the best of a few learning rates" in text
+    both = [row(name, setting=f"model {m}", run_id=name + m) for name in ("full", "lora") for m in ("abc", "def")]
+    assert "We train\n2 models" in written(sweep(both, name="both"))
 
 
 def troubles(folder):
