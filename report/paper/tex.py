@@ -45,7 +45,8 @@ def escape(text: object) -> Tex:
     if isinstance(text, Tex):
         return text
     words = " ".join(unicodedata.normalize("NFC", str(text)).split())
-    return Tex("".join(map(_sign, words)))
+    signs = zip(words, f"{words} "[1:], strict=True)
+    return Tex("".join(_sign(sign) + (r"\/" if sign == after == "-" else "") for sign, after in signs))  # no dash
 
 
 def _sign(sign: str) -> str:

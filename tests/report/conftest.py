@@ -80,6 +80,8 @@ def history_rows(row):
 
 def metric_rows(row):
     """Quality by type of answer and of question for one finished run."""
+    if row["vqa_accuracy"] is None:
+        return
     for part, gain in (
         ("yes/no", 0.1),
         ("number", -0.2),

@@ -44,6 +44,10 @@ def test_plain_words_stay(text):
     assert escape(text) == text
 
 
+def test_options_keep_their_hyphens():
+    assert escape("repeat with --seeds 0–2") == r"repeat with -\/-seeds 0--2"
+
+
 def test_names_break_where_their_parts_end():
     assert code("lora(r=8)+amp") == r"\texttt{lora(\allowbreak{}r=\allowbreak{}8)+\allowbreak{}amp}"
     assert prose("so `a_b` *really* is 2 * 3 * 4") == r"so \texttt{a\_\allowbreak{}b} \emph{really} is 2 * 3 * 4"
