@@ -127,12 +127,14 @@ def _chosen(comparison: Comparison, rows: str) -> list[str]:
 def _rows(comparison: Comparison) -> list[Row]:
     """Entries with what is not in them: medians of ratios, speed, how much of a step the GPU waits."""
     ratios = comparison.finished.groupby("entry")[["ttt_ratio", "memory_ratio"]].median()
+    tried = comparison.runs.groupby("entry")["tuned_rates"].max()  # only the first seed of a recipe has them
     base = comparison.baseline
     speed = math.nan if base is None else base["samples_per_second"]
     return [
         row
         | {str(column): ratios[column].get(row["label"], math.nan) for column in ratios}
         | {"speed_ratio": row["samples_per_second"] / speed}
+        | {"tuned_rates": tried.get(row["label"], "")}
         | {"idle": max(1 - row["device_step_seconds"] * row["samples_per_second"] / row["batch_size"], 0.0)}
         | {"prediction_error": row["predicted_peak_bytes"] / row["peak_allocated_bytes"] - 1}
         for row in by_label(comparison).values()
@@ -176,6 +178,15 @@ def _ratio(key: str) -> Callable[[Row], str]:
     return lambda row: "" if math.isnan(row[key]) else format(row[key], ".3f" if row[key] < NARROW else ".2f")
 
 
+def _tried(row: Row) -> str:
+    """Write the last accuracies on the tune set, in percent, of the rates that were tried, the lowest rate first."""
+    return ", ".join(f"{100 * float(pair.partition('=')[2]):.1f}" for pair in row["tuned_rates"].split())
+
+
+def _chosen_rate(row: Row) -> str:
+    return format(row["head_lr"] if math.isnan(row["lr"]) else row["lr"], "g")
+
+
 def _range(row: Row) -> str:
     return "" if math.isnan(row["vqa_accuracy"]) else f"{_low(row):.1f}–{100 * row['vqa_accuracy_high']:.1f}"
 
@@ -211,5 +222,8 @@ COLUMNS: Final = {
     "optimizer": Column("optimizer", _mib("optimizer_bytes")),
     "activations": Column("activations", _mib("activations_bytes")),
     "predicted": Column("predicted", _number("prediction_error", "+.1%")),
+    "tried": Column("tune set, lower to higher rates", _tried),
+    "rate": Column("rate", _chosen_rate),
+    "trials": Column("trials, s", _number("tuning_seconds", ".0f")),
     "trainable": Column("trained, thousands", _number("trainable_parameters", ",.0f", 1000)),
 }

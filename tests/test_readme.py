@@ -5,8 +5,6 @@ import re
 import shlex
 import subprocess
 import sys
-from collections import defaultdict
-from statistics import mean
 
 import pandas as pd
 import pytest
@@ -54,36 +52,6 @@ def test_the_bonus_tables_hold_the_whole_preset(root):
     text = (root / "README.md").read_text().partition("## Fed and updated otherwise")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| `(.*?)` \|", text, re.MULTILINE)
     assert sorted(rows) == sorted(named.text for named in parse_plans(PRESETS["bonus"].plans))
-
-
-def test_the_table_of_rates_is_the_committed_sweep(root):
-    measured = runs_of(root / "results" / "embedded-tuned" / "runs.csv")
-    text = (root / "README.md").read_text().partition("## Each at its best rate")[2].partition("\n## ")[0]
-    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if re.match(r"\| \w.*\d", line)]
-    assert {row[0] for row in rows} == set(measured)
-    for name, *cells in rows:
-        told = [float(figure) for cell in cells for figure in re.findall(r"\d+(?:\.\d+)?", cell)]
-        runs = measured[name]
-        tried = [round(100 * float(pair.partition("=")[2]), 1) for pair in runs[0]["tuned_rates"].split()]
-        chosen = float(runs[0]["lr"] or runs[0]["head_lr"])
-        scores = [round(100 * score, 1) for score in spread([float(row["vqa_accuracy"]) for row in runs])]
-        assert told == [*tried, chosen, round(float(runs[0]["tuning_seconds"])), *scores], name
-
-
-def spread(values):
-    return mean(values), min(values), max(values)
-
-
-def runs_of(path):
-    """Give recipe → its rows, one per seed; all of them ended well. Controls and trials of rates are left out."""
-    by_plan = defaultdict(list)
-    with path.open() as file:
-        for row in csv.DictReader(file):
-            assert row["status"] == "ok", row["strategy"]
-            if row["kind"] in {"baseline", "run"}:
-                by_plan[row["strategy"]].append(row)
-    assert {tuple(sorted(row["seed"] for row in rows)) for rows in by_plan.values()} == {("0", "1", "2")}
-    return by_plan
 
 
 def test_the_committed_sweep_meets_what_the_default_is_built_for(root):

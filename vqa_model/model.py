@@ -8,7 +8,9 @@ encoding, and the bus to the GPU carries a quarter of the data.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -99,6 +101,13 @@ class VQAModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, nn.Linear):
             init.xavier_uniform_(module.weight)
+
+    def _upload_modified_files(self, working_dir: str, *args: Any, **kwargs: Any) -> Any:
+        """Push the card of the folder that this was loaded from; transformers writes an empty one in its place."""
+        card = Path(self.name_or_path) / "README.md"
+        if self.name_or_path and card.is_file():
+            shutil.copyfile(card, Path(working_dir) / "README.md")
+        return super()._upload_modified_files(working_dir, *args, **kwargs)
 
     @property
     def scopes(self) -> dict[str, nn.Module]:

@@ -24,6 +24,7 @@ from report.rungs import ladder, left_out
 from report.side import SideFiles
 from report.style import save
 from report.summary import heading
+from report.units import SCORE_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +81,7 @@ def compose(folder: Path, out: Path | None = None) -> tuple[str, list[Reference]
         failed=sum(len(c.failures) for c in comparisons), model=model, data=data, cards=cards, parts=parts,
         first=parts[0], settings=len(comparisons), models=len(models_of(comparisons)),
         threats=threats(comparisons, model, data),
-        scores=list(results.SCORES.values()), memory=list(results.MEMORY.values()), Tex=Tex, code=code, prose=prose,
+        memory=list(results.MEMORY.values()), Tex=Tex, code=code, prose=prose,
     )  # fmt: skip
     return text, [reference for found in cards.values() for card in found for reference in card.references], side.notes
 
@@ -111,7 +112,8 @@ def _part(
     return {
         "number": number, "title": escape(heading(comparison, comparisons)),
         "several": bool((comparison.entries["num_ok"] > 1).any()), "machine": machine(comparison, side),
-        "quality": results.quality_table(comparison), "memory": results.memory_table(comparison),
+        "quality": results.quality_table(comparison), "scores": list(results.scores_of(comparison).values()),
+        "score": escape(SCORE_NAMES[comparison.score]), "memory": results.memory_table(comparison),
         "findings": [escape(sentence) for sentence in findings(comparison)],
         "figures": _figures(comparison, number, out), "verdict": results.verdict_table(comparison),
         "verdicts": results.verdict_sentences(comparison), "negative": results.negative_sentences(comparison),

@@ -40,12 +40,17 @@ VERDICTS: Final = {
 Table = list[list[list[Tex]]]  # parts that fit a page: rows: cells
 
 
+def scores_of(comparison: Comparison) -> dict[str, str]:
+    """The columns of SCORES that were measured, with their heads: VQA accuracy is not of every task."""
+    return {column: head for column, head in SCORES.items() if comparison.entries[column].notna().any()}
+
+
 def quality_table(comparison: Comparison) -> Table:
-    """Name, SCORES, TTT and its ratio of every entry, controls included; several seeds with lowest and highest."""
+    """Name, scores, TTT and its ratio of every entry, controls included; several seeds with lowest and highest."""
     rows = by_label(comparison).values()
     unit = time_unit(max((row["ttt_seconds"] for row in rows if row["ttt_seconds"] > 0), default=0.0))
     return _parts([
-        [_name(row), *(_score(row, column) for column in SCORES),
+        [_name(row), *(_score(row, column) for column in scores_of(comparison)),
          *map(escape, (amount(row["ttt_seconds"], unit), times(row["ttt_ratio"])))]
         for row in rows
     ])  # fmt: skip

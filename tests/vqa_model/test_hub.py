@@ -158,10 +158,8 @@ def test_what_is_pushed_is_what_comes_back(server, python, folder, tmp_path, way
     weights = [name for name in files if name.endswith(".safetensors")]
     assert len(weights) == 1 if way == "folder" else (len(weights) > 2 and "model.safetensors.index.json" in files)
     assert not [name for name in files if name.endswith((".bin", ".pt", ".pkl", ".py"))]
-    card = ModelCard(files["README.md"].decode())
-    if way == "folder":
-        assert card.data.eval_results[0].metric_value == 0.5
-        assert files["README.md"] == (folder / "README.md").read_bytes()
+    assert ModelCard(files["README.md"].decode()).data.eval_results[0].metric_value == 0.5
+    assert files["README.md"] == (folder / "README.md").read_bytes()
     picture = tmp_path / "red.png"
     Image.new("RGB", (40, 30), (200, 30, 30)).save(picture)
     done = python(*PREDICT, picture)
