@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from bench.record import read_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 PLAIN: Final = re.compile(r"[\w-][\w.-]*")  # what may be part of a path: a name, and no way to elsewhere
+
+Found = TypeVar("Found")
 
 
 class SideFiles:
@@ -33,3 +36,11 @@ class SideFiles:
             self.notes.append(f"{path}: holds no {'table' if kind is dict else 'list'}; is it a sweep's?")
             return kind()
         return value
+
+    def guarded(self, name: str, read: Callable[[], Found], otherwise: Found) -> Found:
+        """What `read` makes of a file's values; one of another form than a sweep writes is noted and left out."""
+        try:
+            return read()
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            self.notes.append(f"{self.folder / name}: not of the form that a sweep writes ({error}); left out")
+            return otherwise

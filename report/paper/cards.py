@@ -92,8 +92,17 @@ def bibtex(cited: Iterable[Reference]) -> str:
     entries = []
     for reference in {reference.key: reference for reference in cited}.values():
         authors = " and ".join(re.split(r", | and ", reference.authors.replace(" et al.", " and others")))
-        lines = [f"  title = {{{{{escape(reference.title)}}}}}", rf"  howpublished = {{\url{{{reference.url}}}}}"]
+        lines = [
+            f"  title = {{{{{escape(reference.title)}}}}}",
+            rf"  howpublished = {{\url{{{_address(reference.url)}}}}}",
+        ]
         lines += [f"  author = {{{escape(authors)}}}"] if authors else []
         lines += [f"  year = {{{reference.year}}}"] if reference.year else []
         entries.append(f"@misc{{{reference.key},\n" + ",\n".join(lines) + "\n}\n")
     return "\n".join(entries)
+
+
+def _address(url: str) -> str:
+    """An address for LaTeX: signs that it would act on are written in hexadecimal, the others stay."""
+    quoted = re.sub(r"[^\x21-\x7e]|[\\{}^\"]", lambda sign: "".join(f"%{byte:02X}" for byte in sign[0].encode()), url)
+    return quoted.replace("%", r"\%").replace("#", r"\#")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+
+from matplotlib.image import imread
 
 from report.paper.cards import KINDS, Card, read_card
 from report.paper.tex import Tex, escape
@@ -22,6 +25,8 @@ PICTURES: Final = 6
 ANSWERS: Final = 3
 WORLD: Final = "picture-world"
 PICTURE_KINDS: Final = (".png", ".jpg", ".jpeg")  # that pdflatex can show
+EXAMPLES: Final = "examples/examples.json"
+PACKAGES: Final = ("torch", "transformers", "peft", "bitsandbytes")
 VISION: Final = ("model_type", "num_hidden_layers", "hidden_size", "patch_size", "image_size")
 TEXT: Final = ("model_type", "num_hidden_layers", "hidden_size", "vocab_size")
 FINGERPRINT: Final = re.compile(r"model \w+$")
@@ -48,10 +53,13 @@ def model_facts(side: SideFiles, comparisons: Sequence[Comparison]) -> dict[str,
     Empty without it, for a model that is not of an image and a text encoder, and where the sweep has several models, of
     which the file describes the last that ran.
     """
-    model = side.json("model.json", dict)
+    return side.guarded("model.json", lambda: _model(side.json("model.json", dict), len(models_of(comparisons))), {})
+
+
+def _model(model: Mapping[str, Any], models: int) -> dict[str, Any]:
     configuration: Mapping[str, Any] = model.get("configuration") or {}
     vision, text = configuration.get("vision_config", {}), configuration.get("text_config", {})
-    if not (set(VISION) <= set(vision) and set(TEXT) <= set(text)) or len(models_of(comparisons)) > 1:
+    if not (set(VISION) <= set(vision) and set(TEXT) <= set(text)) or models > 1:
         return {}
     parameters, flops = model.get("parameters", {}), model.get("flops") or {}
     rows = [
@@ -59,7 +67,8 @@ def model_facts(side: SideFiles, comparisons: Sequence[Comparison]) -> dict[str,
         for part, words in {**PARTS, "all": "whole model"}.items()
     ]
     return {
-        "vision": vision, "text": text, "fusion": str(configuration.get("fusion", "")).replace("_", " "),
+        "vision": vision, "text": text, "words_known": f"{text['vocab_size']:,}",
+        "fusion": str(configuration.get("fusion", "")).replace("_", " "),
         "layers": configuration.get("fusion_layers"), "width": configuration.get("fusion_dim"),
         "answers": len(configuration.get("id2label", {})), "rows": rows, "words": model.get("words"),
         "parameters": count(float(parameters.get("all", math.nan))), "counted": bool(flops),
@@ -75,7 +84,11 @@ def models_of(comparisons: Sequence[Comparison]) -> set[tuple[str, str]]:
 
 def data_facts(side: SideFiles, comparison: Comparison) -> dict[str, Any]:
     """How much of which data: pictures, training examples, questions of the evaluation, and a few examples."""
-    chosen, examples = side.json("chosen_images.json", list), side.json("examples/examples.json", list)
+    shown: list[dict[str, Any]] = []
+    chosen, examples = side.json("chosen_images.json", list), side.json(EXAMPLES, list)
+    for number, example in enumerate(examples[:PICTURES]):
+        if isinstance(example, dict):
+            shown += side.guarded(EXAMPLES, partial(_example, side.folder, number, example), [])
     samples = comparison.runs["train_samples"].dropna()
     paired = comparison.paired["num_questions"].dropna()
     name = comparison.setting["dataset"]
@@ -84,45 +97,56 @@ def data_facts(side: SideFiles, comparison: Comparison) -> dict[str, Any]:
         "vqa": comparison.score == "vqa_accuracy", "sampled": "fraction=" in comparison.setting["setting"],
         "samples": int(samples.max()) if len(samples) else None,
         "questions": int(paired.max()) if len(paired) else None,
-        "examples": [
-            _example(side.folder, number, example)
-            for number, example in enumerate(examples[:PICTURES])
-            if isinstance(example, dict)
-        ],
+        "examples": shown,
     }  # fmt: skip
 
 
-def _example(folder: Path, number: int, example: Mapping[str, Any]) -> dict[str, Any]:
+def _example(folder: Path, number: int, example: Mapping[str, Any]) -> list[dict[str, Any]]:
     given = [str(answer) for answer in example.get("answers", [])]
     often = sorted(set(given), key=lambda answer: (-given.count(answer), answer))[:ANSWERS]
     name = str(example.get("image", ""))
     picture = folder / "examples" / name
-    shown = bool(PLAIN.fullmatch(name)) and picture.suffix in PICTURE_KINDS and picture.is_file()
-    return {
+    shown = bool(PLAIN.fullmatch(name)) and picture.suffix in PICTURE_KINDS and _whole(picture)
+    return [{
         "picture": picture if shown else None, "file": Tex(f"figures/example-{number}{picture.suffix}"),
         "question": example.get("question", ""),
         "answers": ", ".join(f"{answer} ({given.count(answer)})" for answer in often),
-    }  # fmt: skip
+    }]  # fmt: skip
+
+
+def _whole(picture: Path) -> bool:
+    """Whether a picture is there and can be decoded: LaTeX stops at one that cannot."""
+    try:
+        imread(picture)
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return True
 
 
 def machine(comparison: Comparison, side: SideFiles) -> dict[str, str]:
     """Device, threads, numbers, and the versions that the record of a finished run names."""
     setting = comparison.setting
     ids = [run_id for run_id in comparison.finished["run_id"].head(1) if PLAIN.fullmatch(run_id)]
-    environment: Mapping[str, Any] = {}
+    processor, versions = "", ""
     for run_id in ids:
-        environment = side.json(f"runs/{run_id}/record.json", dict).get("environment", {})
-    packages = environment.get("packages", {})
-    processor = f" ({environment['processor']})" if environment.get("processor") else ""
-    names = ("torch", "transformers", "peft", "bitsandbytes")
+        name = f"runs/{run_id}/record.json"
+        processor, versions = side.guarded(name, partial(_environment, side.json(name, dict)), ("", ""))
     precision = sorted({text for text in comparison.runs["precision"] if text})
     return {
         "device": f"one {setting['gpu_name']}" if setting["gpu_name"] else f"a CPU{processor}",
         "threads": setting["num_threads"], "batch": setting["batch_size"], "precision": ", ".join(precision),
-        "versions": ", ".join(f"{name} {packages[name]}" for name in names if name in packages),
+        "versions": versions,
         "epochs": _spread(comparison, "epochs"), "steps": _spread(comparison, "steps"),
-        "seeds": ", ".join(sorted({cell(seed) for seed in comparison.runs["seed"]}, key=float)),
+        "seeds": ", ".join(sorted({cell(seed) for seed in comparison.runs["seed"].dropna()}, key=float)),
     }  # fmt: skip
+
+
+def _environment(record: Mapping[str, Any]) -> tuple[str, str]:
+    """Processor and versions of a record, as far as it names them."""
+    environment = record.get("environment", {})
+    packages = environment.get("packages", {})
+    processor = f" ({environment['processor']})" if environment.get("processor") else ""
+    return processor, ", ".join(f"{name} {packages[name]}" for name in PACKAGES if name in packages)
 
 
 def _spread(comparison: Comparison, column: str) -> str:
@@ -141,7 +165,7 @@ def threats(comparisons: Sequence[Comparison], model: Mapping[str, Any], data: M
     seeds = min(frame["seed"].nunique() for frame in runs)
     said = []
     if seeds < FEW_SEEDS:
-        number = "One seed was" if seeds == 1 else "Two seeds were"
+        number = "One seed was" if seeds <= 1 else "Two seeds were"
         said.append(f"{number} run: differences between recipes cannot be told from those between seeds.")
     else:
         said.append(
