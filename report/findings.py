@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 CLOSE: Final = 0.02
 
 
-def findings(comparison: Comparison) -> list[str]:
-    """Write all sentences that the numbers allow, the most useful first."""
-    said = [_frugal(comparison), _best(comparison), _control(comparison), too_good(comparison), _caution(comparison)]
+def findings(comparison: Comparison, *, caution: bool = True) -> list[str]:
+    """Write all sentences that the numbers allow, the most useful first; the last, a caution, on request."""
+    said = [_frugal(comparison), _best(comparison), _control(comparison), too_good(comparison)]
+    said += [_caution(comparison)] if caution else []
     return [sentence for sentence in said if sentence]
 
 

@@ -66,7 +66,7 @@ def heading(comparison: Comparison, comparisons: Sequence[Comparison]) -> str:
         others = [set(other.setting["setting"].split(", ")) for other in comparisons]
         parts = differing["setting"].split(", ")
         differing["setting"] = ", ".join(part for part in parts if not all(part in other for other in others))
-    return ", ".join(f"{key} {value or 'unknown'}" for key, value in differing.items())
+    return ", ".join(f"{key.replace('_', ' ')} {value or 'unknown'}" for key, value in differing.items())
 
 
 def plain(text: str) -> str:

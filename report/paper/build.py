@@ -17,7 +17,7 @@ from report.files import write_whole
 from report.findings import findings
 from report.paper import results
 from report.paper.cards import bibtex
-from report.paper.facts import cards_of, data_facts, machine, model_facts, models_of, threats
+from report.paper.facts import cards_of, data_facts, has_random_encoders, machine, model_facts, models_of, threats
 from report.paper.tex import Tex, code, escape, prose
 from report.results import load
 from report.rungs import ladder, left_out
@@ -80,7 +80,8 @@ def compose(folder: Path, out: Path | None = None) -> tuple[str, list[Reference]
         recipes=len(recipes), seeds=max(frame["seed"].nunique() for frame in runs), runs=sum(map(len, runs)),
         failed=sum(len(c.failures) for c in comparisons), model=model, data=data, cards=cards, parts=parts,
         first=parts[0], settings=len(comparisons), models=len(models_of(comparisons)),
-        threats=threats(comparisons, model, data),
+        threats=threats(comparisons, model, data), levels=set().union(*map(results.levels, comparisons)),
+        names=results.stands_for(comparisons), random=has_random_encoders(comparisons),
         memory=list(results.MEMORY.values()), Tex=Tex, code=code, prose=prose,
     )  # fmt: skip
     return text, [reference for found in cards.values() for card in found for reference in card.references], side.notes
@@ -114,7 +115,8 @@ def _part(
         "several": bool((comparison.entries["num_ok"] > 1).any()), "machine": machine(comparison, side),
         "quality": results.quality_table(comparison), "scores": list(results.scores_of(comparison).values()),
         "score": escape(SCORE_NAMES[comparison.score]), "memory": results.memory_table(comparison),
-        "findings": [escape(sentence) for sentence in findings(comparison)],
+        "findings": [escape(sentence) for sentence in findings(comparison, caution=False)],
+        "told": results.told_sentence(comparison), "tried": bool((comparison.finished["kind"] == "run").any()),
         "figures": _figures(comparison, number, out), "verdict": results.verdict_table(comparison),
         "verdicts": results.verdict_sentences(comparison), "negative": results.negative_sentences(comparison),
         "failures": results.failure_table(comparison),

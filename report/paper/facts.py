@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from report.compare import Comparison
 
 FEW_SEEDS: Final = 3
+MANY_SEEDS: Final = 10
+FEW_QUESTIONS: Final = 1000
+RANDOM: Final = "towers=random"
 PICTURES: Final = 6
 ANSWERS: Final = 3
 WORLD: Final = "picture-world"
@@ -80,6 +83,11 @@ def _model(model: Mapping[str, Any], models: int) -> dict[str, Any]:
 def models_of(comparisons: Sequence[Comparison]) -> set[tuple[str, str]]:
     """The models of a sweep: their names, and the fingerprint at the end of a setting where there is one."""
     return {(c.setting["model"], (FINGERPRINT.search(c.setting["setting"]) or [""])[0]) for c in comparisons}
+
+
+def has_random_encoders(comparisons: Sequence[Comparison]) -> bool:
+    """Whether a setting says that encoders start from random weights."""
+    return any(RANDOM in comparison.setting["setting"] for comparison in comparisons)
 
 
 def data_facts(side: SideFiles, comparison: Comparison) -> dict[str, Any]:
@@ -167,10 +175,18 @@ def threats(comparisons: Sequence[Comparison], model: Mapping[str, Any], data: M
     if seeds < FEW_SEEDS:
         number = "One seed was" if seeds <= 1 else "Two seeds were"
         said.append(f"{number} run: differences between recipes cannot be told from those between seeds.")
-    else:
+    elif seeds < MANY_SEEDS:
         said.append(
             f"{seeds} seeds were run: intervals over so few are wide, and differences within them are left open."
         )
+    if data["questions"] and data["questions"] < FEW_QUESTIONS:
+        wide = 100 * 1.96 * math.sqrt(0.25 / data["questions"])
+        said.append(
+            f"Only {data['questions']} questions are evaluated: the 95 % interval of a score may reach {wide:.0f} "
+            "points to either side."
+        )
+    if has_random_encoders(comparisons):
+        said.append("The encoders start from random weights, so scores are not those of fine-tuning pretrained ones.")
     if data["made_up"]:
         said.append(
             "The pictures are generated and the questions follow patterns: scores say nothing about photographs."

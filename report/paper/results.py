@@ -70,8 +70,8 @@ def memory_table(comparison: Comparison) -> Table:
 def verdict_table(comparison: Comparison) -> Table:
     """Name, seeds, difference in points, its interval, p, p corrected and verdict of every recipe that was paired."""
     return _parts([
-        [code(row["strategy"]), escape(row["seeds"].replace(" ", ", ")), escape(f"{100 * row['difference']:+.1f}"),
-         escape(f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}"), _probability(row["p"]),
+        [code(row["strategy"]), escape(row["seeds"].replace(" ", ", ")), escape(signed(row["difference"])),
+         escape(f"{signed(row['low'])} to {signed(row['high'])}"), _probability(row["p"]),
          _probability(row["p_holm"]), escape(row["verdict"])]
         for row in statements(comparison.paired).to_dict("records")
     ])  # fmt: skip
@@ -103,19 +103,63 @@ def verdict_sentences(comparison: Comparison) -> list[Tex]:
     return [*said, Tex(holm)]
 
 
+def told_sentence(comparison: Comparison) -> Tex:
+    """Whether the differences of a sweep say anything about recipes; empty where no recipe finished."""
+    if not (comparison.finished["kind"] == "run").any():
+        return Tex("")
+    recipes = comparison.paired[(comparison.paired["level"] == "recipe") & comparison.paired["p_holm"].notna()]
+    if comparison.paired.empty:
+        return escape("Scores by question are not there, so none of these differences is tested.")
+    if recipes.empty:
+        return escape(
+            "Recipes are compared in one seed, so these differences are between trained models, not between recipes."
+        )
+    sure, number = recipes[recipes["p_holm"] < ALPHA], len(recipes)
+    corrected = f"With $p$ corrected for {number} comparison{'' if number == 1 else 's'}"
+    if sure.empty:
+        return Tex(f"{corrected} no difference in quality remains: this sweep does not say which recipe is better.")
+    differs = f"differ{'s' if len(sure) == 1 else ''} from the baseline in quality"
+    return Tex(f"{corrected} {_list(sure)} {differs}; every other difference may be chance.")
+
+
+def levels(comparison: Comparison) -> set[str]:
+    """What was compared: `recipe` with several seeds, `run` with one."""
+    return set(statements(comparison.paired)["level"])
+
+
+def stands_for(comparisons: Sequence[Comparison]) -> list[Tex]:
+    """`name` for `sum`: what a recipe's name of its own stands for, in the order of the tables."""
+    found: dict[str, str] = {}
+    for comparison in comparisons:
+        runs = comparison.runs[(comparison.runs["kind"] == "run") & (comparison.runs["plan"] != "")]
+        found |= dict(zip(runs["strategy"], runs["plan"], strict=True))
+    return [
+        Tex(f"{code(name)} for {code(plan)}")
+        for name, plan in found.items()
+        if name and sorted(name.split("+")) != sorted(plan.split("+"))
+    ]
+
+
+def signed(share: float) -> str:
+    """A difference in points with its sign, a minus and no hyphen."""
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
 def negative_sentences(comparison: Comparison) -> list[Tex]:
     """What did not work: recipes that cost time, save no memory, lose quality, or did not run."""
     entries, base = comparison.entries, comparison.baseline
     recipes = entries[(entries["kind"] == "run") & (entries["num_ok"] > 0)]
     said = []
     if base is not None:
-        slower = recipes[recipes["ttt_ratio"] > SLOWER]
-        said.append(_sentence("took more time than full fine-tuning", slower, lambda row: times(row["ttt_ratio"])))
+        slower = recipes[(recipes["ttt_ratio"] > SLOWER) & (recipes["ttt_ratio_low"] > 1)]
+        once = " in one run each, which other work on the machine may explain" if recipes["num_ok"].max() == 1 else ""
+        what = f"took more time than full fine-tuning{once}"
+        said.append(_sentence(what, slower, lambda row: times(row["ttt_ratio"])))
         fat = recipes[recipes["memory_ratio"] > FATTER]
-        said.append(_sentence("needed more memory than it", fat, lambda row: times(row["memory_ratio"])))
+        said.append(_sentence("needed more memory than full fine-tuning", fat, lambda row: times(row["memory_ratio"])))
     worse = statements(comparison.paired)
     worse = worse[worse["verdict"] == WORSE].rename(columns={"strategy": "label"})
-    said.append(_sentence("lost quality", worse, lambda row: f"{100 * row['difference']:+.1f} points"))
+    said.append(_sentence("lost quality", worse, lambda row: f"{signed(row['difference'])} points"))
     failed = entries[(entries["num_ok"] == 0) & (entries["kind"] == "run")]
     said.append(_sentence("did not run", failed, lambda row: str(row["status"])))
     return [sentence for sentence in said if sentence]

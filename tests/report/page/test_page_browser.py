@@ -193,9 +193,9 @@ def test_settings_are_not_mixed_in_a_plot(page, made, row):
     rows = [row(name, batch_size=size, run_id=f"{name}{size}") for name in ("full", "lora") for size in (32, 64)]
     page.open(made([*rows, row("freeze", batch_size=64)]))
     assert page.plot()[2] == 3
-    assert "Setting batch_size 64 only" in page.text("#chart-note")
+    assert "Setting batch size 64 only" in page.text("#chart-note")
     page.choose("#setting", "1")
-    page.wait(lambda: "Setting batch_size 32 only" in page.text("#chart-note"))
+    page.wait(lambda: "Setting batch size 32 only" in page.text("#chart-note"))
     assert page.plot()[2] == 2
     page.choose("#first", 0)
     page.choose("#second", 3)
