@@ -141,7 +141,7 @@ def _draw(comparison: Comparison, rows: pd.DataFrame, stack: Stack) -> Figure:
     explained = sum((part.fillna(0) for part in stack.parts.values()), start=pd.Series(0.0, index=rows.index))
     rest = (rows[stack.total] - explained.head(len(rows))).clip(lower=0)
     too_much = rows.loc[explained.head(len(rows)) > (1 + TOLERANCE) * rows[stack.total], "label"]
-    notes = [f"{hidden} more recipes are in summary.md."] if hidden > 0 else []
+    notes = [f"{hidden} more recipes are in the tables."] if hidden > 0 else []
     if len(too_much):
         notes.append(f"The parts add up to more than the total of: {', '.join(too_much)}.")
     figure, panel = canvas(

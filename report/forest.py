@@ -43,7 +43,7 @@ def differences(comparison: Comparison) -> Figure:
         notes.append("Hollow: one seed, an interval over questions; it speaks of that model, not of the recipe.")
     hidden = len(rows) - MAX_ROWS
     if hidden > 0:
-        notes.append(f"{hidden} more recipes are in summary.md.")
+        notes.append(f"{hidden} more recipes are in the tables.")
     rows = rows.head(MAX_ROWS)
     names = [short(label, 24) for label in rows["strategy"]]
     inches = 0.85 + row_inches(names) * len(rows)

@@ -61,7 +61,7 @@ def savings(comparisons: Sequence[Comparison]) -> Figure:
         sns.despine(ax=axes)
     both[1].set_xticks(range(len(settings)), settings)
     both[1].set_xlim(-0.3, len(settings) - 0.7)
-    more = f" {len(labels) - MAX_LINES} more recipes are in summary.md." if len(labels) > MAX_LINES else ""
+    more = f" {len(labels) - MAX_LINES} more recipes are in the tables." if len(labels) > MAX_LINES else ""
     both[1].set_xlabel(
         f"Against the baseline of the same setting, means of seeds.{more}", fontsize=NOTE_SIZE, color=GREY
     )

@@ -55,7 +55,7 @@ def accuracy_against(comparison: Comparison, cost: str) -> Figure:
     unit, divisor = unit_of(float(recipes.loc[known, cost].max()))
     points = _points(recipes[known], cost, score, divisor)
     if hidden := int((~points["named"]).sum()):
-        notes.append(f"Grey: {hidden} more recipes; all are in summary.md.")
+        notes.append(f"Grey: {hidden} more recipes; all are in the tables.")
     notes.append("Line and filled markers: Pareto front (nothing is both cheaper and better).")
     figure, panel = canvas(comparison, title=title, inches=2.75, notes=notes)
     controls = entries[(entries["kind"] == "control") & entries[score].notna()]

@@ -54,7 +54,7 @@ def seed_scores(comparison: Comparison) -> Figure:
     if 0 < len(single) < len(labels):
         notes.append(f"One seed, no interval: {len(single)} recipes.")
     if len(labels) > MAX_ROWS:
-        notes.append(f"{len(labels) - MAX_ROWS} more recipes are in summary.md.")
+        notes.append(f"{len(labels) - MAX_ROWS} more recipes are in the tables.")
     labels = labels[:MAX_ROWS]
     names = [short(label, 24) for label in labels]
     inches = 0.65 + row_inches(names) * len(labels)

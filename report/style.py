@@ -127,14 +127,18 @@ def looks(comparison: Comparison) -> dict[str, Look]:
 
 
 def short(label: str, width: int = 22) -> str:
-    """Fit a label on two lines, broken at a plus or comma where possible, cut in the middle if longer."""
-    if len(label) > 2 * width:
-        label = f"{label[: width - 1]}…{label[-width:]}"
+    """Fit a label on two lines, broken at a plus or comma where possible, cut at such a place if longer."""
     if len(label) <= width:
         return label
-    ends = [[place + 1 for place, sign in enumerate(label[:width]) if sign in signs] for signs in ("+,", " _(=")]
-    after = next((found[-1] for found in ends if found and len(label) - found[-1] <= width), width)
-    return label[:after] + "\n" + label[after:].strip()
+    ends = [[place + 1 for place, sign in enumerate(label) if sign in signs] for signs in ("+,", " _(=")]
+    for places in ends:
+        if found := [place for place in places if place <= width and len(label) - place <= width]:
+            return label[: found[-1]] + "\n" + label[found[-1] :].strip()
+    if len(label) <= 2 * width:
+        return label[:width] + "\n" + label[width:].strip()
+    head = max((place for place in ends[0] if place < width), default=width - 1)
+    tail = min((place for place in ends[0] if len(label) - place < width), default=len(label) - width + 1)
+    return f"{label[:head]}\n…{label[tail:]}"
 
 
 def row_inches(labels: Iterable[str]) -> float:
@@ -146,7 +150,8 @@ def setting_note(comparison: Comparison, spread: str = RANGE) -> str:
     """One line: what ran where, how often, and what shows the spread of repeats."""
     setting = comparison.setting
     where = setting["gpu_name"] or setting["device"]
-    threads = f", {setting['num_threads']} threads" if setting["device"] == "cpu" and setting["num_threads"] else ""
+    number = setting["num_threads"] if setting["device"] == "cpu" else ""
+    threads = f", {number} thread{'' if number == '1' else 's'}" if number else ""
     seeds = comparison.runs["seed"].nunique()
     repeats = f"mean of {seeds} seeds{', ' if spread else ''}{spread}" if seeds > 1 else "one seed"
     parts = (setting["model"], setting["dataset"], f"{where}{threads}")
@@ -163,7 +168,7 @@ def failure_note(comparison: Comparison) -> str:
         for row in failed.head(MAX_FAILURES).itertuples()
     ]
     if len(failed) > MAX_FAILURES:
-        names.append(f"{len(failed) - MAX_FAILURES} more in summary.md")
+        names.append(f"{len(failed) - MAX_FAILURES} more in the tables")
     return f"Did not finish: {', '.join(names)}." if names else ""
 
 

@@ -8,7 +8,7 @@ import pytest
 from report.compare import compare
 from report.figures import BASIC, BONUS, CAPTIONS, FIGURES, OF_ALL
 from report.results import load
-from report.style import RC, save, short
+from report.style import RC, save, setting_note, short
 
 SIX_POINTS = 6.0
 
@@ -151,6 +151,15 @@ def test_short_labels_keep_both_ends():
     assert short("lora") == "lora"
     assert short("lora(r=16)+amp+checkpointing", 18).split("\n") == ["lora(r=16)+amp+", "checkpointing"]
     assert all(len(line) <= 22 for line in short("x" * 30 + "+" + "y" * 40).split("\n"))
+
+    assert short("amp+group_by_image+bucketing+compile+lora", 18) == "amp+\n…compile+lora"
+    assert short("nf4+lora+amp+checkpointing+group_by_image", 20) == "nf4+lora+amp+\n…group_by_image"
+
+
+@pytest.mark.parametrize(("threads", "said"), [(1, "cpu, 1 thread ·"), (2, "cpu, 2 threads ·")])
+def test_one_thread_is_not_called_threads(sweep, row, threads, said):
+    (comparison,) = compare(load(sweep([row("full", num_threads=threads), row("lora", num_threads=threads)])))
+    assert said in setting_note(comparison)
 
 
 def test_every_figure_has_a_caption():
