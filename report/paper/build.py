@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -36,6 +37,7 @@ MAX_SETTINGS: Final = 4
 SHOWN: Final = ("accuracy_vs_memory", "accuracy_vs_ttt", "memory_breakdown", "time_breakdown", "learning_curves",
                 "differences")  # fmt: skip
 FEWEST_RUNGS: Final = 3
+DOTTED: Final = re.compile(r"\w+\.\w")
 MANY: Final = 20  # recipes, from which the figure of seeds only repeats that of differences
 NEEDED: Final = ("latexmk", "pdflatex")
 INSTALL: Final = "apt-get install latexmk texlive-publishers texlive-latex-extra texlive-pictures"
@@ -96,13 +98,13 @@ def _environment() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     made.filters["lower_first"] = lambda text: Tex(text[:1].lower() + text[1:])
-    made.filters["upper_first"] = _sentence
+    made.filters["upper_first"] = begin_sentence
     return made
 
 
-def _sentence(text: str) -> Tex:
-    """Begin with a capital, unless a formula or a name in code stands first."""
-    return Tex(text[:1].upper() + text[1:] if text[:2].isalpha() else text)
+def begin_sentence(text: str) -> Tex:
+    """Begin with a capital, unless a formula, a name in code or a dotted name stands first."""
+    return Tex(text[:1].upper() + text[1:] if text[:2].isalpha() and not DOTTED.match(text) else text)
 
 
 def _part(

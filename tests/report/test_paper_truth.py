@@ -5,7 +5,7 @@ import re
 import pytest
 
 from report.compare import compare
-from report.paper.build import compose
+from report.paper.build import begin_sentence, compose
 from report.paper.facts import threats
 from report.paper.results import negative_sentences, stands_for, told_sentence
 from report.results import load
@@ -102,3 +102,8 @@ def test_settings_are_named_in_words(sweep, row):
 def test_negative_numbers_have_a_minus(sweep, row):
     text = words(sweep(seeded(row, "full", "freeze")))
     assert re.search(r"\$-\$\d+\.\d to", text)
+
+
+def test_a_sentence_does_not_change_the_name_of_a_module():
+    assert begin_sentence("torch.optim.Adafactor for matrices") == "torch.optim.Adafactor for matrices"
+    assert begin_sentence("matrices first.") == "Matrices first."
