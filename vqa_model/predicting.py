@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from vqa_model.answering import Answerer
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from vqa_model.answering import Answer
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+SHOWN = 60  # characters of a question in a message
 AT_A_TIME = 512  # questions between two lines of progress
 Row = dict[str, Any]  # image (path), question, and question_id where the file has one
 
@@ -31,6 +33,7 @@ def predict(options: argparse.Namespace) -> None:
         raise ValueError(f"--out {options.out}: the official format needs VQA v2's question ids; name a .csv")
     answerer = Answerer.load(options.model, options.device)
     rows = without_bad(rows, skip=options.skip_bad_images)
+    tell_cut(answerer, rows)
     found = answer_rows(answerer, options, rows)
     if options.out:
         write(options.out, rows, found)
@@ -122,6 +125,18 @@ def without_bad(rows: Sequence[Row], *, skip: bool) -> list[Row]:
     if len(bad) == len({row["image"] for row in rows}):
         raise ValueError("no picture could be read")
     return [row for row in rows if row["image"] not in bad]
+
+
+def tell_cut(answerer: Answerer, rows: Sequence[Row]) -> None:
+    """Say on stderr, in one line, that the ends of long questions are not read."""
+    if cut := answerer.cut(list(dict.fromkeys(row["question"] for row in rows))):
+        first = textwrap.shorten(cut[0], SHOWN, placeholder=" …")
+        number = sum(row["question"] in set(cut) for row in rows)
+        print(
+            f"{number} of {len(rows)} questions have more than the {answerer.longest} word pieces that the model "
+            f"reads; the rest is ignored, first of {first!r}; ask shorter ones",
+            file=sys.stderr,
+        )
 
 
 def answer_rows(answerer: Answerer, options: argparse.Namespace, rows: Sequence[Row]) -> list[list[Answer]]:

@@ -45,6 +45,20 @@ def test_one_picture_gives_a_table(ask, small_world):
     assert {row[2] for row in rows} == {"%"}
 
 
+def test_one_line_tells_of_long_questions_whose_end_is_not_read(ask, small_world, tmp_path):
+    long = "is it red or " * 100
+    status, _, error = ask("--image", picture(small_world), "--question", long)
+    assert status == 0
+    assert error.startswith("1 of 1 questions have more than the ")
+    assert "'is it red or is it red" in error
+    assert error.count("\n") == 1
+    (tmp_path / "a.csv").write_text(
+        f"image,question\n{f'{picture(small_world)},{long}{chr(10)}' * 2}{picture(small_world)},a\n"
+    )
+    assert ask("--questions", tmp_path / "a.csv")[2].startswith("2 of 3 questions have more")
+    assert not ask("--image", picture(small_world), "--question", "Is it red?")[2]
+
+
 def test_json_has_the_same(ask, small_world):
     status, out, _ = ask("--image", picture(small_world), "--question", "What color?", "--json")
     found = json.loads(out)
