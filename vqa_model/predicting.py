@@ -45,7 +45,7 @@ def predict(options: argparse.Namespace) -> None:
 def asked(options: argparse.Namespace) -> list[Row]:
     """Rows to answer. ValueError where what was given does not say what to ask about which picture."""
     if options.questions:
-        rows = READERS.get(options.questions.suffix.lower(), _read_csv)(options)
+        rows = _read_questions(options)
     elif options.question and options.image:
         rows = [{"image": options.image, "question": options.question}]
     elif options.question and options.images:
@@ -56,6 +56,15 @@ def asked(options: argparse.Namespace) -> list[Row]:
     if not rows:
         raise ValueError(f"{options.questions or options.images}: nothing to ask about in it")
     return rows
+
+
+def _read_questions(options: argparse.Namespace) -> list[Row]:
+    try:
+        return READERS.get(options.questions.suffix.lower(), _read_csv)(options)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{options.questions}: not UTF-8 text at byte {error.start}; save it as UTF-8") from error
+    except (csv.Error, RecursionError) as error:
+        raise ValueError(f"{options.questions}: cannot be read: {error}") from error
 
 
 def _read_csv(options: argparse.Namespace) -> list[Row]:
@@ -93,10 +102,11 @@ def _row(options: argparse.Namespace, line: int, record: Any) -> Row:
 def _read_json(options: argparse.Namespace) -> list[Row]:
     if not options.images:
         raise ValueError("--questions with VQA v2 JSON also wants --images, the folder of its pictures")
+    text = options.questions.read_text(encoding="utf-8-sig")
     try:
-        content = json.loads(options.questions.read_text(encoding="utf-8"))
+        content = json.loads(text)
         part = content["data_subtype"]
-        return [
+        rows = [
             {
                 "question_id": row["question_id"],
                 "image": options.images / f"COCO_{part}_{row['image_id']:012d}.jpg",
@@ -106,6 +116,10 @@ def _read_json(options: argparse.Namespace) -> list[Row]:
         ]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{options.questions}: not a VQA v2 questions file ({error!r})") from error
+    for number, row in enumerate(rows):
+        if type(row["question_id"]) is not int or not isinstance(row["question"], str):
+            raise ValueError(f"{options.questions}: record {number} has no number question_id and text question")
+    return rows
 
 
 READERS = {".json": _read_json, ".jsonl": _read_jsonl}

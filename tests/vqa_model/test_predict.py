@@ -35,6 +35,12 @@ def picture(small_world):
     return next((small_world / "val2014").iterdir())
 
 
+def official(**fields):
+    """One question in a file of VQA v2's."""
+    row = {"question_id": 1, "image_id": 500_001, "question": "what"}
+    return json.dumps({"data_subtype": "val2014", "questions": [row | fields]})
+
+
 def test_one_picture_gives_a_table(ask, small_world):
     status, out, _ = ask("--image", picture(small_world), "--question", "What color is the star?", "--top", 3)
     assert status == 0
@@ -154,12 +160,20 @@ def test_files_of_another_kind_are_named(ask, tmp_path):
         ("b.jsonl", "[1]\n", "line 1: no image"),
         ("c.jsonl", "\n{\n", "line 2: not a JSON object"),
         ("ids.csv", "image,question,question_id\na.jpg,what,x\n", "question_id 'x' is not a number"),
+        ("long.csv", f"image,question\na.jpg,{'a' * 200_000}\n", "field larger than field limit"),
+        ("latin.csv", "image,question\na.jpg,été\n".encode("latin-1"), "not UTF-8 text at byte 21; save it as UTF-8"),
+        ("latin.json", '{"questions": "é"}'.encode("latin-1"), "not UTF-8 text at byte 15"),
+        ("deep.json", "[" * 100_000, "cannot be read: maximum recursion depth"),
+        ("deep.jsonl", "[" * 100_000, "cannot be read: maximum recursion depth"),
+        ("number.json", official(question=5), "record 0 has no number question_id and text"),
+        ("id.json", official(question_id="x"), "record 0 has no number question_id and text"),
     ):
-        (tmp_path / name).write_text(content)
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
         status, _, error = ask("--questions", tmp_path / name, "--images", tmp_path)
         assert status == 2
         assert message in error
         assert name in error
+        assert error.count("\n") == 1
 
 
 def test_broken_pictures_are_left_out_by_name(ask, small_world, tmp_path):
