@@ -90,6 +90,20 @@ def test_a_table_with_question_ids_becomes_official_results(ask, small_world, tm
     assert [row["question_id"] for row in json.loads((tmp_path / "r.json").read_text())] == [7]
 
 
+def test_one_id_twice_is_no_official_results(ask, small_world, tmp_path):
+    (tmp_path / "a.csv").write_text("image,question,question_id\n" + f"{picture(small_world)},what,7\n" * 2)
+    status, _, error = ask("--questions", tmp_path / "a.csv", "--out", tmp_path / "r.JSON")
+    assert status == 2
+    assert "question_id 7 comes 2 times" in error
+    assert not (tmp_path / "r.JSON").exists()
+
+
+def test_json_of_a_folder_is_a_list_even_of_one(ask, small_world, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(picture(small_world).read_bytes())
+    _, out, _ = ask("--images", tmp_path, "--question", "what", "--json")
+    assert [row["question"] for row in json.loads(out)] == ["what"]
+
+
 def test_official_questions_become_official_results(ask, small_world, tmp_path):
     file = small_world / "v2_OpenEnded_mscoco_val2014_questions.json"
     status, *_ = ask("--questions", file, "--images", small_world / "val2014", "--out", tmp_path / "r.json")
@@ -132,6 +146,13 @@ def test_a_table_of_questions_names_pictures_beside_it(ask, small_world, tmp_pat
         (["--questions", "EMPTY/q.json"], "also wants --images"),
         (["--image", "x.jpg", "--question", "a", "--out", "EMPTY/no/a.csv"], "no; make it first"),
         (["--image", "x.jpg", "--question", "a", "--out", "EMPTY/a.json"], "needs VQA v2's question ids; name a .csv"),
+        (["--image", "x.jpg", "--question", "a", "--out", "EMPTY"], "a folder; name a file in it"),
+        (["--image", "x.jpg", "--question", "a", "--out", "a.csv", "--json"], "--out and --json contradict each other"),
+        (["--questions", "q.csv", "--question", "a"], "--questions and --question contradict each other"),
+        (["--image", "x.jpg", "--images", "EMPTY", "--question", "a"], "--image and --images contradict each other"),
+        (["--image", "EMPTY", "--question", "a"], "a folder; give it as --images"),
+        (["--images", "GOOD", "--question", "a"], "no such folder; give one of pictures, or one picture as --image"),
+        (["--images", "EMPTY/no", "--question", "a"], "no such folder"),
         (["--image", "GOOD", "--question", "a", "--top", "0"], "top 0 is below 1"),
         (["--image", "GOOD", "--question", " "], "question 1 of 1 has no words"),
         (["--image", "x.jpg", "--question", "a", "--device", "moon"], "device 'moon' cannot be used"),
