@@ -98,6 +98,19 @@ class Answerer:
             found += self._answer_batch(asked[start : start + batch_size], top)
         return found
 
+    def cut(self, questions: Sequence[str]) -> list[str]:
+        """Those of the questions whose end the model does not read: they are longer than it was trained with."""
+        if not questions:
+            return []
+        pieces = self.processor.tokenizer(list(questions), truncation=False, verbose=False)["input_ids"]
+        return [asked for asked, found in zip(questions, pieces, strict=True) if len(found) > self.longest]
+
+    @property
+    def longest(self) -> int:
+        """Word pieces of a question that the model reads, those at its beginning and end among them."""
+        longest: int = self.processor.tokenizer.model_max_length
+        return longest
+
     def _answer_batch(self, asked: Sequence[tuple[Picture, str]], top: int) -> list[list[Answer]]:
         keys = [id(picture) if isinstance(picture, Image.Image) else str(picture) for picture, _ in asked]
         pictures = dict(zip(keys, (picture for picture, _ in asked), strict=True))
