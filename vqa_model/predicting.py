@@ -173,9 +173,10 @@ def without_bad(rows: Sequence[Row], *, skip: bool) -> list[Row]:
 
 def tell_cut(answerer: Answerer, rows: Sequence[Row]) -> None:
     """Say on stderr, in one line, that the ends of long questions are not read."""
-    if cut := answerer.cut(list(dict.fromkeys(row["question"] for row in rows))):
+    asked_often = Counter(row["question"] for row in rows)
+    if cut := answerer.cut(list(asked_often)):
         first = textwrap.shorten(cut[0], SHOWN, placeholder=" …")
-        number = sum(row["question"] in set(cut) for row in rows)
+        number = sum(asked_often[question] for question in cut)
         print(
             f"{number} of {len(rows)} questions have more than the {answerer.longest} word pieces that the model "
             f"reads; the rest is ignored, first of {first!r}; ask shorter ones",
