@@ -206,8 +206,9 @@ class VQATask:
         return {name: replace(self, control=name) for name in ("majority-answer", "question-only")}
 
     def describe(self) -> dict[str, Any]:
-        """Configuration, parameters of every module and operations of every part, for people and the report."""
-        return describe_model(self._config)
+        """Configuration, parameters of every module, operations of every part, and which towers were pretrained."""
+        pretrained = {kind: bool(tower.weights()) for kind, tower in self._towers.items()}
+        return {**describe_model(self._config), "pretrained": pretrained}
 
     def picture_file(self, image_id: int) -> Path:
         """Where the picture of an evaluation question lies."""

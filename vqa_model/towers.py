@@ -100,17 +100,18 @@ class Tower:
         if mismatched:
             name, stored, wanted = mismatched[0]
             raise ValueError(
-                f"{self._weights()[0]}: {len(mismatched)} weights do not fit config.json, "
+                f"{self.weights()[0]}: {len(mismatched)} weights do not fit config.json, "
                 f"first {name}: {tuple(stored)}, not {tuple(wanted)}"
             )
 
-    def _weights(self) -> list[Path]:
+    def weights(self) -> list[Path]:
+        """Files of the weights that this starts from; none where they are random."""
         return _weight_files(self.folder) if self.folder and not self.random else []
 
     def fingerprint(self) -> str:
         """Hash configuration and weights (none where they are random), not where they lie."""
         digest = hashlib.sha256(json.dumps(_shape(self.config), sort_keys=True, default=str).encode())
-        for file in self._weights():
+        for file in self.weights():
             with file.open("rb") as stream:
                 while block := stream.read(_BLOCK_BYTES):
                     digest.update(block)

@@ -83,7 +83,7 @@ def compose(folder: Path, out: Path | None = None) -> tuple[str, list[Reference]
         failed=sum(len(c.failures) for c in comparisons), model=model, data=data, cards=cards, parts=parts,
         first=parts[0], settings=len(comparisons), models=len(models_of(comparisons)),
         threats=threats(comparisons, model, data), levels=set().union(*map(results.levels, comparisons)),
-        names=results.stands_for(comparisons), random=has_random_encoders(comparisons),
+        names=results.stands_for(comparisons), random=has_random_encoders(comparisons, model),
         memory=list(results.MEMORY.values()), Tex=Tex, code=code, prose=prose,
     )  # fmt: skip
     return text, [reference for found in cards.values() for card in found for reference in card.references], side.notes

@@ -76,6 +76,7 @@ def _model(model: Mapping[str, Any], models: int) -> dict[str, Any]:
         "answers": len(configuration.get("id2label", {})), "rows": rows, "words": model.get("words"),
         "parameters": count(float(parameters.get("all", math.nan))), "counted": bool(flops),
         "loss": LOSSES.get(str(configuration.get("problem_type")), ""),
+        "random": not all(model.get("pretrained", {}).values()),
         "diagram": Tex((model.get("diagram") or {}).get("tikz", "")),
     }  # fmt: skip
 
@@ -85,9 +86,9 @@ def models_of(comparisons: Sequence[Comparison]) -> set[tuple[str, str]]:
     return {(c.setting["model"], (FINGERPRINT.search(c.setting["setting"]) or [""])[0]) for c in comparisons}
 
 
-def has_random_encoders(comparisons: Sequence[Comparison]) -> bool:
-    """Whether a setting says that encoders start from random weights."""
-    return any(RANDOM in comparison.setting["setting"] for comparison in comparisons)
+def has_random_encoders(comparisons: Sequence[Comparison], model: Mapping[str, Any]) -> bool:
+    """Whether a setting or the model's description says that an encoder starts from random weights."""
+    return bool(model.get("random")) or any(RANDOM in comparison.setting["setting"] for comparison in comparisons)
 
 
 def data_facts(side: SideFiles, comparison: Comparison) -> dict[str, Any]:
@@ -185,8 +186,8 @@ def threats(comparisons: Sequence[Comparison], model: Mapping[str, Any], data: M
             f"Only {data['questions']} questions are evaluated: the 95 % interval of a score may reach {wide:.0f} "
             "points to either side."
         )
-    if has_random_encoders(comparisons):
-        said.append("The encoders start from random weights, so scores are not those of fine-tuning pretrained ones.")
+    if has_random_encoders(comparisons, model):
+        said.append("Encoders start from random weights, so scores are not those of fine-tuning pretrained ones.")
     if data["made_up"]:
         said.append(
             "The pictures are generated and the questions follow patterns: scores say nothing about photographs."

@@ -1,5 +1,6 @@
 """What the paper says of a sweep is true of it: one seed or several, names that stand for sums, what was compared."""
 
+import json
 import re
 
 import pytest
@@ -88,6 +89,17 @@ def test_random_encoders_are_not_called_pretrained(sweep, row):
     text = words(sweep([row(name, setting="towers=random, 2 epochs") for name in ("full", "lora")]))
     assert "random weights" in text.partition("Threats")[2]
     assert "both pretrained" not in text
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_the_description_of_the_model_tells_random_encoders_too(sweep, pretrained):
+    """A model without weights to start from is random under any options."""
+    folder = sweep()
+    vision = {"model_type": "vit", "num_hidden_layers": 1, "hidden_size": 2, "patch_size": 1, "image_size": 2}
+    text = {"model_type": "bert", "num_hidden_layers": 1, "hidden_size": 2, "vocab_size": 9}
+    model = {"configuration": {"vision_config": vision, "text_config": text}}
+    (folder / "model.json").write_text(json.dumps({**model, "pretrained": {"vision": True, "text": pretrained}}))
+    assert words(folder).count("random weights") == (0 if pretrained else 2)
 
 
 def test_settings_are_named_in_words(sweep, row):

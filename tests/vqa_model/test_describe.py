@@ -130,5 +130,12 @@ def test_help_is_quick(root):
 
 def test_the_task_tells_the_report(small_world):
     facts = json.loads(json.dumps(VQATask(data=str(small_world), min_count=1).describe()))
+    assert facts["pretrained"] == {"vision": True, "text": True}, "the towers that are shipped"
     assert facts["flops"]["all"] == sum(facts["flops"][part] for part in ("vision", "text", "fusion", "head"))
     assert {box["name"] for box in facts["diagram"]["boxes"]} >= {"vision", "text", "fusion", "head"}
+
+
+@pytest.mark.parametrize("options", [{"towers": "random"}, {"model": "small"}])
+def test_towers_without_weights_are_not_called_pretrained(small_world, options):
+    facts = VQATask(data=str(small_world), min_count=1, **options).describe()
+    assert facts["pretrained"] == {"vision": False, "text": False}
