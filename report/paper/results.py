@@ -119,7 +119,8 @@ def told_sentence(comparison: Comparison) -> Tex:
     if sure.empty:
         return Tex(f"{corrected} no difference in quality remains: this sweep does not say which recipe is better.")
     differs = f"differ{'s' if len(sure) == 1 else ''} from the baseline in quality"
-    return Tex(f"{corrected} {_list(sure)} {differs}; every other difference may be chance.")
+    others = "; every other difference may be chance" if len(sure) < number else ""
+    return Tex(f"{corrected} {_list(sure)} {differs}{others}.")
 
 
 def levels(comparison: Comparison) -> set[str]:
