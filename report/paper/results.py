@@ -96,11 +96,17 @@ def verdict_sentences(comparison: Comparison) -> list[Tex]:
     if recipes.empty:
         first = "One seed was run, so the verdicts are about these trained models and not about the recipes:"
         return [escape(first), *said]
-    sure = recipes[recipes["p_holm"] < ALPHA]
-    holm = Tex(f"Corrected for {len(recipes)} comparisons by Holm's method, ") + (
+    sure, comparisons = _after_holm(recipes)
+    holm = Tex(f"Corrected for {comparisons} by Holm's method, ") + (
         Tex(f"{_list(sure)} still differ{'s' if len(sure) == 1 else ''}.") if len(sure) else "no difference remains."
     )
     return [*said, Tex(holm)]
+
+
+def _after_holm(recipes: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The recipes whose difference remains after Holm's correction, and for how many comparisons it corrects."""
+    number = len(recipes)
+    return recipes[recipes["p_holm"] < ALPHA], f"{number} comparison{'' if number == 1 else 's'}"
 
 
 def told_sentence(comparison: Comparison) -> Tex:
@@ -114,12 +120,12 @@ def told_sentence(comparison: Comparison) -> Tex:
         return escape(
             "Recipes are compared in one seed, so these differences are between trained models, not between recipes."
         )
-    sure, number = recipes[recipes["p_holm"] < ALPHA], len(recipes)
-    corrected = f"With $p$ corrected for {number} comparison{'' if number == 1 else 's'}"
+    sure, comparisons = _after_holm(recipes)
+    corrected = f"With $p$ corrected for {comparisons}"
     if sure.empty:
         return Tex(f"{corrected} no difference in quality remains: this sweep does not say which recipe is better.")
     differs = f"differ{'s' if len(sure) == 1 else ''} from the baseline in quality"
-    others = "; every other difference may be chance" if len(sure) < number else ""
+    others = "; every other difference may be chance" if len(sure) < len(recipes) else ""
     return Tex(f"{corrected} {_list(sure)} {differs}{others}.")
 
 
