@@ -138,14 +138,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if command == "plan":
             return run_plan(request, gpu=options.gpu, calibration=options.calibration, out=options.out)
         rows = run_sweep(request)
+        if rows:
+            show(rows, request.out)
     except (ValueError, OSError) as error:
         print(f"run_matrix.py: {error}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
         print("\ninterrupted: finished runs are kept; the same command goes on from there", file=sys.stderr)
         return INTERRUPTED
-    if rows:
-        show(rows, request.out)
     paused = request.time_limit.message if request.time_limit else ""
     if paused:
         print(paused, file=sys.stderr)

@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "compatibility": "which strategies go together, drawn from docs/compatibility.csv beside it",
     "tables": "the result tables of Markdown files, between their '<!-- table' lines",
 }
+INTERRUPTED: Final = 130  # as shells count a Ctrl-C
 EXAMPLES: Final = """\
 FOLDER is what run_matrix.py wrote: it holds runs.csv. Nothing is trained or measured again.
 
@@ -41,7 +42,7 @@ examples:
 Figures are 3.5 inches wide (a column of a two-column paper), PNG at 150 dpi, SVG and PDF; a figure whose columns were
 not measured says so in place of a plot. The same CSVs give the same files, byte for byte.
 exit status: 0 done; 1 something is stale (--check); 2 a folder or file cannot be used (one line says which, why, and
-what to do)."""
+what to do); 130 interrupted."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -79,6 +80,9 @@ def main(argv: list[str] | None = None) -> int:
             print("\n".join(OTHERS[command](Path(folder)) if command in OTHERS else write(folder, command)))
     except ReportError as error:
         return _refuse(str(error))
+    except KeyboardInterrupt:
+        print("\nreport: interrupted; the same command writes it anew", file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 

@@ -1,6 +1,7 @@
 """The command line as people meet it: frozen, quick, and one clear line for every mistake."""
 
 import csv
+import os
 import signal
 import subprocess
 import sys
@@ -182,6 +183,27 @@ def test_an_interrupted_sweep_ends_its_run_keeps_results_and_goes_on(root, tmp_p
         assert not list(events[0].parent.glob("record.json"))
         listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
         assert str(events[0].parent) not in listed, "the run was ended with its sweep"
+
+
+@pytest.mark.slow
+def test_while_figures_are_drawn_an_interruption_is_one_line_too(root, tmp_path):
+    """As from a terminal, where Ctrl-C reaches the sweep and what draws its figures."""
+    command = [sys.executable, "-u", str(root / "run_matrix.py"), "--task", f"{FAULTY}(fault='nan')"]
+    command += ["--strategies", "freeze", "--no-baseline", "--out", str(tmp_path / "out")]
+    with ended_anyway(
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    ) as sweep:
+        wait_for(lambda: "-m report all" in drawing(sweep.pid))
+        os.killpg(sweep.pid, signal.SIGINT)
+        _, errors = sweep.communicate(timeout=60)
+    assert sweep.returncode == 130
+    assert "goes on from there" in errors
+    assert "run_matrix.py" not in errors.partition("Traceback")[2], "nothing of the sweep's own insides"
+
+
+def drawing(pid):
+    """The command lines of a process's children."""
+    return subprocess.run(["ps", "--ppid", str(pid), "-o", "args="], capture_output=True, text=True, check=False).stdout
 
 
 @contextmanager
