@@ -18,7 +18,7 @@ from typing import Any
 from full_size_data import write_part
 from measuring import in_turns, save, show
 
-from bench.scores import classification_scores
+from bench.worker.scores import classification_scores
 from vqa_model.questions import QuestionsById
 from vqa_model.vqa_files import Part, read_part
 from vqa_model.vqa_score import evaluate, normalise

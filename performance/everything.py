@@ -14,7 +14,7 @@ from pathlib import Path
 
 from measuring import RESULTS
 
-from bench.environment import processor_name
+from bench.records.environment import processor_name
 
 FOLDER = Path(__file__).parent
 

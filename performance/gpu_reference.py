@@ -20,9 +20,9 @@ from typing import NamedTuple
 import pynvml
 from gpu_findings import tell
 
-from bench.collect import collect
-from bench.matrix import Rules
-from bench.sweep import Request, run_sweep
+from bench.records.collect import collect
+from bench.sweep.matrix import Rules
+from bench.sweep.run import Request, run_sweep
 from strategies import parse_plans
 
 ROOT = Path(__file__).resolve().parent.parent

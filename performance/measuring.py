@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.environment import package_versions, processor_name
+from bench.records.environment import package_versions, processor_name
 
 RESULTS = Path(__file__).parent / "results"
 Seconds = dict[str, list[float]]

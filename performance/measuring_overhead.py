@@ -2,9 +2,9 @@
 
 python performance/measuring_overhead.py [--model tiny] [--threads 1] [--quick]
 
-Two answers. The first is direct: `bench.loop.Training` against `Tuned.step` on the same batches, which noise blurs.
-The second is computed: what a section mark and the watch of a step cost, timed over many, times how often they come,
-over the time of a step; it has to be below 1 %.
+Two answers. The first is direct: `bench.worker.loop.Training` against `Tuned.step` on the same batches, which noise
+blurs. The second is computed: what a section mark and the watch of a step cost, timed over many, times how often they
+come, over the time of a step; it has to be below 1 %.
 """
 
 import argparse
@@ -19,9 +19,9 @@ import torch
 from intervals import told
 from measuring import save, show
 
-from bench.events import EventWriter
-from bench.loop import MID_EVALUATIONS, Training, endless
-from bench.sections import Clock
+from bench.records.events import EventWriter
+from bench.worker.loop import MID_EVALUATIONS, Training, endless
+from bench.worker.sections import Clock
 from strategies import compose
 from vqa_model.task import VQATask
 

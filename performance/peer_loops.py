@@ -18,9 +18,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from bench.events import EventWriter
-from bench.loop import Training, endless
-from bench.sections import Clock
+from bench.records.events import EventWriter
+from bench.worker.loop import Training, endless
+from bench.worker.sections import Clock
 from strategies import compose
 from strategies.optimization import MAX_NORM, WEIGHT_DECAY, multiplier
 from vqa_model.task import VQATask
@@ -79,7 +79,7 @@ class Setting:
 
 
 class Ours:
-    """The suite: `bench.loop.Training`, with all it measures and writes."""
+    """The suite: `bench.worker.loop.Training`, with all it measures and writes."""
 
     def __init__(self, setting: Setting, folder: Path) -> None:
         self.loss = Loss(setting.task)

@@ -23,7 +23,7 @@ from peer_loops import SEED, Bare, InTrainer, Ours, Setting, Student
 from torch import Tensor
 from transformers import TrainerCallback
 
-from bench.memory import allocation_peak
+from bench.worker.memory import allocation_peak
 from vqa_model.task import VQATask
 from vqa_model.world_files import world_folder
 

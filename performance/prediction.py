@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
-from bench.forecast import Forecaster
-from bench.memory import probe
+from bench.forecast.forecast import Forecaster
+from bench.worker.memory import probe
 from strategies import catalogue, compose, parse_plans
 from strategies.predicting import UnpredictableError, predict
 from strategies.probe import HELPER, TOWERS, term

@@ -22,7 +22,7 @@ from typing import Any
 
 from measuring import save, show
 
-from bench.collect import collect
+from bench.records.collect import collect
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = (500, 1000, 2000)

@@ -12,7 +12,7 @@ import torch
 from student import DecodingSet, collate_decoded, score_step
 from torch import Tensor, nn
 
-from bench.loop import endless
+from bench.worker.loop import endless
 from strategies import compose
 from vqa_model.task import VQATask
 

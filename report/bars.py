@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import pandas as pd
 import seaborn as sns
 
-from bench.record import MEMORY_KINDS, TARGET_SHARE
+from bench.records.record import MEMORY_KINDS, TARGET_SHARE
 from report.steps import PARTS
 from report.style import GREY, canvas, row_inches, say_empty, short, styled
 from report.targets import SECONDS

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from bench.record import RUN_COLUMNS
+from bench.records.record import RUN_COLUMNS
 from report import ReportError
 from report.paired import paired
 from report.results import TEXT, Results

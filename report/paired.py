@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
-from bench.record import COMPARISON_COLUMNS
+from bench.records.record import COMPARISON_COLUMNS
 from report import ReportError
 from report.inference import UNKNOWN, holm, two_recipes, two_runs, verdict
 

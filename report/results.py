@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 
-from bench.record import FILES, KINDS, STATUSES
+from bench.records.record import FILES, KINDS, STATUSES
 from report import ReportError
 
 if TYPE_CHECKING:

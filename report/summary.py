@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
-from bench.record import RUN_COLUMNS, STATUSES
+from bench.records.record import RUN_COLUMNS, STATUSES
 from report.figures import CAPTIONS
 from report.findings import findings
 from report.rates import rate_lines
@@ -150,5 +150,5 @@ def _definitions() -> list[str]:
         "- **F1, precision, recall**: macro averages (unweighted mean over answer classes); weighted ones: `runs.csv`.",
         "- **× baseline**: the run over the baseline run of the same seed and setting; a dash where there is none.",
         "- Memory in binary units (1 MiB = 2²⁰ bytes). Several seeds: mean, with lowest–highest in brackets.",
-        "- Every other column: `bench/record.py`.",
+        "- Every other column: `bench/records/record.py`.",
     ]

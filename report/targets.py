@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from bench.record import TARGET_SHARE
+from bench.records.record import TARGET_SHARE
 from report.units import MISSING, amount, code, time_unit, times
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ ARROWS = {
     "strategies": {"strategies"},
     "vqa_model": {"vqa_model"},
     "bench": {"bench", "strategies"},
-    "report": {"report", "bench.record"},
+    "report": {"report", "bench.records.record"},
 }
 FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 

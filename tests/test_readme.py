@@ -9,8 +9,8 @@ import sys
 import pandas as pd
 import pytest
 
-from bench.arguments import make_parser
-from bench.cli import make_request
+from bench.commands.arguments import make_parser
+from bench.commands.cli import make_request
 from report.tables import update_tables
 from strategies import parse_plans
 from strategies.presets import PRESETS
@@ -21,7 +21,7 @@ from vqa_model.fusions import FUSIONS
 @pytest.mark.parametrize("number", [0, 1], ids=["our loop", "Trainer"])
 def test_the_python_in_the_readme_runs(number, root, tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 3, "the third, on weights, runs in hand_ins/test_export.py"
+    assert len(blocks) == 3, "the third, on weights, runs in tests/bench/commands/test_export.py"
     code = blocks[number]
     environment = {"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

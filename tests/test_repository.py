@@ -8,7 +8,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from bench.record import schema_markdown
+from bench.records.record import schema_markdown
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from bench.record import RUN_COLUMNS
+from bench.records.record import RUN_COLUMNS
 from report.results import SHARES, TEXT
 
 NAMES: Final = {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
-from bench.record import KINDS, STATUSES
+from bench.records.record import KINDS, STATUSES
 from report.compare import Comparison
 from report.findings import findings
 from report.page.columns import columns

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from bench.attribution import busy_seconds
-from bench.memory import allocator_troubles, write_snapshot
+from bench.worker.attribution import busy_seconds
+from bench.worker.memory import allocator_troubles, write_snapshot
 from tests.strategies.test_checkpoints import check, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bench.record import FILES
+from bench.records.record import FILES
 
 MIB = 2**20
 # strategy: (plan, kind, accuracy, TTT s, peak MiB, trainable, compile s, weights/gradients/optimizer share of the peak)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.record import COMPARISON_COLUMNS
+from bench.records.record import COMPARISON_COLUMNS
 from report import ReportError
 from report.compare import compare
 from report.inference import BETTER, EQUAL, UNKNOWN, WORSE

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from bench.pausing import Batches
+from bench.worker.pause import Batches
 from strategies import PlanError, compose, load_checkpoint, not_resumable, restore_random, save_checkpoint
 from strategies.tiny import tiny_collate, tiny_items, tiny_loss, tiny_model
 

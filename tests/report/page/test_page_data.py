@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.arguments import make_parser
-from bench.record import RUN_COLUMNS
+from bench.commands.arguments import make_parser
+from bench.records.record import RUN_COLUMNS
 from report.compare import compare
 from report.inference import two_recipes, two_runs
 from report.page import differences

@@ -1,0 +1,152 @@
+"""The command line: `python run_matrix.py` and the console script `tunematrix`.
+
+Nothing here loads torch, so `--help`, `list` and errors in a recipe answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from bench.commands.arguments import USAGE, make_parser, make_plan_parser
+from bench.commands.subcommands import COMMANDS, run_command
+from bench.records.checkpoint_folder import PAUSED
+from bench.records.results_folder import InputError
+from bench.sweep.matrix import Rules
+from bench.sweep.run import Request, run_plan, run_sweep, show
+from bench.sweep.table import print_table
+from bench.sweep.time_limit import TimeLimit
+from bench.task import DEFAULT_TASK
+from strategies import NamedPlan, catalogue, parse_plans, recipes
+from strategies.cards import card
+from strategies.errors import closest_first
+from strategies.presets import PRESETS
+from strategies.protocol import Kind
+
+INTERRUPTED = 130
+
+NOT_YET = {
+    "devices": "--devices: not yet; runs use one device, choose it with --device",
+    "executor": "--executor: not yet; runs are started one after another on this machine",
+}
+LATER_COMMANDS = {
+    "repro": "repro: not yet; runs/RUN_ID/spec.json holds everything that decided the run",
+}
+
+
+def choose_plans(options: argparse.Namespace) -> tuple[NamedPlan, ...]:
+    """The recipes asked for: --strategies, else a preset."""
+    if options.strategies is not None and options.preset:
+        raise InputError("--strategies and --preset both name recipes; give one of them")
+    if options.strategies is not None and not options.strategies.strip():
+        raise InputError("--strategies is empty; name recipes such as lora,qlora,amp (`run_matrix.py list` shows them)")
+    plans = parse_plans(options.strategies or PRESETS[options.preset or "default"].plans)
+    if options.lr and len(plans) > 1 and not options.same_lr:
+        raise InputError(
+            "--lr with several recipes: each has its own rate; add --same-lr to mean it, or write lora(lr=...)"
+        )
+    if options.lr and not options.same_lr and plans[0].plan.rates().lr is None:
+        raise InputError(f"--lr: {plans[0].text} trains no tower; give the head's rate in brackets, head_lr=...")
+    return plans
+
+
+def make_request(options: argparse.Namespace, command: Sequence[str]) -> Request:
+    """Turn parsed options into a sweep. InputError for what does not go together or is not there yet."""
+    for name, message in NOT_YET.items():
+        if getattr(options, name):
+            raise InputError(message)
+    plans = choose_plans(options)
+    overrides = {name: getattr(options, name) for name in ("data", "model", "vision", "text", "fraction")}
+    overrides = {name: value for name, value in overrides.items() if value is not None}
+    if options.skip_bad_images:
+        overrides["skip_bad_images"] = True
+    preset = PRESETS["default" if options.strategies else options.preset or "default"]
+    rules = Rules(
+        seeds=options.seeds or list(preset.seeds), batch_size=options.batch_size, epochs=options.epochs,
+        max_steps=options.max_steps, lr=options.lr, lr_for_all=options.same_lr,
+    )  # fmt: skip
+    if options.tune and options.lr:
+        raise InputError("--tune chooses the rates itself, around each recipe's own; leave out --lr")
+    place = Path(options.data).resolve().name if options.data else "embedded"
+    if options.task != DEFAULT_TASK:
+        place = options.task.partition(":")[2].partition("(")[0] or place
+    place += "-tuned" if options.tune else ""
+    return Request(
+        plans=plans, rules=rules, task=options.task, overrides=overrides, device=options.device,
+        baseline=not options.no_baseline, force=options.force, dry_run=options.dry_run, command=command,
+        timeout_seconds=options.timeout, time_limit=options.time_limit and TimeLimit(options.time_limit),
+        memory_snapshot=options.memory_snapshot, tune=options.tune,
+        out=options.out or Path("results/local") / place,
+    )  # fmt: skip
+
+
+def print_list(words: Sequence[str]) -> int:
+    """The `list` command: everything that can be named, or the whole cards of the given words."""
+    cards = {name: card(strategy) for name, strategy in sorted(catalogue().items())}
+    if words:
+        return print_cards(words, cards)
+    for kind in get_args(Kind):
+        known = [shown for shown in cards.values() if shown["kind"] == kind]
+        if not known:
+            continue
+        print_table(
+            [kind, "what it does", "options and their defaults"],
+            [[c["name"], c["summary"], c["options"]] for c in known],
+        )
+        print()
+    print_table(["recipe", "stands for", "why"], [[name, *entry] for name, entry in sorted(recipes().items())])
+    print()
+    presets = [[name, preset.plans, ",".join(map(str, preset.seeds)), preset.why] for name, preset in PRESETS.items()]
+    print_table(["preset", "recipes", "seeds", "why"], presets)
+    print("\nJoin words with +, as in lora(r=16)+amp. `run_matrix.py list lora` shows what lora is, costs and needs.")
+    return 0
+
+
+def print_cards(words: Sequence[str], cards: Mapping[str, Mapping[str, Any]]) -> int:
+    """Print what is known about each word."""
+    for word in words:
+        if word in recipes():
+            print(f"{word} — {recipes()[word][1]}\n\nStands for: {recipes()[word][0]}\n")
+        elif word in cards:
+            print(f"{cards[word]['text']}\n\nOptions: {word}({cards[word]['options']})\n")
+        else:
+            known = closest_first(word, [*cards, *recipes()])
+            print(f"run_matrix.py: list: unknown word {word!r}; there is: {known} (`list` shows all)", file=sys.stderr)
+            return USAGE
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; gives the exit status: 0, 1 (--strict), 2 (bad input), 75 (--time-limit), 130 (Ctrl-C)."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command = given[0] if given and not given[0].startswith("-") else "run"
+    if command in LATER_COMMANDS:
+        print(LATER_COMMANDS[command], file=sys.stderr)
+        return USAGE
+    if command in {"list", *COMMANDS}:
+        return print_list(given[1:]) if command == "list" else run_command(command, given[1:])
+    parser = make_plan_parser() if command == "plan" else make_parser()
+    options = parser.parse_args(given[1:] if given[:1] in (["run"], ["plan"]) else given)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal or a scheduler ends the run under way, too
+        signal.signal(number, signal.default_int_handler)
+    try:
+        request = make_request(options, given)
+        if command == "plan":
+            return run_plan(request, gpu=options.gpu, calibration=options.calibration, out=options.out)
+        rows = run_sweep(request)
+        if rows:
+            show(rows, request.out)
+    except (ValueError, OSError) as error:
+        print(f"run_matrix.py: {error}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        print("\ninterrupted: finished runs are kept; the same command goes on from there", file=sys.stderr)
+        return INTERRUPTED
+    paused = request.time_limit.message if request.time_limit else ""
+    if paused:
+        print(paused, file=sys.stderr)
+    return PAUSED if paused else int(options.strict and any(row["status"] != "ok" for row in rows))

@@ -1,0 +1,169 @@
+"""`run_matrix.py compare OLD NEW`: what changed between two sweeps, in both directions.
+
+A run that became twice as fast deserves the same look as one that became twice as slow: it may have stopped doing its
+work. Runs are joined one to one, seed by seed, and only then summed up per recipe: a mean over different seeds would
+find differences that are not there. Standard library only: comparing needs neither torch nor pandas.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bench.records.results_folder import InputError
+from bench.sweep.table import print_table
+
+Row = Mapping[str, str]
+Pair = tuple[Row, Row]
+
+RECIPE: Final = ("kind", "plan", "task", "model", "dataset", "setting", "batch_size", "device")
+NEEDED: Final = ("run_id", "strategy", "plan", "seed", "status")
+AROUND: Final = {"environment_hash": "versions or machine", "gpu_name": "GPU", "num_threads": "number of threads"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """One column that is compared: the words for more and less of it, and how a change is written."""
+
+    name: str
+    columns: tuple[str, ...]  # the first that both rows have
+    more: str
+    less: str
+    relative: bool
+
+    def change(self, pairs: Sequence[Pair]) -> float:
+        """Median over the pairs of log ratio, or of difference; NaN where it was not measured."""
+        changes = [change for old, new in pairs if not math.isnan(change := self._change(old, new))]
+        return statistics.median(changes) if changes else math.nan
+
+    def _change(self, old: Row, new: Row) -> float:
+        for column in self.columns:
+            before, after = number(old, column), number(new, column)
+            if self.relative and before > 0 and after > 0:
+                return math.log(after / before)
+            if not self.relative and not math.isnan(after - before):
+                return after - before
+        return math.nan
+
+    def written(self, change: float) -> str:
+        """The change as people read it; nothing where it was not measured."""
+        if math.isnan(change):
+            return ""
+        return f"{math.exp(change):.2f}×" if self.relative else f"{100 * change:+.1f}"
+
+    def limit(self, threshold: float) -> float:
+        """The largest change that is not a difference; `threshold` in percent or points."""
+        return math.log1p(threshold / 100) if self.relative else threshold / 100
+
+
+MEASURES: Final = (
+    Measure(name="time", columns=("ttt_seconds",), more="slower", less="faster", relative=True),
+    Measure(name="memory", columns=("peak_allocated_bytes",), more="more memory", less="less memory", relative=True),
+    Measure(name="quality", columns=("vqa_accuracy", "accuracy"), more="better", less="worse", relative=False),
+)
+THRESHOLDS: Final = {"time": 15.0, "memory": 5.0, "quality": 1.0}  # percent, percent, points
+
+
+def number(row: Row, column: str) -> float:
+    """A cell as a number; NaN when it is empty."""
+    text = row.get(column) or "nan"
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError(f"compare: run {row['run_id']}, column {column}: {text!r} is not a number") from error
+
+
+def read_runs(path: Path) -> list[Row]:
+    """Rows of a runs.csv, or of the one in a folder."""
+    file = path / "runs.csv" if path.is_dir() else path
+    try:
+        with file.open(encoding="utf-8", newline="") as opened:
+            reader = csv.DictReader(opened)
+            rows: list[Row] = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"compare: {file} cannot be read ({error}); give a results folder or its runs.csv") from error
+    if lost := [column for column in NEEDED if column not in (reader.fieldnames or ())]:
+        raise InputError(f"compare: {file} has no column {', '.join(lost)}; give a results folder or its runs.csv")
+    if not rows or any(None in row or None in row.values() for row in rows):
+        raise InputError(f"compare: {file} has {'half-written rows' if rows else 'no rows'}; run its sweep again")
+    return [row for row in rows if row.get("kind") != "tuning"]
+
+
+def recipe(row: Row) -> tuple[str, ...]:
+    """What the seeds of one recipe share; a control's plan is that of its baseline, so its name counts."""
+    name = row["strategy"] if row.get("kind") == "control" else row["plan"]
+    return (name, *(row.get(column, "") for column in RECIPE if column != "plan"))
+
+
+def join(old: Sequence[Row], new: Sequence[Row]) -> tuple[list[Pair], list[Row], list[Row]]:
+    """Pair the runs by run_id, the rest by recipe and seed; also what is only in `old` and only in `new`."""
+    by_id = {row["run_id"]: row for row in new}
+    pairs = [(row, by_id.pop(row["run_id"])) for row in old if row["run_id"] in by_id]
+    paired = {row["run_id"] for row, _ in pairs}
+    waiting: dict[tuple[tuple[str, ...], str], list[Row]] = {}
+    for row in by_id.values():
+        waiting.setdefault((recipe(row), row["seed"]), []).append(row)
+    lost = []
+    for row in old:
+        if row["run_id"] not in paired:
+            found = waiting.get((recipe(row), row["seed"]))
+            if found:
+                pairs.append((row, found.pop(0)))
+            else:
+                lost.append(row)
+    return pairs, lost, [row for rows in waiting.values() for row in rows]
+
+
+def grouped(pairs: Iterable[Pair]) -> dict[tuple[str, ...], list[Pair]]:
+    """Pairs by recipe, in the order of the new sweep's first mention."""
+    groups: dict[tuple[str, ...], list[Pair]] = {}
+    for pair in pairs:
+        groups.setdefault(recipe(pair[1]), []).append(pair)
+    return groups
+
+
+def differences(pairs: Sequence[Pair], thresholds: Mapping[str, float]) -> tuple[list[str], list[str]]:
+    """Cells of one recipe's row, by measure, and the words for what is beyond its threshold."""
+    finished = [pair for pair in pairs if {row["status"] for row in pair} == {"ok"}]
+    cells, found = [], []
+    for measure in MEASURES:
+        change = measure.change(finished)
+        cells.append(measure.written(change))
+        if abs(change) > measure.limit(thresholds[measure.name]) + 1e-12:
+            found.append(measure.more if change > 0 else measure.less)
+    changed = [f"{old['status']} → {new['status']}" for old, new in pairs if old["status"] != new["status"]]
+    return cells, [*found, *dict.fromkeys(changed)]
+
+
+def compare(old: Path, new: Path, thresholds: Mapping[str, float]) -> int:
+    """Print what changed; the exit status: 0 nothing beyond the thresholds and no run lost, else 1.
+
+    InputError for files that are not a sweep's, or have no run in common.
+    """
+    pairs, lost, added = join(read_runs(old), read_runs(new))
+    if not pairs:
+        raise InputError(f"compare: no run of {old} has a counterpart in {new}: other recipes, seeds, data or device")
+    lines, changed = [], []
+    for rows in grouped(pairs).values():
+        cells, found = differences(rows, thresholds)
+        name = rows[0][1]["strategy"]
+        lines.append([name, str(len(rows)), *cells, ", ".join(found)])
+        changed += [f"{name} ({', '.join(found)})"] if found else []
+    columns = ["recipe", "runs", "time (new / old)", "memory (new / old)", "quality (points)", "beyond the thresholds"]
+    print_table(columns, lines, right=range(1, 5))
+    for text, single in (("old", lost), ("new", added)):
+        if single:
+            print(f"only in {text}: " + ", ".join(f"{row['strategy']} (seed {row['seed']})" for row in single))
+    around = [word for column, word in AROUND.items() if any(a.get(column, "") != b.get(column, "") for a, b in pairs)]
+    if around:
+        print(f"differs around the runs: {', '.join(around)}; times may differ for that alone")
+    changed += [f"{len(lost)} runs are gone"] if lost else []
+    time, memory, quality = (f"{thresholds[measure.name]:g}" for measure in MEASURES)
+    limits = f"time ±{time} %, memory ±{memory} %, quality ±{quality} points; medians over seeds"
+    print(f"{'; '.join(changed) or 'no difference'} [{limits}]")
+    return int(bool(changed))

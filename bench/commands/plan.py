@@ -1,0 +1,174 @@
+"""The `plan` command, in a child process: what recipes will need, whether that fits, how long it takes and costs.
+
+`python -m bench.commands.plan REQUEST` looks at every recipe on tensors without values (nothing is trained), then
+prints a table and writes plan.csv where a folder is named. Memory comes from the prediction; time from operations and
+*one* calibration: a finished run on that device, a short measurement on this machine, or, said so, an assumed share of
+the GPU's peak.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+from bench.commands.plan_table import PLAN_COLUMNS, print_plan
+from bench.forecast.calibration import Rate, calibrate
+from bench.forecast.forecast import Forecaster
+from bench.forecast.gpus import Gpu, find_gpu
+from bench.records.collect import csv_text
+from bench.records.record import read_json
+from bench.sweep.prepare import choose_device
+from bench.task import Task, load_task
+from strategies import Plan, PlanError, compose
+from strategies.feeding import tensors_of
+from strategies.predicting import Prediction, UnpredictableError
+from strategies.presets import REMEDIES
+
+SLACK: Final = 1.05  # allocator's rounding and fragmentation
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the recipes are to run: a GPU of the table, or this machine."""
+
+    gpu: Gpu | None
+    device: str
+
+    @property
+    def budget_bytes(self) -> float:
+        """What the allocator may hold at the peak, as predicted."""
+        if self.gpu is None:
+            return float(psutil.virtual_memory().total) / SLACK
+        return (self.gpu.memory_bytes - self.gpu.context_bytes) / SLACK
+
+    @property
+    def name(self) -> str:
+        """Name for people."""
+        return self.gpu.name if self.gpu else f"this machine ({self.device})"
+
+
+@dataclass
+class Planner:
+    """Looks at recipes one after another."""
+
+    forecaster: Forecaster
+    place: Place
+    batch_size: int
+    rate: Rate
+
+    def row(self, text: str, plan: Plan) -> dict[str, Any]:
+        """One row of the plan: what is predicted, or why it cannot be."""
+        row: dict[str, Any] = {"strategy": text, "plan": str(plan), "batch_size": self.batch_size}
+        problems = plan.problems(self.place.device, item=self.forecaster.items[0])
+        if problems:
+            return row | {"verdict": problems[0].kind, "reason": "; ".join(problem.reason for problem in problems)}
+        try:
+            here, doubled = self.forecaster(plan, [self.batch_size, 2 * self.batch_size])
+        except UnpredictableError as error:
+            return row | {"verdict": "unknown", "reason": str(error)}
+        except PlanError as error:
+            return row | {"verdict": "refused", "reason": str(error)}
+        return row | self.memory(plan, here, doubled) | self.time(plan, here)
+
+    def memory(self, plan: Plan, here: Prediction, doubled: Prediction) -> dict[str, Any]:
+        """Memory by kind, the largest batch, and whether it fits."""
+        batch, workspace = self.batch_bytes(plan), self.place.gpu.workspace_bytes if self.place.gpu else 0
+        peak = here.peak_bytes + batch + workspace
+        slope = (doubled.peak_bytes + (2 * batch) + workspace - peak) / self.batch_size
+        most = int((self.place.budget_bytes - peak) / slope + self.batch_size) if slope > 0 else None
+        fits = peak <= self.place.budget_bytes
+        return {
+            "peak_bytes": peak, **{f"{kind}_bytes": size for kind, size in here.by_kind.items()},
+            "largest_batch_size": None if most is None else max(0, most),
+            "verdict": "fits" if fits else "does not fit", "reason": "" if fits else self.advice(plan, most),
+            "trainable_parameters": here.trainable_parameters, "total_parameters": here.total_parameters,
+        }  # fmt: skip
+
+    def batch_bytes(self, plan: Plan) -> int:
+        """Bytes of a batch, which lies on a GPU, too; only a prediction on CUDA's own tensors has seen it go there."""
+        seen = self.place.gpu is None or self.place.device != "cpu"
+        batch = self.forecaster.largest_batch(plan, self.batch_size)
+        return 0 if seen else sum(tensor.nbytes for tensor in tensors_of(batch))
+
+    def time(self, plan: Plan, here: Prediction) -> dict[str, Any]:
+        """Operations, seconds and dollars of the whole training."""
+        seconds = self.rate.seconds(here.flops, str(plan.facts(self.place.device)["precision"]))
+        steps = self.forecaster.steps(self.batch_size)
+        price = self.place.gpu.dollars_per_hour if self.place.gpu else None
+        return {
+            "flops_per_sample": here.flops / self.batch_size, "steps": steps,
+            "train_seconds": None if seconds is None else seconds * steps,
+            "cost_dollars": None if seconds is None or price is None else seconds * steps * price / 3600,
+        }  # fmt: skip
+
+    def advice(self, plan: Plan, most: int | None) -> str:
+        """What makes a recipe fit: the first of the remedies that does, or a smaller batch."""
+        ways = []
+        for remedy in REMEDIES:
+            try:
+                helped = compose(f"{plan}+{remedy}")
+                if helped.problems(self.place.device):
+                    continue
+                peak = self.forecaster(helped, [self.batch_size])[0].peak_bytes
+            except (PlanError, UnpredictableError):
+                continue
+            if peak <= self.place.budget_bytes:
+                ways.append(f"add {remedy} ({peak / 2**30:.1f} GiB)")
+                break
+        if most and most > 0:
+            ways.append(f"--batch-size {most}")
+        return " or ".join(ways) or "no remedy known here makes it fit"
+
+
+def plan_all(request: Mapping[str, Any]) -> tuple[list[dict[str, Any]], Planner]:
+    """Look at every recipe of a request. ValueError when task, data, GPU or calibration cannot be used."""
+    gpu = find_gpu(request["gpu"]) if request["gpu"] else None
+    device = choose_device(request["device"])
+    task: Task = load_task(request["task"], request["overrides"])
+    task.prepare()
+    batch_size = request["batch_size"] or task.default_batch_size
+    forecaster = Forecaster(task, device, request["epochs"], request["max_steps"])
+    runs = Path(request["calibration"]) if request["calibration"] else None
+    rate = calibrate(forecaster, gpu, runs, batch_size)
+    planner = Planner(forecaster, Place(gpu, device), batch_size, rate)
+    plans = [(text, compose(plan)) for text, plan in request["plans"]]
+    return [planner.row(text, plan) for text, plan in progress(plans)], planner
+
+
+def progress(plans: Sequence[tuple[str, Plan]]) -> Iterable[tuple[str, Plan]]:
+    """The plans one by one, with a bar on a terminal's standard error."""
+    from rich.console import Console
+    from rich.progress import track
+
+    shown = sys.stderr.isatty()
+    return track(plans, "predicting", console=Console(stderr=True), transient=True, disable=not shown)
+
+
+def main(request_file: Path) -> int:
+    """Answer a request file; a problem with the user's input is told in one line, status 2."""
+    request = read_json(request_file)
+    warnings.filterwarnings("ignore")  # of layers that are looked at without values
+    logging.disable(logging.ERROR)  # what packages miss does not matter here
+    try:
+        rows, planner = plan_all(request)
+    except (ValueError, OSError) as error:
+        print(f"run_matrix.py: plan: {error}", file=sys.stderr)
+        return 2
+    print_plan(rows, planner.place.name, planner.place.budget_bytes, planner.rate.source)
+    if request["out"]:
+        out = Path(request["out"])
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "plan.csv").write_text(csv_text(PLAN_COLUMNS, rows), encoding="utf-8")
+        print(f"Also in {out / 'plan.csv'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,86 @@
+"""Records to tidy CSVs: pure, rebuilt whole every time, never appended to."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.records.record import FILES, MEMORY_KINDS, RUN_COLUMNS, SCHEMA_VERSION, read_json
+from bench.records.targets import to_target
+
+Record = Mapping[str, Any]
+KIND_ORDER = {"baseline": 0, "run": 1, "control": 2, "tuning": 3}
+
+
+def read_records(folder: Path) -> list[Record]:
+    """Every record of a sweep, in the order the runs were asked for within kind and seed.
+
+    ValueError names a record that is damaged or of another schema.
+    """
+    records = []
+    for path in sorted((folder / "runs").glob("*/record.json")):
+        record = read_json(path)
+        if not isinstance(record, dict) or record.get("schema") != SCHEMA_VERSION:
+            raise ValueError(f"{path}: not a record of schema {SCHEMA_VERSION}; delete its folder or use another --out")
+        records.append(record)
+    return sorted(records, key=_order)
+
+
+def _order(record: Record) -> tuple[Any, ...]:
+    row = record["row"]
+    return (KIND_ORDER[row["kind"]], row["created_at"], row["seed"], row["strategy"])
+
+
+def tables(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of every CSV, by file name."""
+    reached = to_target(records)
+    rows = [{**record["row"], **reached.get(record["run_id"], {})} for record in records]
+    return {
+        "runs.csv": [{column: row.get(column) for column in RUN_COLUMNS} for row in rows],
+        "history.csv": [
+            {"run_id": record["run_id"], **dict(zip(list(FILES["history.csv"])[1:], point, strict=True))}
+            for record in records for point in record["history"]
+        ],
+        "metrics.csv": [
+            {"run_id": record["run_id"], "split": split, "metric": metric, "value": value}
+            for record in records for split, values in record["metrics"].items() for metric, value in values.items()
+        ],
+        "sections.csv": [
+            {"run_id": record["run_id"], "section": name, **values}
+            for record in records for name, values in record["sections"].items()
+        ],
+        "memory.csv": [
+            {"run_id": record["run_id"], "kind": kind, "bytes": record["memory"][kind]}
+            for record in records for kind in MEMORY_KINDS if kind in record["memory"]
+        ],
+    }  # fmt: skip
+
+
+def csv_text(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """CSV with a header; a missing value is an empty cell."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(columns), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: _cell(value) for key, value in row.items()})
+    return buffer.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "" if value is None else value
+
+
+def collect(folder: Path) -> list[Record]:
+    """Rebuild a sweep's CSVs from its records and return them."""
+    records = read_records(folder)
+    for name, rows in tables(records).items():
+        partial = folder / f".{name}.{os.getpid()}"
+        partial.write_text(csv_text(FILES[name], rows), encoding="utf-8")
+        partial.replace(folder / name)
+    return records

@@ -1,0 +1,219 @@
+"""One run, one fresh process group, one record: started, watched, killed if it must be, and folded.
+
+The child's output goes to log.txt and is never parsed. Whatever ends the child, an exception, a signal, the
+kernel's out-of-memory killer or --timeout, its events up to then are folded into the record with the reason.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Final
+
+from bench.forecast.utilisation import utilisation
+from bench.records.checkpoint_folder import DEADLINE, PAUSED, cut_log, forget, place_of
+from bench.records.events import EVENTS_FILE, EventReader, Folded
+from bench.records.record import SCHEMA_VERSION, TUNING_COLUMNS, read_json, write_json
+from bench.records.results_folder import RECORD_FILE
+from bench.records.spec import RunSpec
+
+POLL_SECONDS = 0.1
+GRACE_SECONDS = 5.0
+KERNEL_COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What every run of a sweep shares: its name, extra columns, and the limits it runs under."""
+
+    sweep: str
+    columns: dict[str, Any]
+    inherited: tuple[int, ...] = ()
+    timeout_seconds: float | None = None
+    deadline: float | None = None  # seconds since the epoch
+
+
+def launch(
+    spec: RunSpec,
+    folder: Path,
+    surroundings: Surroundings,
+    *,
+    environ: Mapping[str, str],
+    watch: Callable[[Mapping[str, Any]], None] = lambda _: None,
+) -> dict[str, Any] | None:
+    """Run `spec` in `folder` and return its record, which is also written there; None when the deadline came first.
+
+    A run that paused goes on; else the folder is emptied first. watch: called with every event as it arrives.
+    KeyboardInterrupt kills the run and leaves no record.
+    """
+    place = place_of(folder)
+    if place:
+        cut_log(folder, place)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "spec.json", spec.to_json())
+    folded, kills_before, begun = Folded(), out_of_memory_kills(), time.time()
+    earlier = place["wall_seconds"] if place else 0.0
+    timeout = None if surroundings.timeout_seconds is None else surroundings.timeout_seconds - earlier
+    left = None if surroundings.deadline is None else surroundings.deadline - begun
+    reader = EventReader(folder / EVENTS_FILE)
+
+    def drain() -> None:
+        for event in reader():
+            folded.add(event)
+            watch(event)
+
+    # Compiling is always from cold, or its cost would depend on what ran before; torch cannot have spaces in this path.
+    # Whatever a run leaves in temporary files goes with them, also when it is killed.
+    with (folder / "log.txt").open("ab") as log, tempfile.TemporaryDirectory(prefix="tunematrix-") as cache:
+        limit = {} if surroundings.deadline is None else {DEADLINE: repr(surroundings.deadline)}
+        cold = limit | {"TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": f"{cache}/triton", "TMPDIR": cache}
+        child = subprocess.Popen(
+            [sys.executable, "-m", "bench.worker.run", str(folder)],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            env={**os.environ, **environ, **cold, "PYTHONUNBUFFERED": "1"}, pass_fds=surroundings.inherited,
+        )  # fmt: skip
+        try:
+            stopped = wait(child, min((s for s in (timeout, left) if s is not None), default=None), drain)
+        finally:
+            kill_group(child)
+    ended = time.time()
+    drain()
+    timed_out = stopped and timeout is not None and (left is None or timeout <= left)
+    if not timed_out and not folded.status and (stopped or child.returncode == PAUSED):
+        return None
+    folded.row["wall_seconds"] = earlier + ended - begun
+    if folded.ended_at is not None:
+        folded.sections["exit"] = {"seconds": ended - folded.ended_at}
+    if timed_out:
+        folded.status, folded.reason = (
+            "timeout",
+            f"stopped after --timeout {surroundings.timeout_seconds:g} s",
+        )
+    elif not folded.status:
+        folded.status, folded.reason = cause_of_death(child.returncode, kills_before, folder)
+    record = write_record(spec, folded, folder, surroundings)
+    forget(folder)
+    return record
+
+
+def wait(child: subprocess.Popen[bytes], timeout: float | None, tick: Callable[[], None]) -> bool:
+    """Wait until the child ends, calling `tick` all the while; True when its time ran out."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while True:
+        try:
+            child.wait(POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            tick()
+        else:
+            return False
+        if deadline is not None and time.monotonic() > deadline:
+            return True
+
+
+def kill_group(child: subprocess.Popen[bytes]) -> None:
+    """End the child and everything it started: asked first, then killed."""
+    for number, patience in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, None)):
+        try:
+            os.killpg(child.pid, number)
+        except (ProcessLookupError, PermissionError):
+            break
+        if child.poll() is None:
+            try:
+                child.wait(patience)
+            except subprocess.TimeoutExpired:
+                continue
+    child.wait()
+
+
+def out_of_memory_kills() -> int:
+    """How often the kernel has killed a process for memory, here or on the machine; 0 where it does not say."""
+    for counters in KERNEL_COUNTERS:
+        if counters.exists():
+            counts = dict(line.split() for line in counters.read_text().splitlines())
+            return int(counts.get("oom_kill", 0))
+    return 0
+
+
+def cause_of_death(code: int, kills_before: int, folder: Path) -> tuple[str, str]:
+    """Status and reason of a process that ended without saying why."""
+    if code == -signal.SIGKILL and out_of_memory_kills() > kills_before:
+        return "oom", "killed by the kernel: the machine's memory ran out"
+    last = [line for line in (folder / "log.txt").read_text(errors="replace").splitlines() if line.strip()]
+    names = {int(number): number.name for number in signal.Signals}
+    ending = f"killed by {names.get(-code, f'signal {-code}')}" if code < 0 else f"exited with status {code}"
+    return "failed", f"process {ending}" + (f"; last line of its log: {last[-1].strip()[:200]}" if last else "")
+
+
+def write_record(spec: RunSpec, folded: Folded, folder: Path, surroundings: Surroundings) -> dict[str, Any]:
+    """Fold everything known about a run into its record and write it atomically."""
+    row: dict[str, Any] = {
+        "run_id": spec.run_id, "sweep": surroundings.sweep, "strategy": spec.strategy, **labels(spec),
+        "plan": spec.plan, "task": spec.task, "model": spec.model_name, "dataset": spec.dataset, "seed": spec.seed,
+        "status": folded.status, "reason": folded.reason, "section": folded.section, "device": spec.device,
+        "batch_size": spec.batch_size, "lr": spec.lr, "head_lr": spec.head_lr,
+        "predicted_peak_bytes": spec.predicted_peak_bytes, "model_flops_per_sample": spec.model_flops_per_sample,
+        "created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }  # fmt: skip
+    if "load" in folded.sections:
+        row["load_seconds"] = folded.sections["load"]["seconds"]
+    row |= training_totals(folded) | folded.row | surroundings.columns
+    row |= {key: folded.environment.get(key) for key in ("gpu_name", "environment_hash")}
+    row |= utilisation(row, spec.members)
+    memory = {k.removesuffix("_bytes"): row[k] for k in row if k in _MEMORY_COLUMNS}
+    record = {
+        "schema": SCHEMA_VERSION, "run_id": spec.run_id, "spec": spec.to_json(),
+        "row": {key: value for key, value in row.items() if value not in (None, "")},
+        "sections": folded.sections, "history": folded.history, "metrics": folded.metrics, "memory": memory,
+        "environment": folded.environment,
+    }  # fmt: skip
+    write_json(folder / RECORD_FILE, record)
+    return record
+
+
+def labels(spec: RunSpec) -> dict[str, Any]:
+    """Columns that say what a run is in the sweep that asked for it; in another the same run may be something else."""
+    return dict.fromkeys(TUNING_COLUMNS) | {"kind": spec.kind, "setting": spec.setting, **(spec.tuning or {})}
+
+
+def relabel(spec: RunSpec, folder: Path) -> None:
+    """Let a finished run's record say what the run is in this sweep; what was measured stays as it is."""
+    record = read_json(folder / RECORD_FILE)
+    row = {**record["row"], **labels(spec)}
+    row = {key: value for key, value in row.items() if value not in (None, "")}
+    if row != record["row"]:
+        carried = {"kind": spec.kind, "setting": spec.setting, "tuning": spec.tuning}
+        write_json(folder / RECORD_FILE, {**record, "row": row, "spec": {**record["spec"], **carried}})
+
+
+_MEMORY_COLUMNS = frozenset({"weights_bytes", "gradients_bytes", "optimizer_bytes", "activations_bytes"})
+
+
+# Columns that are the most, or the sum, of what the training sections have under a name; the GPU's on CUDA only.
+_OF_TRAINING: Final[dict[str, tuple[str, Callable[[list[float]], float]]]] = {
+    "peak_allocated_bytes": ("peak_allocated_bytes", max),
+    "peak_reserved_bytes": ("peak_reserved_bytes", max),
+    "peak_device_bytes": ("device_bytes", max),
+    "peak_rss_bytes": ("peak_rss_bytes", max),
+    "peak_tree_rss_bytes": ("tree_rss_bytes", max),
+    "energy_joules": ("energy_joules", sum),
+}
+
+
+def training_totals(folded: Folded) -> dict[str, float]:
+    """Peaks and energy of the training sections."""
+    parts = [folded.sections[name] for name in ("warmup", "train") if name in folded.sections]
+    found = {
+        column: (work, [part[name] for part in parts if name in part]) for column, (name, work) in _OF_TRAINING.items()
+    }
+    return {column: work(values) for column, (work, values) in found.items() if values}

@@ -1,0 +1,43 @@
+"""`python -m bench.worker RUN_FOLDER`: one run in a process of its own, its specification read from spec.json there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from contextlib import closing
+from pathlib import Path
+
+from bench.records.events import EVENTS_FILE, EventWriter
+from bench.records.record import read_json
+from bench.records.spec import RunSpec
+from bench.worker.loop import PausedError
+from bench.worker.pause import PAUSED
+from bench.worker.run import failure, run
+
+
+def main(folder: Path) -> int:
+    """Run the specification in `folder`; exit status 0 exactly when the run ended ok, 75 when it paused."""
+    spec = RunSpec.from_json(read_json(folder / "spec.json"))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was measured is still reported
+    with closing(EventWriter(folder / EVENTS_FILE)) as emit:
+        try:
+            run(spec, folder, emit)
+        except PausedError:
+            return PAUSED
+        except Exception as error:  # noqa: BLE001  (any failure is a row: it is recorded, logged and exits non-zero)
+            traceback.print_exc()
+            status, reason = failure(error)
+            emit("end", status=status, reason=reason, at=time.time())
+            return 1
+        emit("end", status="ok", at=time.time())
+        return 0
+
+
+if __name__ == "__main__":
+    status = main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # taking an interpreter with torch apart takes one to two seconds; nothing here needs it

@@ -1,0 +1,110 @@
+"""Wall clock and peaks per section of a run, the device synchronised only where a section ends.
+
+A section may be entered again (training pauses for an evaluation): its seconds add up, its peaks are maxima.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import torch
+
+from bench.records.events import EventWriter
+from bench.worker.sensors import Sensors
+
+
+def peak_rss_bytes(process: str = "self") -> int:
+    """Most resident memory of a process since its last reset (or its start); 0 for another one that is gone."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 if process == "self" else 0
+
+
+def tree_rss_bytes(process: str = "self") -> int:
+    """Peak resident memory of a process and of all that it started and that are there still, such as compilers."""
+    total = peak_rss_bytes(process)
+    for children in Path(f"/proc/{process}/task").glob("*/children"):  # Linux; elsewhere the process alone
+        with suppress(OSError):
+            total += sum(tree_rss_bytes(child) for child in children.read_text().split())
+    return total
+
+
+def reset_peak_rss() -> None:
+    """Start a new peak where the kernel offers it (Linux); elsewhere peaks span the whole process."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def process_age() -> float:
+    """Seconds since this process was started, to a hundredth; what psutil says can be a second off."""
+    with suppress(OSError, AttributeError):
+        ticks: int = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return time.time() - float(psutil.Process().create_time())
+
+
+class Clock:
+    """Times sections and reports each to the run's event log."""
+
+    def __init__(self, emit: EventWriter, device: torch.device, sensors: Sensors | None = None) -> None:
+        self._emit, self.device = emit, device
+        self.sensors = sensors or Sensors(device)
+        self.seconds: dict[str, float] = {}
+        self._entered: tuple[str, float] | None = None
+
+    def synchronise(self) -> None:
+        """Wait for the device; nothing to wait for on CPU."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def elapsed(self, *names: str) -> float:
+        """Seconds spent in these sections, the one under way included."""
+        total = sum(self.seconds.get(name, 0.0) for name in names)
+        if self._entered and self._entered[0] in names:
+            total += time.perf_counter() - self._entered[1]
+        return total
+
+    @contextmanager
+    def section(self, name: str) -> Iterator[None]:
+        """Time a block under this name; its end is reported even when the block raises.
+
+        What the marks themselves take is the section `measuring`, so that all add up to the run.
+        """
+        asked = time.perf_counter()
+        self._emit("section", name=name)
+        reset_peak_rss()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        self.synchronise()
+        joules = self.sensors.joules()
+        start = time.perf_counter()
+        self._entered = (name, start)
+        try:
+            yield
+            self.synchronise()
+        finally:
+            end = time.perf_counter()
+            self._entered = None
+            self.seconds[name] = self.seconds.get(name, 0.0) + end - start
+            self._emit("section_end", name=name, seconds=end - start, **self._spent(joules), **self._peaks())
+            self._emit("section_end", name="measuring", seconds=start - asked + time.perf_counter() - end)
+
+    def _spent(self, before: float | None) -> dict[str, float]:
+        after = self.sensors.joules()
+        return {} if before is None or after is None else {"energy_joules": after - before}
+
+    def _peaks(self) -> dict[str, int | None]:
+        peaks: dict[str, int | None] = {"peak_rss_bytes": peak_rss_bytes(), "tree_rss_bytes": tree_rss_bytes()}
+        if self.device.type == "cuda":
+            peaks["peak_allocated_bytes"] = torch.cuda.max_memory_allocated(self.device)
+            peaks["peak_reserved_bytes"] = torch.cuda.max_memory_reserved(self.device)
+            peaks["device_bytes"] = self.sensors.own_bytes()
+        return peaks

@@ -1,0 +1,245 @@
+"""The command line as people meet it: frozen, quick, and one clear line for every mistake."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from bench.commands.arguments import make_parser, make_plan_parser
+from bench.commands.cli import make_request
+from bench.commands.subcommands import COMMANDS
+
+FAULTY = "tests.bench.faulty_task:FaultyTask"
+
+
+def call(root, *arguments, cwd=None):
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, str(root / "run_matrix.py"), *map(str, arguments)],
+        capture_output=True, text=True, cwd=cwd or root, check=False, timeout=240,
+    )  # fmt: skip
+    return done, time.perf_counter() - started
+
+
+def test_the_command_line_is_frozen(root):
+    page = (root / "docs" / "command-line.md").read_text()
+    for parser in (make_parser(), make_plan_parser(), *(make() for make, _ in COMMANDS.values())):
+        assert parser.format_help() in page, "the page and the parser differ: `make docs` writes the page"
+
+
+def fastest(root, *arguments):
+    return min(call(root, *arguments)[1] for _ in range(3))
+
+
+def test_help_answers_at_once(root):
+    assert fastest(root, "--help") < 0.6, "0.3 s on a quiet machine; torch alone would take 2 s"
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["--strategies", "lorra"]])
+def test_list_and_plan_errors_are_quick(root, arguments):
+    assert fastest(root, *arguments) < 2.5
+
+
+def test_list_teaches(root):
+    done, _ = call(root, "list")
+    assert done.returncode == 0
+    for word in ("lora", "r=8", "qlora", "nf4+lora", "default"):
+        assert word in done.stdout
+
+
+BAD = [
+    (["--strategies", "lorra"], ["unknown strategy 'lorra'", "lora"]),
+    (["--strategies", "lora(rank=4)"], ["no option 'rank'", "r, "]),
+    (["--strategies", "lora(r='x')"], ["r='x'", "int"]),
+    (["--strategies", "lora(r=0)"], ["lora", "r"]),
+    (["--strategies", "lora(r=__import__('os'))"], ["lora(r=__import__('os'))"]),
+    (["--strategies", " "], ["--strategies is empty"]),
+    (["--strategies", "lora,lora"], ["same plan"]),
+    (["--strategies", "qlora,lora+nf4"], ["same plan", "'qlora'", "'lora+nf4'"]),
+    (["--strategies", "nf4"], ["nothing to run", "frozen base", "nf4+lora"]),
+    (["--strategies", "lora", "--preset", "default"], ["--strategies and --preset"]),
+    (["--preset", "nope"], ["nope", "default"]),
+    (["--strategies", "lora,amp", "--lr", "1e-3"], ["--same-lr"]),
+    (["--strategies", "lora", "--lr", "-1"], ["--lr", "positive"]),
+    (["--seeds", "1,1"], ["--seeds"]),
+    (["--fraction", "2"], ["--fraction"]),
+    (["--tune", "1"], ["--tune", "nothing to choose"]),
+    (["--tune", "3", "--strategies", "lora", "--lr", "1e-3"], ["--tune", "leave out --lr"]),
+    (["--time-limit", "soon"], ["11.5h"]),
+    (["--devices", "0,1"], ["--devices: not yet"]),
+    (["--executor", "slurm"], ["--executor: not yet"]),
+    (["compare", "a"], ["required: NEW"]),
+    (["compare", "a", "b"], ["compare: a cannot be read"]),
+    (["merge", "a"], ["required: --out"]),
+    (["merge", "a", "--out", "b"], ["merge a: no results folder (no sweep.json in it)"]),
+    (["export", "0123", "--out", "b", "--in", "a"], ["export 0123: no such run or recipe in a"]),
+    (["export", "0123", "--out", "b"], ["export 0123: no such run or recipe in the 0 folders under results/"]),
+    (["repro", "0123"], ["repro: not yet"]),
+    (["rum"], ["rum"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), BAD, ids=[" ".join(a) for a, _ in BAD])
+def test_a_mistake_gets_one_clear_line(root, tmp_path, arguments, words):
+    done, _ = call(root, *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    pointer = [line for line in done.stderr.splitlines() if set(line) <= set(" ^")]
+    assert len(done.stderr.splitlines()) - 2 * len(pointer) == 1, (
+        "one line, and where it helps a pointer into the words"
+    )
+    for word in words:
+        assert word in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_out_must_be_ours_and_writable(root, tmp_path):
+    foreign = tmp_path / "thesis"
+    foreign.mkdir()
+    (foreign / "chapter.tex").write_text("mine")
+    done, _ = call(root, "--strategies", "lora", "--out", foreign)
+    assert (done.returncode, "holds files that no sweep wrote" in done.stderr) == (2, True)
+    done, _ = call(root, "--strategies", "lora", "--out", foreign / "chapter.tex")
+    assert (done.returncode, "is a file" in done.stderr) == (2, True)
+    done, _ = call(root, "--strategies", "lora", "--out", "/proc/results")
+    assert (done.returncode, "cannot be written" in done.stderr) == (2, True)
+    assert [path.name for path in foreign.iterdir()] == ["chapter.tex"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ("nowhere.task:Task", ["no module 'nowhere.task'"]),
+        ("tests.bench.faulty_task", ["package.module:Class"]),
+        ("tests.bench.faulty_task:Faulty", ["no task class 'Faulty'", "FaultyTask"]),
+        (f"{FAULTY}(speed=3)", ["no option speed", "fault, at_step, items"]),
+        (f"{FAULTY}(fault='prepare')", ["lines.json: line 3: not a line; give another folder"]),
+    ],
+)
+def test_a_task_that_cannot_be_used(root, tmp_path, task, words):
+    done, _ = call(root, "--strategies", "lora", "--task", task, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_field_the_task_does_not_have(root, tmp_path):
+    done, _ = call(root, "--task", FAULTY, "--data", "x", "--out", tmp_path / "out")
+    assert (done.returncode, "no option data; it has: fault, at_step, items" in done.stderr) == (2, True)
+
+
+@pytest.mark.slow
+def test_a_dry_run_shows_refusals_and_writes_nothing(root, tmp_path):
+    done, _ = call(root, "--task", FAULTY, "--strategies", "amp,nf4", "--dry-run", "--out", tmp_path / "out")
+    assert done.returncode == 0
+    lines = {line.split()[1]: line for line in done.stdout.splitlines() if line[:1].isalnum()}
+    assert "to run" in lines["full"]
+    assert "refused" in lines["nf4"]
+    assert "frozen base" in lines["nf4"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_sweep_with_every_kind_of_ending(root, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["--task", f"{FAULTY}(fault='nan')", "--strategies", "freeze,nf4", "--out", out, "--no-baseline"]
+    done, _ = call(root, *arguments)
+    assert done.returncode == 0, done.stderr
+    with (out / "runs.csv").open() as file:
+        assert sorted(row["status"] for row in csv.DictReader(file)) == ["diverged", "refused"]
+    done, _ = call(root, *arguments, "--strict")
+    assert done.returncode == 1
+    assert "1 of 2 runs are finished already" in done.stdout
+    record = next(out.glob("runs/*/record.json"))
+    record.write_text(record.read_text()[:40])
+    done, _ = call(root, *arguments)
+    assert (done.returncode, str(record) in done.stderr) == (2, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sweep_ends_its_run_keeps_results_and_goes_on(root, tmp_path, number):
+    out = tmp_path / "out"
+    task = f"{FAULTY}(fault='hang', at_step=30)"
+    command = [sys.executable, str(root / "run_matrix.py"), "--task", task, "--strategies", "freeze", "--out", str(out)]
+    with ended_anyway(
+        subprocess.Popen([*command, "--no-baseline"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    ) as sweep:
+        events = wait_for(lambda: [p for p in out.glob("runs/*/events.jsonl") if '"name": "train"' in p.read_text()])
+        second = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (second.returncode, "another sweep is writing there" in second.stderr) == (2, True)
+        sweep.send_signal(number)
+        _, errors = sweep.communicate(timeout=90)
+        assert (sweep.returncode, "goes on from there" in errors) == (130, True)
+        assert (out / "runs.csv").read_text().count("\n") == 1, "no record of the run that was interrupted"
+        assert not list(events[0].parent.glob("record.json"))
+        listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+        assert str(events[0].parent) not in listed, "the run was ended with its sweep"
+
+
+@pytest.mark.slow
+def test_while_figures_are_drawn_an_interruption_is_one_line_too(root, tmp_path):
+    """As from a terminal, where Ctrl-C reaches the sweep and what draws its figures."""
+    command = [sys.executable, "-u", str(root / "run_matrix.py"), "--task", f"{FAULTY}(fault='nan')"]
+    command += ["--strategies", "freeze", "--no-baseline", "--out", str(tmp_path / "out")]
+    with ended_anyway(
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    ) as sweep:
+        wait_for(lambda: "-m report all" in drawing(sweep.pid))
+        os.killpg(sweep.pid, signal.SIGINT)
+        _, errors = sweep.communicate(timeout=60)
+    assert sweep.returncode == 130
+    assert "goes on from there" in errors
+    assert "run_matrix.py" not in errors.partition("Traceback")[2], "nothing of the sweep's own insides"
+
+
+def drawing(pid):
+    """The command lines of a process's children."""
+    return subprocess.run(["ps", "--ppid", str(pid), "-o", "args="], capture_output=True, text=True, check=False).stdout
+
+
+@contextmanager
+def ended_anyway(process):
+    """A test that fails leaves nothing running: a hanging sweep slows every test after it."""
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=60)
+
+
+def wait_for(condition, seconds=180):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return found
+
+
+def test_options_reach_the_request(tmp_path):
+    line = [
+        "--strategies",
+        "lora,amp",
+        "--data",
+        str(tmp_path),
+        "--fraction",
+        "0.25",
+        "--seeds",
+        "0,2",
+        "--epochs",
+        "1.5",
+    ]
+    request = make_request(make_parser().parse_args(line), line)
+    assert request.overrides == {"data": str(tmp_path), "fraction": 0.25}
+    assert (request.rules.seeds, request.rules.epochs, request.rules.lr) == ([0, 2], 1.5, None)
+    assert [named.text for named in request.plans] == ["lora", "amp"]
+    assert request.out.parts == ("results", "local", tmp_path.name)

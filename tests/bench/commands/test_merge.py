@@ -1,0 +1,98 @@
+"""Results of several notebooks in one folder: copies, duplicates, disagreements, and going on afterwards."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+
+from bench.commands.merge import merge
+from bench.records.results_folder import InputError
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def parts(sweep, tmp_path):
+    """The sweep in two folders: one lacks lora, the other all but full and lora."""
+    names = {row["strategy"]: row["run_id"] for row in pd.read_csv(sweep / "runs.csv").to_dict("records")}
+    folders = []
+    for name, gone in (("one", ["lora"]), ("two", ["qlora", "houlsby"])):
+        folder = tmp_path / name
+        shutil.copytree(sweep, folder)
+        for strategy in gone:
+            shutil.rmtree(folder / "runs" / names[strategy])
+        folders.append(folder)
+    return folders
+
+
+def change(folder, strategy, **values):
+    for path in (folder / "runs").glob("*/record.json"):
+        record = json.loads(path.read_text())
+        if record["row"]["strategy"] == strategy:
+            record["row"].update(values)
+            path.write_text(json.dumps(record))
+            return record["run_id"]
+    raise AssertionError(strategy)
+
+
+def test_runs_are_joined_and_copies_recognised(sweep, parts, tmp_path):
+    rows, found = merge(parts, tmp_path / "all", ["merge"], weights=True)
+    whole = pd.read_csv(sweep / "runs.csv")
+    joined = pd.read_csv(tmp_path / "all" / "runs.csv")
+    assert joined.equals(whole)
+    assert len(rows) == len(whole) == found.copied
+    assert found.duplicates == 3  # full and both controls
+    assert not found.notes
+    for name in ("history.csv", "metrics.csv", "memory.csv", "model.json", "chosen_images.json"):
+        assert (tmp_path / "all" / name).read_bytes() == (sweep / name).read_bytes(), name
+    assert list(json.loads((tmp_path / "all" / "strategies.json").read_text()))
+    assert len(list((tmp_path / "all").glob("runs/*/weights/manifest.json"))) == 6
+    assert not list((tmp_path / "all" / "runs").glob(".*"))
+
+
+def test_merging_again_changes_nothing_and_may_go_into_one_of_them(parts, tmp_path):
+    merge(parts, parts[0], ["merge"], weights=False)
+    before = {path: path.read_bytes() for path in sorted(parts[0].rglob("*.json"))}
+    _, found = merge(parts, parts[0], ["merge"], weights=False)
+    assert {path: path.read_bytes() for path in sorted(parts[0].rglob("*.json"))} == before
+    assert found.copied == 0
+    lora = change(parts[1], "lora")
+    assert not (parts[0] / "runs" / lora / "weights").exists()
+
+
+def test_a_finished_copy_is_better_than_a_failed_one(parts, tmp_path):
+    full = change(parts[0], "full", status="failed", reason="the notebook was stopped")
+    merge(parts, tmp_path / "all", ["merge"], weights=True)
+    record = json.loads((tmp_path / "all" / "runs" / full / "record.json").read_text())
+    assert record["row"]["status"] == "ok"
+
+
+def test_copies_that_disagree_are_a_finding(parts, tmp_path):
+    full = change(parts[1], "full", vqa_accuracy=0.123)
+    change(parts[1], "lora", gpu_name="Tesla T4")
+    rows, found = merge(parts, tmp_path / "all", ["merge"], weights=True)
+    assert f"full (seed 0, run {full}): vqa_accuracy is" in found.notes[0]
+    assert "0.1230 in two; kept the first" in found.notes[0]
+    assert {row["vqa_accuracy"] for row in rows if row["run_id"] == full} != {0.123}
+    assert "times of 2 machines" in found.notes[-1]
+    assert "Tesla T4" in found.notes[-1]
+
+
+def test_what_is_no_results_folder_or_damaged_is_refused(parts, tmp_path):
+    with pytest.raises(InputError, match=r"nowhere: no results folder \(no sweep.json in it\)"):
+        merge([parts[0], tmp_path / "nowhere"], tmp_path / "all", [], weights=True)
+    (next((parts[1] / "runs").iterdir()) / "record.json").write_text("{")
+    with pytest.raises(ValueError, match=r"record\.json"):
+        merge(parts, tmp_path / "all", [], weights=True)
+    assert not (tmp_path / "all").exists()
+
+
+def test_a_sweep_goes_on_in_the_merged_folder(parts, world, matrix, tmp_path):
+    done = matrix("merge", *parts, "--out", tmp_path / "all")
+    assert "6 runs in" in done.stdout
+    assert "3 copies of runs that were there already" in done.stdout
+    assert (tmp_path / "all" / "summary.md").exists()
+    words = ("--data", world, "--strategies", "lora,qlora,houlsby", "--max-steps", 6, "--batch-size", 16)
+    again = matrix(*words, "--out", tmp_path / "all")
+    assert "6 of 6 runs are finished already" in again.stdout

@@ -1,0 +1,58 @@
+"""Events fold into a record, whole or cut off anywhere."""
+
+import pytest
+
+from bench.records.events import EventReader, EventWriter, fold
+
+LOG = [
+    {"event": "section", "name": "load"},
+    {"event": "section_end", "name": "load", "seconds": 1.5, "peak_rss_bytes": 10},
+    {"event": "section", "name": "train"},
+    {"event": "step", "step": 20, "total": 40, "loss": 0.5, "samples_per_second": 9.0},
+    {"event": "history", "step": 20, "train_seconds": 2.0, "split": "train", "metric": "loss", "value": 0.5},
+    {"event": "section_end", "name": "train", "seconds": 2.0, "peak_rss_bytes": 30},
+    {"event": "section", "name": "eval"},
+    {"event": "section_end", "name": "eval", "seconds": 1.0, "peak_rss_bytes": 20},
+    {"event": "section", "name": "train"},
+    {"event": "section_end", "name": "train", "seconds": 3.0, "peak_rss_bytes": 25, "peak_allocated_bytes": 7},
+    {"event": "measured", "steps": 40},
+    {"event": "metrics", "split": "eval", "values": {"accuracy": 0.5}},
+    {"event": "end", "status": "ok"},
+]
+
+
+def test_sections_add_up_and_peaks_are_maxima():
+    folded = fold(LOG)
+    assert folded.sections["train"] == {"seconds": 5.0, "peak_rss_bytes": 30, "peak_allocated_bytes": 7}
+    assert folded.row == {"steps": 40}
+    assert folded.history == [[20, 2.0, "train", "loss", 0.5]]
+    assert (folded.status, folded.reason, folded.section) == ("ok", "", "train")
+
+
+@pytest.mark.parametrize("kept", range(len(LOG)))
+def test_what_was_measured_before_a_cut_is_kept(kept):
+    folded = fold(LOG[:kept])
+    assert folded.status == ""
+    named = [event["name"] for event in LOG[:kept] if event["event"] == "section"]
+    assert folded.section == (named[-1] if named else "")
+
+
+def test_an_unknown_event_is_an_error():
+    with pytest.raises(AttributeError):
+        fold([{"event": "surprise"}])
+
+
+def test_the_reader_waits_for_whole_lines(tmp_path):
+    path = tmp_path / "events.jsonl"
+    read = EventReader(path)
+    assert list(read()) == []
+    write = EventWriter(path)
+    write("section", name="load")
+    write.close()
+    with path.open("a") as file:
+        file.write('{"event": "sec')
+    assert list(read()) == [{"event": "section", "name": "load"}]
+    with path.open("a") as file:
+        file.write('tion", "name": "train"}\n')
+    assert list(read()) == [{"event": "section", "name": "train"}]
+    assert list(read()) == []

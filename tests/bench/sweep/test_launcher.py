@@ -1,0 +1,94 @@
+"""Real processes, really killed: every way a run can end leaves exactly one record with its reason."""
+
+import dataclasses
+import json
+import subprocess
+import time
+
+import pytest
+
+from bench.records.record import SECTIONS
+from bench.records.spec import RunSpec
+from bench.sweep.launcher import Surroundings, launch
+from bench.sweep.run import child_environment
+from strategies import compose
+
+FULL = compose("full")
+SPEC = RunSpec(
+    members=FULL.canonical(), task="tests.bench.faulty_task:FaultyTask", task_options={}, data="0" * 12, model="0" * 12,
+    seed=0, batch_size=16, epochs=2.0, max_steps=None, lr=1e-2, head_lr=1e-2, device="cpu",
+    task_text="tests.bench.faulty_task:FaultyTask()",
+)  # fmt: skip
+
+
+def run(tmp_path, fault, *, at_step=12, timeout=None):
+    text = f"tests.bench.faulty_task:FaultyTask(fault={fault!r}, at_step={at_step})"
+    spec = dataclasses.replace(SPEC, task_text=text, task_options={"fault": fault, "at_step": at_step})
+    folder = tmp_path / "runs" / spec.run_id
+    seen = []
+    surroundings = Surroundings(sweep="test", columns={"git_commit": "abc"}, timeout_seconds=timeout)
+    record = launch(spec, folder, surroundings, environ=child_environment({}), watch=seen.append)
+    assert record == json.loads((folder / "record.json").read_text())
+    assert sorted(tmp_path.rglob("record.json")) == [folder / "record.json"]
+    return record, seen
+
+
+@pytest.mark.slow
+def test_a_run_that_ends_well(tmp_path):
+    record, seen = run(tmp_path, "")
+    row = record["row"]
+    assert (row["status"], row["section"], row["steps"], row["git_commit"]) == ("ok", "probe", 32, "abc")
+    assert row["ttt_seconds"] == pytest.approx(row["warmup_seconds"] + row["train_seconds"] + row["setup_seconds"])
+    assert row["accuracy"] > 0.7
+    assert row["trainable_parameters"] == row["total_parameters"] == 8 * 32 + 32 + 32 * 32 + 32 + 32 * 2 + 2
+    assert row["peak_allocated_bytes"] > row["weights_bytes"] == 4 * row["total_parameters"]
+    assert set(record["sections"]) == set(SECTIONS) - {"checkpoint"}
+    told = sum(section["seconds"] for section in record["sections"].values())
+    assert told == pytest.approx(row["wall_seconds"], rel=0.01), "nothing of the run's time is untold"
+    parts = [row[f"{part}_step_seconds"] for part in ("forward", "backward", "optimizer", "data")]
+    assert min(parts) > 0
+    assert row["first_step_seconds"] <= row["warmup_seconds"]
+    assert row["steady_data_wait_seconds"] < row["data_wait_seconds"] < row["ttt_seconds"]
+    assert row["peak_tree_rss_bytes"] >= row["peak_rss_bytes"]
+    assert not {"energy_joules", "peak_device_bytes", "device_step_seconds", "other_gpu_bytes"} & set(row), "no GPU"
+    assert {"loss", "accuracy"} == {point[3] for point in record["history"]}
+    assert record["metrics"]["eval"]["accuracy"] == row["accuracy"]
+    assert [event["step"] for event in seen if event["event"] == "step"][-1] == 32
+    assert (tmp_path / "runs" / record["run_id"] / "predictions.parquet").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "status", "reason"),
+    [
+        ("raise", "failed", "RuntimeError: the disk with the weights has gone"),
+        ("exit", "failed", "exited with status 3"),
+        ("kill", "failed", "killed by SIGKILL"),
+        ("nan", "diverged", "loss became nan by step 16 of 32"),
+        ("oom", "oom", "allocate memory"),
+    ],
+)
+def test_a_run_that_ends_badly(tmp_path, fault, status, reason):
+    row = run(tmp_path, fault)[0]["row"]
+    assert (row["status"], row["section"]) == (status, "train")
+    assert reason in row["reason"]
+    assert row["trainable_parameters"] > 0, "what was measured before is kept"
+    assert "accuracy" not in row
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_metrics_twice(tmp_path):
+    one, two = (run(tmp_path / name, "")[0] for name in "ab")
+    assert one["metrics"] == two["metrics"]
+    assert [point[4] for point in one["history"]] == [point[4] for point in two["history"]]
+
+
+@pytest.mark.slow
+def test_a_hanging_run_and_its_children_are_killed(tmp_path):
+    started = time.monotonic()
+    row = run(tmp_path, "hang", timeout=12)[0]["row"]
+    assert time.monotonic() - started < 25
+    assert (row["status"], row["reason"]) == ("timeout", "stopped after --timeout 12 s")
+    assert (row["section"], row["steps"]) == ("train", 11), "it hung in training, and what was measured is kept"
+    processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert "sleep 3600.125" not in processes
