@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from report.paired import read_scores
-from report.results import load
-from report.self_check import rates
+from report.frames.aa_check import rates
+from report.frames.paired import read_scores
+from report.frames.results import load
 
 GROUP_SIZES = (1, 2, 3, 4, 5, 7, 10)
 

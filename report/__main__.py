@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from report import ReportError
 from report.check import stale
-from report.page import write_page
+from report.errors import ReportError
+from report.figures.compatibility import write_compatibility
+from report.page.build import write_page
 from report.paper.build import write_paper
-from report.tables import update_tables
-from report.tried import write_compatibility
+from report.text.tables import update_tables
 from report.write import write
 
 COMMANDS: Final = {

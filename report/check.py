@@ -11,14 +11,14 @@ from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from report.compare import compare
-from report.figures import FIGURES, OF_ALL
-from report.page import page
+from report.figures.catalogue import FIGURES, OF_ALL
+from report.figures.style import written
+from report.frames.compare import compare
+from report.frames.results import load
+from report.page.build import page
 from report.page.data import page_data
 from report.paper.build import compose
-from report.results import load
-from report.style import written
-from report.tables import update_tables
+from report.text.tables import update_tables
 from report.write import FOLDER, pages, plots_of
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from report.compare import Comparison
+    from report.frames.compare import Comparison
 
 PAPER: Final = "paper/figures"
 MARKDOWN: Final = ("README.md", "docs/*.md")

@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from report import ReportError
+from report.errors import ReportError
 
 
 def write_whole(path: Path, text: str) -> Path:

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pandas as pd
 
-from report.compare import compare
-from report.figures import BASIC, BONUS, FIGURES, OF_ALL
+from report.figures.catalogue import BASIC, BONUS, FIGURES, OF_ALL
+from report.figures.style import save
 from report.files import write_whole
-from report.results import load
-from report.style import save
-from report.summary import heading, summary
+from report.frames.compare import compare
+from report.frames.results import load
+from report.text.summary import heading, summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from matplotlib.figure import Figure
 
-    from report.compare import Comparison
+    from report.frames.compare import Comparison
 
 MAX_DRAWN: Final = 4
 DRAWN: Final = {"all": BASIC, "bonus": BONUS, "figures": (*FIGURES, *OF_ALL), "summary": ()}

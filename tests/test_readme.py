@@ -11,7 +11,7 @@ import pytest
 
 from bench.commands.arguments import make_parser
 from bench.commands.cli import make_request
-from report.tables import update_tables
+from report.text.tables import update_tables
 from strategies import parse_plans
 from strategies.presets import PRESETS
 from vqa_model.fusions import FUSIONS

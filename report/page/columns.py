@@ -11,7 +11,7 @@ from typing import Any, Final
 import pandas as pd
 
 from bench.records.record import RUN_COLUMNS
-from report.results import SHARES, TEXT
+from report.frames.results import SHARES, TEXT
 
 NAMES: Final = {
     "strategy": "Recipe", "seed": "Seed", "status": "Status", "vqa_accuracy": "VQA accuracy", "accuracy": "Accuracy",

@@ -6,7 +6,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING, Any, Final
 
-from report.units import cell
+from report.frames.units import cell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any, Final
 import pandas as pd
 
 from bench.records.record import KINDS, STATUSES
-from report.compare import Comparison
-from report.findings import findings
+from report.frames.compare import Comparison
+from report.frames.paired import statements
+from report.frames.results import TEXT, Results
 from report.page.columns import columns
 from report.page.command import run_command, sweep_command
 from report.page.differences import VERDICTS, of_recipes, of_runs, with_baseline
 from report.page.side_files import Side
-from report.paired import statements
-from report.results import TEXT, Results
-from report.summary import heading
+from report.text.findings import findings
+from report.text.summary import heading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from report.paired import Scores
+    from report.frames.paired import Scores
 
 MEMORY: Final = ("peak_device_bytes", "peak_reserved_bytes", "peak_allocated_bytes")  # what a budget must hold
 MAX_POINTS: Final = 60_000

@@ -1,8 +1,8 @@
 """Differences between any two runs and any two recipes with their intervals, made ready for the browser.
 
-The rules are those of `report.inference`, and they are computed here: a bootstrap drawn again by the browser would
-show other digits than comparisons.csv. Pairs lie in flat arrays, the pair (i, j) with i < j at place
-i·n − i(i+1)/2 + j − i − 1.
+The rules are those of `report.frames.inference`, and they are computed here: a bootstrap drawn again by the browser
+would show other digits than comparisons.csv. Pairs lie in flat arrays, the pair (i, j) with i < j at place i·n −
+i(i+1)/2 + j − i − 1.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
-from report.inference import BETTER, EQUAL, UNKNOWN, WORSE, Estimate, two_recipes, two_runs, verdict
-from report.paired import FEWEST_SEEDS, aligned
+from report.frames.inference import BETTER, EQUAL, UNKNOWN, WORSE, Estimate, two_recipes, two_runs, verdict
+from report.frames.paired import FEWEST_SEEDS, aligned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from report.compare import Comparison
-    from report.paired import Scores
+    from report.frames.compare import Comparison
+    from report.frames.paired import Scores
 
 MAX_PAIRS: Final = 8_000
 MAX_WORK: Final = 300_000_000  # questions of all pairs

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
-from report import ReportError
-from report.side import PLAIN, SideFiles
+from report.errors import ReportError
+from report.frames.side import PLAIN, SideFiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from report.paired import Scores
+    from report.frames.paired import Scores
 
 LOG_LINES: Final = 25
 LOG_BYTES: Final = 8_000

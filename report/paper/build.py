@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING, Any, Final
 
 import jinja2
 
-from report import ReportError
-from report.compare import compare
-from report.figures import CAPTIONS, FIGURES
+from report.errors import ReportError
+from report.figures.catalogue import CAPTIONS, FIGURES
+from report.figures.style import save
 from report.files import write_whole
-from report.findings import findings
+from report.frames.compare import compare
+from report.frames.results import load
+from report.frames.rungs import ladder, left_out
+from report.frames.side import SideFiles
+from report.frames.units import SCORE_NAMES
 from report.paper import results
 from report.paper.cards import bibtex
 from report.paper.facts import cards_of, data_facts, has_random_encoders, machine, model_facts, models_of, threats
 from report.paper.tex import Tex, code, escape, prose
-from report.results import load
-from report.rungs import ladder, left_out
-from report.side import SideFiles
-from report.style import save
-from report.summary import heading
-from report.units import SCORE_NAMES
+from report.text.findings import findings
+from report.text.summary import heading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from report.compare import Comparison
+    from report.frames.compare import Comparison
     from report.paper.cards import Reference
 
 MAX_SETTINGS: Final = 4

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from matplotlib.image import imread
 
+from report.frames.side import PLAIN, SideFiles
+from report.frames.units import cell, count, three_digits
 from report.paper.cards import KINDS, Card, read_card
 from report.paper.tex import Tex, escape
-from report.side import PLAIN, SideFiles
-from report.units import cell, count, three_digits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from report.compare import Comparison
+    from report.frames.compare import Comparison
 
 FEW_SEEDS: Final = 3
 MANY_SEEDS: Final = 10

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
-from report.inference import ALPHA, BETTER, EQUAL, UNKNOWN, WORSE
-from report.paired import statements
+from report.frames.inference import ALPHA, BETTER, EQUAL, UNKNOWN, WORSE
+from report.frames.paired import statements
+from report.frames.rungs import by_label
+from report.frames.units import MISSING, amount, byte_unit, count, percent, time_unit, times
 from report.paper.tex import Tex, code, escape
-from report.rungs import by_label
-from report.units import MISSING, amount, byte_unit, count, percent, time_unit, times
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import pandas as pd
 
-    from report.compare import Comparison
+    from report.frames.compare import Comparison
 
 MAX_ROWS: Final = 40
 MAX_NAMED: Final = 8

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from report.__main__ import main
-from report.figures import BASIC, FIGURES, OF_ALL
+from report.figures.catalogue import BASIC, FIGURES, OF_ALL
 from report.write import DRAWN
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bench.records.record import read_json
 from bench.sweep.tuning import choose, facts, grid, trials, tunable, tuned_rate
-from report.rates import tried_rates
+from report.frames.rates import tried_rates
 from tests.bench.records.test_spec import BASE
 
 TASK = "tests.bench.faulty_task:FaultyTask(items=64)"

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from report.compare import compare
-from report.page import write_page
+from report.frames.compare import compare
+from report.frames.results import load
+from report.page.build import write_page
 from report.page.data import page_data
-from report.results import load
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 

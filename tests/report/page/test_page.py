@@ -9,9 +9,9 @@ import sys
 import pandas as pd
 import pytest
 
-from report import ReportError
-from report.page import safe, write_page
-from report.results import load
+from report.errors import ReportError
+from report.frames.results import load
+from report.page.build import safe, write_page
 
 MIB = 2**20
 NASTY = "</script><script>alert(1)</script>&\"'\u2028 ∑"
@@ -71,7 +71,7 @@ def test_damaged_csvs_are_refused_by_name(tmp_path, text):
 
 def test_importing_it_loads_no_heavy_package():
     heavy = ("jinja2", "vl_convert", "altair", "torch", "transformers")
-    code = f"import sys, report.page; print([name for name in {heavy!r} if name in sys.modules])"
+    code = f"import sys, report.page.build; print([name for name in {heavy!r} if name in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
 
 

@@ -6,11 +6,11 @@ import re
 import pandas as pd
 import pytest
 
-from report.compare import compare
-from report.inference import two_runs
-from report.page import write_page
-from report.paired import read_scores
-from report.results import load
+from report.frames.compare import compare
+from report.frames.inference import two_runs
+from report.frames.paired import read_scores
+from report.frames.results import load
+from report.page.build import write_page
 
 SECONDS = 2.0
 NASTY = "<script>window.hurt=1</script><img src=x onerror=window.hurt=1>\"'&amp; ∑ü"

@@ -10,14 +10,14 @@ import pytest
 
 from bench.commands.arguments import make_parser
 from bench.records.record import RUN_COLUMNS
-from report.compare import compare
-from report.inference import two_recipes, two_runs
+from report.frames.compare import compare
+from report.frames.inference import two_recipes, two_runs
+from report.frames.paired import read_scores
+from report.frames.results import load
 from report.page import differences
 from report.page.columns import columns
 from report.page.command import run_command, sweep_command
 from report.page.data import NEVER, number
-from report.paired import read_scores
-from report.results import load
 
 
 def place(pairs, one, other):
