@@ -4,8 +4,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from vqa_model.picture_world import Settings
-from vqa_model.world_files import world_folder
+from vqa_model.picture_world.files import world_folder
+from vqa_model.picture_world.scenes import Settings
 
 SIZE = (640, 480)
 CROWDED = {"draws": (6, 11)}  # of which some find nothing to ask

@@ -20,8 +20,8 @@ from measuring import in_turns, ratios, save, show
 from PIL import Image
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from vqa_model.decoding import BLOCK, decode_pictures
-from vqa_model.pictures import ImageSettings, fit_picture, read_picture
+from vqa_model.data.decode_cache import BLOCK, decode_pictures
+from vqa_model.data.pictures import ImageSettings, fit_picture, read_picture
 
 SIZE, BATCH = 224, 64
 

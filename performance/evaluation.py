@@ -19,9 +19,10 @@ from full_size_data import write_part
 from measuring import in_turns, save, show
 
 from bench.worker.scores import classification_scores
-from vqa_model.questions import QuestionsById
-from vqa_model.vqa_files import Part, read_part
-from vqa_model.vqa_score import evaluate, normalise
+from vqa_model.data.official_accuracy import evaluate
+from vqa_model.data.official_files import Part, read_part
+from vqa_model.data.official_normalisation import normalise
+from vqa_model.data.questions import QuestionsById
 
 ROUNDS = 7
 RIGHT = 0.5  # share of the predictions that are the majority answer

@@ -28,8 +28,8 @@ def memory(kind):
 """
 READING = """
 import json, sys, time
-from vqa_model.answers import build_vocabulary
-from vqa_model.vqa_files import read_part
+from vqa_model.data.answers import build_vocabulary
+from vqa_model.data.official_files import read_part
 folder, start, seconds = Path(sys.argv[1]), time.perf_counter(), {}
 def lap(name):
     seconds[name] = time.perf_counter() - start - sum(seconds.values())

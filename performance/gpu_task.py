@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from vqa_model.answers import NO_LABEL
-from vqa_model.picture_world import Settings
+from vqa_model.data.answers import NO_LABEL
+from vqa_model.picture_world.files import world_folder
+from vqa_model.picture_world.scenes import Settings
 from vqa_model.task import VQATask
-from vqa_model.world_files import world_folder
 
 
 @dataclass(frozen=True, kw_only=True)

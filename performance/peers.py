@@ -24,8 +24,8 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from bench.worker.memory import allocation_peak
+from vqa_model.picture_world.files import world_folder
 from vqa_model.task import VQATask
-from vqa_model.world_files import world_folder
 
 RECIPES = ("full", "lora", "lora+amp")
 PLANS = {"tiny": (32, 10, 31), "small": (16, 1, 15), "base": (64, 5, 15), "large": (64, 5, 15)}  # batch, steps, rounds

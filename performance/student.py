@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from vqa_model.dataset import QuestionSet
+from vqa_model.data.dataset import QuestionSet
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,8 @@ from transformers import AutoConfig
 from strategies import compose
 from strategies.errors import PlanError
 from strategies.roles import linear_layers, roles_of
-from vqa_model.families import TEXT_FAMILIES, VISION_FAMILIES
-from vqa_model.model import VQAConfig, VQAModel
+from vqa_model.modeling.families import TEXT_FAMILIES, VISION_FAMILIES
+from vqa_model.modeling.vqa import VQAConfig, VQAModel
 
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 SPECIAL = {f"{name}_token_id": place for place, name in enumerate(("pad", "bos", "eos", "cls", "sep"))}

@@ -14,7 +14,7 @@ from bench.commands.cli import make_request
 from report.text.tables import update_tables
 from strategies import parse_plans
 from strategies.presets import PRESETS
-from vqa_model.fusions import FUSIONS
+from vqa_model.modeling.fusion.registry import FUSIONS
 
 
 @pytest.mark.slow

@@ -41,7 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; gives the exit status, 2 for bad input."""
-    return run_command(make_parser(), "vqa_model.inspecting:inspect_data", arguments)
+    return run_command(make_parser(), "vqa_model.inspection.command:inspect_data", arguments)
 
 
 if __name__ == "__main__":

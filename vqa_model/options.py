@@ -6,14 +6,13 @@ checked where that is known.
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from vqa_model.fusions import parse_fusion
-from vqa_model.towers import PRESETS
+from vqa_model.modeling.fusion.registry import parse_fusion
+from vqa_model.modeling.towers import PRESETS
 
 if TYPE_CHECKING:
-    from vqa_model.task import VQATask
+    from collections.abc import Mapping
 
 # transformers' words for it, kept in the saved model: a sigmoid for each answer, or one softmax over all
 PROBLEM_TYPES = {"cross_entropy": "single_label_classification", "soft_bce": "multi_label_classification"}
@@ -34,24 +33,27 @@ def problem_type(objective: str, num_answers: int) -> str | None:
     return None if objective == "cross_entropy" and num_answers == 1 else PROBLEM_TYPES[objective]
 
 
-def check_options(task: VQATask) -> None:
-    """Raise ValueError for the first option of a wrong type or value."""
-    for field in fields(task):
-        value, kind = getattr(task, field.name), type(field.default)
+def check_options(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Raise ValueError for the first option of another type than its default's, or of a value that does not fit."""
+    for name, value in options.items():
+        kind = type(defaults[name])
         fits = type(value) is kind or (kind is float and type(value) is int)
         if not fits:
-            raise ValueError(f"{field.name} {value!r} is of type {type(value).__name__}; it takes {kind.__name__}")
+            raise ValueError(f"{name} {value!r} is of type {type(value).__name__}; it takes {kind.__name__}")
     for name, choices in CHOICES.items():
-        value = getattr(task, name)
-        if value not in choices:
-            raise ValueError(f"{name} {value!r} is not known; choose from {', '.join(map(repr, choices))}")
-    parse_fusion(task.fusion)
-    if not 0 < task.fraction <= 1:
-        raise ValueError(f"fraction {task.fraction} is not in (0, 1]; 0.25 takes a quarter of the training pictures")
-    if not 0 <= task.eval_fraction <= 1:
-        raise ValueError(f"eval_fraction {task.eval_fraction} is not in [0, 1]; 0.1 takes a tenth of the val pictures")
+        if options[name] not in choices:
+            raise ValueError(f"{name} {options[name]!r} is not known; choose from {', '.join(map(repr, choices))}")
+    parse_fusion(options["fusion"])
+    if not 0 < options["fraction"] <= 1:
+        raise ValueError(
+            f"fraction {options['fraction']} is not in (0, 1]; 0.25 takes a quarter of the training pictures"
+        )
+    if not 0 <= options["eval_fraction"] <= 1:
+        raise ValueError(
+            f"eval_fraction {options['eval_fraction']} is not in [0, 1]; 0.1 takes a tenth of the val pictures"
+        )
     for name, least in LEAST.items():
-        if getattr(task, name) < least:
-            raise ValueError(f"{name} {getattr(task, name)} is below {least}")
-    if task.max_length and task.max_length < SHORTEST_TEXT:
-        raise ValueError(f"max_length {task.max_length} is below {SHORTEST_TEXT}; 0 fits the training questions")
+        if options[name] < least:
+            raise ValueError(f"{name} {options[name]} is below {least}")
+    if options["max_length"] and options["max_length"] < SHORTEST_TEXT:
+        raise ValueError(f"max_length {options['max_length']} is below {SHORTEST_TEXT}; 0 fits the training questions")

@@ -55,7 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; gives the exit status, 2 for bad input."""
-    return run_command(make_parser(), "vqa_model.predicting:predict", arguments)
+    return run_command(make_parser(), "vqa_model.answering.batch:predict", arguments)
 
 
 if __name__ == "__main__":

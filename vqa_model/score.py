@@ -1,31 +1,26 @@
 """Scores a results file as the official VQA evaluation does: `python -m vqa_model.score --questions … --results …`.
 
 Prints `{"overall": …, "perAnswerType": {…}, "perQuestionType": {…}}`, plain means in percent, rounded to two
-places. The rules are in `vqa_score`, held to the official evaluator's own outputs by tests.
+places. The rules are in `vqa_model/data/official_accuracy.py`, held to the official evaluator's own outputs by tests.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vqa_model.commands import command_parser, run_command
-from vqa_model.questions import QuestionsById
-from vqa_model.vqa_files import read_questions
-from vqa_model.vqa_score import accuracy
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 EXAMPLE = """example:
   python -m vqa_model.score --questions v2_OpenEnded_mscoco_val2014_questions.json \\
       --annotations v2_mscoco_val2014_annotations.json --results results.json
 
 A results file is a list of {"question_id": 1, "answer": "yes"}, one for every question; each run writes one."""
-PLACES = 2  # decimals of a percentage, as the official evaluation rounds
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -42,78 +37,9 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_results(path: Path) -> dict[int, str]:
-    """Read answers by question id; ValueError names the first record that is none or repeats."""
-    try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: damaged JSON at line {error.lineno} column {error.colno} ({error.msg})") from error
-    kind = type(content).__name__
-    if kind != "list":
-        raise ValueError(f"{path}: not a results file: a {kind}, not a list of question_id and answer")
-    found: dict[int, str] = {}
-    for number, row in enumerate(content):
-        fields = (row.get("question_id"), row.get("answer")) if isinstance(row, dict) else (None, None)
-        if type(fields[0]) is not int or not isinstance(fields[1], str):
-            raise ValueError(f"{path}: record {number} has no number question_id and text answer")
-        if fields[0] in found:
-            raise ValueError(f"{path}: record {number} answers question {fields[0]} again; keep one answer")
-        found[fields[0]] = fields[1]
-    return found
-
-
-def score(results: dict[int, str], questions: QuestionsById) -> tuple[dict[str, Any], dict[int, float]]:
-    """Give the official summary in percent, and each question's accuracy in percent, both rounded."""
-    per_question: dict[int, float] = {}
-    groups: dict[str, dict[str, list[float]]] = {"perAnswerType": {}, "perQuestionType": {}}
-    every: list[float] = []
-    for question_id, answer in results.items():
-        question = questions[question_id]
-        value = accuracy(answer, question.answers)
-        every.append(value)
-        groups["perAnswerType"].setdefault(question.answer_type, []).append(value)
-        groups["perQuestionType"].setdefault(question.question_type, []).append(value)
-        per_question[question_id] = round(100 * value, PLACES)
-    types = {name: {kind: _percent(values) for kind, values in kinds.items()} for name, kinds in groups.items()}
-    return {"overall": _percent(every), **types}, per_question
-
-
-def _percent(values: Sequence[float]) -> float:
-    return round(100 * float(sum(values)) / len(values), PLACES)
-
-
-def match(results: dict[int, str], known: Iterable[int], place: Path, *, answered_only: bool) -> dict[int, str]:
-    """Check that results and questions have the same ids; ValueError with the first that differs."""
-    asked = set(known)
-    strange = [number for number in results if number not in asked]
-    if strange:
-        raise ValueError(f"{place}: {len(strange)} results are of no question here, the first of {strange[0]}")
-    missing = sorted(asked - set(results))
-    if missing and not answered_only:
-        raise ValueError(
-            f"{place}: {len(missing)} of {len(asked)} questions have no result, the first {missing[0]}; answer all, "
-            "or use --answered-only"
-        )
-    if missing:
-        print(f"left out {len(missing)} of {len(asked)} questions, which have no result", file=sys.stderr)
-    if not results:
-        raise ValueError(f"{place}: no results in it")
-    return results
-
-
-def score_files(options: argparse.Namespace) -> None:
-    """Score what the options name and print the summary."""
-    questions = QuestionsById([read_questions(options.questions, options.annotations)])
-    results = match(read_results(options.results), questions, options.results, answered_only=options.answered_only)
-    summary, per_question = score(results, questions)
-    if options.per_question:
-        options.per_question.write_text(json.dumps(per_question), encoding="utf-8")
-    print(json.dumps(summary, indent=1))
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; gives the exit status, 2 for bad input."""
-    return run_command(make_parser(), f"{score_files.__module__}:{score_files.__name__}", arguments)
+    return run_command(make_parser(), "vqa_model.data.scoring:score_files", arguments)
 
 
 if __name__ == "__main__":

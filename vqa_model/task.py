@@ -18,20 +18,21 @@ import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from vqa_model.answers import NO_LABEL
-from vqa_model.configuring import make_config
 from vqa_model.controls import MajorityAnswer
-from vqa_model.data import DataOptions, VQAData
-from vqa_model.dataset import QuestionSet, collate_questions
-from vqa_model.describing import describe_model
-from vqa_model.find_data import mounted_data
-from vqa_model.model import VQAConfig, VQAModel
+from vqa_model.data.answers import NO_LABEL
+from vqa_model.data.dataset import QuestionSet, collate_questions
+from vqa_model.data.derived import DataOptions, VQAData
+from vqa_model.data.mounted_files import mounted_data
+from vqa_model.data.official_accuracy import evaluate
+from vqa_model.data.official_normalisation import normalise
+from vqa_model.data.pictures import read_picture
+from vqa_model.modeling.anatomy import describe_model
+from vqa_model.modeling.config import make_config
+from vqa_model.modeling.processing import make_processor, save_model
+from vqa_model.modeling.tokenizer import load_tokenizer, longest_text, tokenizer_fingerprint
+from vqa_model.modeling.towers import Tower, find_tower, image_settings
+from vqa_model.modeling.vqa import VQAConfig, VQAModel
 from vqa_model.options import check_options, problem_type
-from vqa_model.pictures import read_picture
-from vqa_model.processing import make_processor, save_model
-from vqa_model.tokenizing import load_tokenizer, longest_text, tokenizer_fingerprint
-from vqa_model.towers import Tower, find_tower, image_settings
-from vqa_model.vqa_score import evaluate, normalise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -70,7 +71,8 @@ class VQATask:
     default_batch_size: ClassVar[int] = 32
 
     def __post_init__(self) -> None:
-        check_options(self)
+        options = fields(self)
+        check_options({f.name: getattr(self, f.name) for f in options}, {f.name: f.default for f in options})
 
     @property
     def default_epochs(self) -> int:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from vqa_model.picture_world.files import world_folder
 from vqa_model.task import VQATask
-from vqa_model.world_files import world_folder
 
 VQA_V2 = 5.36  # questions per picture
 

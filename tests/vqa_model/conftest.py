@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vqa_model import world_files
-from vqa_model.picture_world import Settings
+from vqa_model.picture_world import files as world_files
+from vqa_model.picture_world.scenes import Settings
 
 SMALL = Settings(train_pairs=40, val_pairs=8)
 

@@ -30,7 +30,7 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from vqa_model.wordpieces import make_tokenizer
+from vqa_model.picture_world.tokenizer import make_tokenizer
 
 TEXTS = ["what is this", "what is that", "how many cats are on the table", "is this a dog"]
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vqa_model.answering import Answerer
+from vqa_model.answering.answerer import Answerer
 from vqa_model.demo import main
 from vqa_model.task import VQATask
 

@@ -10,10 +10,10 @@ import pytest
 from transformers import BertConfig, ViTConfig
 
 from vqa_model.describe import main
-from vqa_model.describing import count_parts
-from vqa_model.diagram import draw, to_svg, to_tikz
-from vqa_model.fusions import FUSIONS
-from vqa_model.model import VQAConfig, VQAModel
+from vqa_model.modeling.anatomy import count_parts
+from vqa_model.modeling.diagram import draw, to_svg, to_tikz
+from vqa_model.modeling.fusion.registry import FUSIONS
+from vqa_model.modeling.vqa import VQAConfig, VQAModel
 from vqa_model.task import VQATask
 
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}

@@ -95,7 +95,7 @@ def test_nothing_is_written_where_the_data_lies(mounted, tmp_path):
 
 def test_a_task_finds_what_is_mounted(mounted, tmp_path, monkeypatch, small_world):
     monkeypatch.setenv("TUNEMATRIX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("vqa_model.find_data.mounted_data.__defaults__", (mounted,))
+    monkeypatch.setattr("vqa_model.data.mounted_files.mounted_data.__defaults__", (mounted,))
     task = VQATask(data="kaggle")
     assert task.data_fingerprint() == VQATask(data=str(small_world)).data_fingerprint()
     shutil.rmtree(mounted / "coco" / "val2014")

@@ -8,11 +8,11 @@ import time
 import pytest
 from PIL import Image
 
-from vqa_model.answers import build_vocabulary
+from vqa_model.data.answers import build_vocabulary
+from vqa_model.data.official_accuracy import accuracy
+from vqa_model.data.questions import Question, gather
 from vqa_model.inspect import main
-from vqa_model.inspection import agreement, coverage, words_of
-from vqa_model.questions import Question, gather
-from vqa_model.vqa_score import accuracy
+from vqa_model.inspection.facts import agreement, coverage, words_of
 
 FIGURES = ("answer_types", "top_answers", "coverage", "question_lengths", "agreement", "picture_sizes")
 

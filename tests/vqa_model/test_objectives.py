@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModel
 
-from vqa_model.answers import NO_LABEL, build_vocabulary
-from vqa_model.questions import Question, gather
+from vqa_model.data.answers import NO_LABEL, build_vocabulary
+from vqa_model.data.official_normalisation import normalise
+from vqa_model.data.questions import Question, gather
 from vqa_model.task import VQATask
-from vqa_model.vqa_score import normalise
 
 OBJECTIVES = {"cross_entropy": "single_label_classification", "soft_bce": "multi_label_classification"}
 SOFT = (0.0, 0.3, 0.6, 0.9, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)  # by how many of the ten gave the answer

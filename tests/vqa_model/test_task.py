@@ -4,9 +4,9 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from vqa_model.picture_world import Settings
+from vqa_model.data.official_normalisation import normalise
+from vqa_model.picture_world.scenes import Settings
 from vqa_model.task import VQATask
-from vqa_model.vqa_score import normalise
 
 
 @pytest.fixture(scope="module")

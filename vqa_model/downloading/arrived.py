@@ -13,8 +13,8 @@ import zipfile
 import zlib
 from typing import TYPE_CHECKING
 
+from vqa_model.data.pictures import read_picture
 from vqa_model.downloading.fetching import Damaged, FetchFailed
-from vqa_model.pictures import read_picture
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vqa_model.vqa_files import PARTS
+from vqa_model.data.official_files import PARTS
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vqa_model.data.official_files import DOWNLOAD_FILE, read_part
 from vqa_model.downloading.arrived import decodes, growing, keep_picture, looks_whole, unpack
 from vqa_model.downloading.fetching import Job
 from vqa_model.downloading.official_files import (
@@ -27,7 +28,6 @@ from vqa_model.downloading.official_files import (
 )
 from vqa_model.downloading.progress import size_text
 from vqa_model.downloading.remote import digest_of
-from vqa_model.vqa_files import DOWNLOAD_FILE, read_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

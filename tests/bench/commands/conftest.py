@@ -6,8 +6,8 @@ import sys
 import pytest
 from filelock import FileLock
 
-from vqa_model import world_files
-from vqa_model.picture_world import Settings
+from vqa_model.picture_world import files as world_files
+from vqa_model.picture_world.scenes import Settings
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,9 @@ import subprocess
 import sys
 import time
 
+from vqa_model.data.official_files import read_part
 from vqa_model.download import main
 from vqa_model.downloading.official_files import TEXTS, picture_member
-from vqa_model.vqa_files import read_part
 
 FRACTION, EVAL_FRACTION = 0.1, 0.25
 SAMPLE = ("--fraction", FRACTION, "--eval-fraction", EVAL_FRACTION)
