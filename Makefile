@@ -49,12 +49,12 @@ site: setup ## build the documentation site into build/site, strictly
 docs: setup ## write the generated pages under docs/ and the tables in Markdown, and build the site
 	@{ echo '# Command line'; echo; echo 'Written by `make docs`; a test holds it to the code.'; echo; echo '```text'; $(BIN)/python run_matrix.py --help; for c in plan compare merge export; do echo '```'; echo; echo "## $$c"; echo; echo '```text'; $(BIN)/python run_matrix.py $$c --help; done; echo '```'; } > docs/command-line.md
 	@$(BIN)/python -m bench.records.record > docs/results-schema.md
-	@$(BIN)/python -m strategies.cardbook > docs/strategies.md
+	@$(BIN)/python -m strategies.cards.book > docs/strategies.md
 	@$(BIN)/python -m report tables README.md docs/*.md
 	@$(MAKE) --no-print-directory site
 
 compatibility: setup ## try every pair of strategies and write docs/compatibility.md and .csv
-	OMP_NUM_THREADS=1 $(BIN)/python -m strategies.probe
+	OMP_NUM_THREADS=1 $(BIN)/python -m strategies.compatibility.probe
 	@$(BIN)/python -m report compatibility docs/compatibility.csv
 
 predictions: setup ## predicted against measured memory of every strategy, docs/predictions.md

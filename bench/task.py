@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from strategies.grammar import Call, parse_call
+from strategies.language.grammar import Call, parse_call
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -20,8 +20,8 @@ from accelerate.utils import broadcast_object_list
 from bert_text_classifier import build, collate, make_sentences
 from torch import nn
 
-from strategies import Plan, PlanError, load, parse_plans
-from strategies.accelerating import Ready
+from strategies import PlanError, Recipe, load, parse_plans
+from strategies.integrations.accelerate import Ready
 
 BATCH, STEPS = 16, 60
 
@@ -32,7 +32,7 @@ def padded(items: list[dict]) -> dict[str, torch.Tensor]:
     return {key: tensor[:-1] for key, tensor in collate([*items, longest]).items()}
 
 
-def by_accelerate(plan: Plan, accelerator: Accelerator, model: nn.Module, folder: Path) -> tuple[Ready, list, list]:
+def by_accelerate(plan: Recipe, accelerator: Accelerator, model: nn.Module, folder: Path) -> tuple[Ready, list, list]:
     ready = plan.for_accelerate(accelerator, model, total_steps=STEPS)
     generator = torch.Generator().manual_seed(0)
     sentences = make_sentences(["i think", "everyone says"])
@@ -57,7 +57,7 @@ def by_accelerate(plan: Plan, accelerator: Accelerator, model: nn.Module, folder
     return ready, losses, batches
 
 
-def by_our_loop(plan: Plan, model: nn.Module, batches: list[dict]) -> list[float]:
+def by_our_loop(plan: Recipe, model: nn.Module, batches: list[dict]) -> list[float]:
     tuned = plan.apply(model, device=batches[0]["labels"].device, total_steps=STEPS)
     return [tuned.step(lambda model, batch: model(**batch).loss, batch).item() for batch in batches]
 

@@ -18,7 +18,7 @@ from bert_text_classifier import build, collate, make_sentences
 from torch import nn
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from strategies import Plan, load, parse_plans
+from strategies import Recipe, load, parse_plans
 
 OPENINGS, BATCH, STEPS, TRAINING = ["i think", "everyone says"], 16, 60, 320
 
@@ -34,7 +34,7 @@ class Batches:
         return collate(items)
 
 
-def by_trainer(plan: Plan, model: nn.Module, folder: str, batches: Batches, resume: str | None = None) -> Trainer:
+def by_trainer(plan: Recipe, model: nn.Module, folder: str, batches: Batches, resume: str | None = None) -> Trainer:
     args = TrainingArguments(
         output_dir=folder, max_steps=STEPS, per_device_train_batch_size=BATCH, save_steps=STEPS // 2, logging_steps=1,
         report_to="none", disable_tqdm=True, remove_unused_columns=False, use_cpu=not torch.cuda.is_available(),
@@ -50,7 +50,7 @@ def losses_of(trainer: Trainer) -> list[float]:
     return [row["loss"] for row in trainer.state.log_history if "loss" in row]
 
 
-def by_our_loop(plan: Plan, model: nn.Module, trainer: Trainer, batches: Batches) -> list[float]:
+def by_our_loop(plan: Recipe, model: nn.Module, trainer: Trainer, batches: Batches) -> list[float]:
     parts = trainer.args.gradient_accumulation_steps
     tuned = plan.apply(model, device=trainer.args.device, seed=trainer.args.seed, total_steps=STEPS)
     losses = []

@@ -22,7 +22,7 @@ from bench.records.events import EventWriter
 from bench.worker.loop import Training, endless
 from bench.worker.sections import Clock
 from strategies import compose
-from strategies.optimization import MAX_NORM, WEIGHT_DECAY, multiplier
+from strategies.execution.optimizer import MAX_NORM, WEIGHT_DECAY, multiplier
 from vqa_model.task import VQATask
 
 SEED, READ_EVERY = 0, 20

@@ -21,8 +21,8 @@ import torch
 from bench.forecast.forecast import Forecaster
 from bench.worker.memory import probe
 from strategies import catalogue, compose, parse_plans
-from strategies.predicting import UnpredictableError, predict
-from strategies.probe import HELPER, TOWERS, term
+from strategies.compatibility.probe import HELPER, TOWERS, term
+from strategies.prediction.predict import UnpredictableError, predict
 from strategies.protocol import FROZEN, FROZEN_BASE, WEIGHTS
 from vqa_model.task import VQATask
 

@@ -1,4 +1,4 @@
-"""From a sweep's CSVs to what people read: figures, a Markdown summary, an HTML page, a paper in IEEE style.
+"""From a sweep's CSVs to what people read: figures, summary, HTML page, paper.
 
 What may enter: result files and `bench.records.record`, which holds their schema (standard library only); never
 torch. Everything between reading and writing is a pure function from data frames, so a figure can be drawn

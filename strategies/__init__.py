@@ -9,17 +9,17 @@ suite around it. `import strategies` does not import torch.
 
 from __future__ import annotations
 
-from strategies.catalogue import catalogue
-from strategies.checkpoints import load_checkpoint, not_resumable, restore_random, save_checkpoint
 from strategies.errors import PlanError, SelfCheckError, is_out_of_memory
-from strategies.feeding import volume
-from strategies.peft_format import save_peft
-from strategies.plan import Plan
-from strategies.problems import Problem
+from strategies.execution.feed import volume
+from strategies.integrations.peft_export import save_peft
+from strategies.language.catalogue import catalogue
+from strategies.language.checks import Problem
+from strategies.language.plan import Plan
+from strategies.language.recipes import recipes
 from strategies.protocol import Context, State, Strategy
-from strategies.recipes import recipes
-from strategies.tuned import Tuned
-from strategies.words import NamedPlan, baseline, compose, load, load_plain, parse_plans
+from strategies.recipe import NamedPlan, Recipe, baseline, compose, load, load_plain, parse_plans
+from strategies.training.checkpoints import load_checkpoint, not_resumable, restore_random, save_checkpoint
+from strategies.training.tuned import Tuned
 
 __all__ = [
     "Context",
@@ -27,6 +27,7 @@ __all__ = [
     "Plan",
     "PlanError",
     "Problem",
+    "Recipe",
     "SelfCheckError",
     "State",
     "Strategy",

@@ -13,13 +13,13 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from strategies.errors import PlanError, closest_first
-from strategies.protocol import EVERYTHING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from torch import nn
 
+EVERYTHING = "*"  # the whole model, head and fusion included
 NEW_PARTS = ("fusion", "head")  # trained from scratch: always train, with their own rate
 
 

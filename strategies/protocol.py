@@ -16,21 +16,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from strategies.errors import PlanError
+from strategies.layout import EVERYTHING
 from strategies.options import conform, described
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     import torch
     from torch import Tensor, nn
 
-    from strategies.engine import Engine
-    from strategies.feeding import Feed
+    from strategies.execution.engine import Engine
+    from strategies.execution.feed import Feed
     from strategies.layout import Layout
 
 Kind = Literal["weights", "numerics", "memory", "speed", "update", "data"]
 
-EVERYTHING = "*"  # the whole model, head and fusion included
 WEIGHTS = "weights"  # the slot of what decides which weights train, and with which rate
 OPTIMIZER = "optimizer"  # the slot of what replaces AdamW
 SCHEDULE = "schedule"  # the slot of what shapes the rates over the steps
@@ -216,8 +216,8 @@ class Strategy:
     def elsewhere(self, facts: Mapping[str, str | int]) -> Mapping[str, Any] | str | None:
         """Say how another loop does what its loop-level hooks do in ours: settings, or a text that names others' means.
 
-        With settings (`strategies/trainers.py` and `accelerating.py` have them) its forward and loop-level hooks are
-        left to that loop.
+        With settings (`strategies/integrations/huggingface_trainer.py` and `accelerate.py` have them) its forward
+        and loop-level hooks are left to that loop.
         """
         del facts
         return None
@@ -238,3 +238,8 @@ class Strategy:
 def defaults(strategy: type[Strategy]) -> dict[str, Any]:
     """Give option → default; an option that must be given has `dataclasses.MISSING`."""
     return {option.name: option.default for option in dataclasses.fields(strategy)}
+
+
+def overridden(member: Strategy, hooks: Iterable[str]) -> list[str]:
+    """Give those of `hooks` that a member implements."""
+    return [hook for hook in hooks if getattr(type(member), hook) is not getattr(Strategy, hook)]

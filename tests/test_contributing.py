@@ -62,9 +62,9 @@ def test_one_file_and_two_lines_add_it(printed, root, tmp_path):
         shutil.copytree(root / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "tests/conftest.py"):
         shutil.copy(root / name, tmp_path / name)
-    (tmp_path / "strategies/weights/attention_only.py").write_text(file)
+    (tmp_path / "strategies/methods/weights/attention_only.py").write_text(file)
     for path, table, line in (
-        ("strategies/catalogue.py", "OWN: dict[str, str] = {\n", entry),
+        ("strategies/language/catalogue.py", "OWN: dict[str, str] = {\n", entry),
         ("tests/strategies/test_conformance.py", "TABLE = {\n", row),
     ):
         text = (tmp_path / path).read_text()

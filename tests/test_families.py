@@ -6,7 +6,7 @@ from transformers import AutoConfig
 
 from strategies import compose
 from strategies.errors import PlanError
-from strategies.roles import linear_layers, roles_of
+from strategies.structure.roles import linear_layers, roles_of
 from vqa_model.modeling.families import TEXT_FAMILIES, VISION_FAMILIES
 from vqa_model.modeling.vqa import VQAConfig, VQAModel
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from strategies.catalogue import catalogue
+from strategies.language.catalogue import catalogue
 from strategies.protocol import defaults
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,7 +13,7 @@ from bench.commands.arguments import make_parser
 from bench.commands.cli import make_request
 from report.text.tables import update_tables
 from strategies import parse_plans
-from strategies.presets import PRESETS
+from strategies.language.presets import PRESETS
 from vqa_model.modeling.fusion.registry import FUSIONS
 
 

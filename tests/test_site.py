@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from strategies.catalogue import catalogue
+from strategies.language.catalogue import catalogue
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from bench.task import DEFAULT_TASK
-from strategies.presets import PRESETS
+from strategies.language.presets import PRESETS
 
 USAGE: Final = 2  # exit status for bad input
 

@@ -22,9 +22,9 @@ from bench.sweep.table import print_table
 from bench.sweep.time_limit import TimeLimit
 from bench.task import DEFAULT_TASK
 from strategies import NamedPlan, catalogue, parse_plans, recipes
-from strategies.cards import card
+from strategies.cards.card import card
 from strategies.errors import closest_first
-from strategies.presets import PRESETS
+from strategies.language.presets import PRESETS
 from strategies.protocol import Kind
 
 INTERRUPTED = 130

@@ -27,9 +27,9 @@ from bench.records.record import read_json
 from bench.sweep.prepare import choose_device
 from bench.task import Task, load_task
 from strategies import Plan, PlanError, compose
-from strategies.feeding import tensors_of
-from strategies.predicting import Prediction, UnpredictableError
-from strategies.presets import REMEDIES
+from strategies.execution.feed import tensors_of
+from strategies.language.presets import REMEDIES
+from strategies.prediction.predict import Prediction, UnpredictableError
 
 SLACK: Final = 1.05  # allocator's rounding and fragmentation
 

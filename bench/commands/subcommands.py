@@ -18,7 +18,7 @@ from bench.records.collect import read_records
 from bench.records.record import write_json
 from bench.records.results_folder import RECORD_FILE, InputError, run_folder
 from bench.sweep.run import child_environment, show
-from strategies.manifest import MANIFEST_FILE
+from strategies.saving.manifest import MANIFEST_FILE
 
 RESULTS: Final = ("results/local/*", "results/*")
 

@@ -1,4 +1,4 @@
-"""What a run will need before it is run: memory and time predicted on GPUs that need not be there.
+"""Memory and time of a run predicted, also for GPUs that are not there.
 
 May import records and the task protocol.
 """

@@ -21,8 +21,8 @@ from torch.utils.data import ConcatDataset
 
 from bench.task import Task, load_task, task_text
 from strategies import Plan, PlanError, compose, volume
-from strategies.loading import training_loader
-from strategies.predicting import Prediction, UnpredictableError, predict
+from strategies.prediction.predict import Prediction, UnpredictableError, predict
+from strategies.training.loader import training_loader
 
 LOOKED_AT: Final = 300  # batches
 WORTH_SHARING: Final = 12.0  # seconds won: what processes of their own take to start

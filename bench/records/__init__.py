@@ -1,4 +1,4 @@
-"""What is written and read: the schema, a run's specification, events, record and folder, and the CSVs made of them.
+"""What is written and read: schema, specification, events, records, results folder, CSVs.
 
 Standard library only (report imports the schema from here); imports nothing else of bench.
 """

@@ -1,4 +1,4 @@
-"""The manifest of a folder of weights that a run or an export left: `strategies.manifest`, in bench's words."""
+"""The manifest of a folder of weights that a run or an export left: `strategies.saving.manifest`, in bench's words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.records.results_folder import InputError
-from strategies.manifest import MANIFEST_FILE, check, seal
+from strategies.saving.manifest import MANIFEST_FILE, check, seal
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A sweep: which runs there are, a process for each, their progress, and what is printed at the end.
+"""A sweep: which runs there are, a process for each, their progress, the closing table.
 
 May import forecast and records. It never loads torch: what needs it happens in child processes.
 """

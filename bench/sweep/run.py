@@ -31,7 +31,7 @@ from bench.sweep.table import outcome, percent, print_matrix, print_results
 from bench.sweep.time_limit import TimeLimit, TimeUpError
 from bench.sweep.tuning import in_tuned_setting, trial_runs, tunable, tune, tuned_rate
 from strategies import NamedPlan, catalogue, compose
-from strategies.cards import card
+from strategies.cards.card import card
 
 OTHERS_NOTICED = 2**28  # bytes on the GPU
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,4 +1,4 @@
-"""One run in a process of its own: the loop, its sections, what is measured while it trains and afterwards.
+"""One run in a process of its own: the loop, its sections, and what is measured.
 
 May import records and the task protocol, and torch.
 """

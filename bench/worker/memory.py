@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from strategies.tracking import StorageTracker, at_rest, split
+from strategies.prediction.storage_tracker import StorageTracker, at_rest, split
 
 if TYPE_CHECKING:
     from strategies import Tuned

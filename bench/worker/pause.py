@@ -30,7 +30,7 @@ from bench.records.events import EVENTS_FILE
 from bench.records.record import write_json
 from bench.worker.sections import process_age
 from strategies import load_checkpoint, not_resumable, restore_random, save_checkpoint
-from strategies.checkpoints import checkpoint_bytes
+from strategies.training.checkpoints import checkpoint_bytes
 
 if TYPE_CHECKING:
     from bench.worker.loop import Training

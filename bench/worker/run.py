@@ -28,7 +28,7 @@ from bench.worker.scores import classification_scores
 from bench.worker.sections import Clock, process_age
 from bench.worker.sensors import Sensors
 from strategies import Plan, PlanError, compose, is_out_of_memory
-from strategies.manifest import add_facts
+from strategies.saving.manifest import add_facts
 
 
 def run(spec: RunSpec, folder: Path, emit: EventWriter) -> None:

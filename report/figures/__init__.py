@@ -1,4 +1,4 @@
-"""The figures of a sweep: one function each from what may be compared to a matplotlib figure; catalogue.py lists them.
+"""The figures of a sweep, one function each; catalogue.py lists them.
 
 May import frames; writes no file but through style.py.
 """

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a sweep: its data as JSON, a template, a style sheet and a script.
+"""One self-contained HTML page of a sweep: data as JSON, template, style sheet, script.
 
 May import text, figures' style and frames; imports nothing of paper.
 """

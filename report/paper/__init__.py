@@ -1,1 +1,1 @@
-"""The IEEE report of a sweep: LaTeX from a template and the CSVs, typeset where LaTeX is installed."""
+"""The IEEE report of a sweep: LaTeX from a template and the CSVs."""

@@ -1,4 +1,4 @@
-"""Words made of frames: the Markdown summary, findings, verdicts, and the tables kept true in Markdown files.
+"""Words made of frames: summary, findings, verdicts, tables in Markdown files.
 
 May import figures (their captions) and frames.
 """

@@ -8,7 +8,7 @@ from torch import nn
 
 from bench.worker.attribution import busy_seconds
 from bench.worker.memory import allocator_troubles, write_snapshot
-from tests.strategies.test_checkpoints import check, train
+from tests.strategies.training.test_checkpoints import check, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 

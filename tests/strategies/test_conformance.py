@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from strategies import Plan, PlanError, catalogue, compose, load
-from strategies.probe import term
+from strategies import PlanError, Recipe, catalogue, compose, load
+from strategies.compatibility.probe import term
 
 STEPS = 12
 KINDS = ("mlp", "text", "conv", "two", "gpt", "cnn")
@@ -247,5 +247,5 @@ def test_a_saved_plan_knows_its_model(foreign, tmp_path):
 
 def test_what_is_forced_says_why_it_is_unavailable():
     for name, row in TABLE.items():
-        problems = Plan.of([*compose(text_of(name)).members]).problems("cpu")
+        problems = Recipe.of([*compose(text_of(name)).members]).problems("cpu")
         assert bool(problems) == row.forced, name

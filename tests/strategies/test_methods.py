@@ -2,7 +2,7 @@
 
 import pytest
 
-from strategies import PlanError, SelfCheckError, compose
+from strategies import PlanError, Recipe, SelfCheckError, compose
 
 
 def trained(foreign, text, *, kind="two", steps=4, noise=0, dropout=None, **options):
@@ -247,7 +247,7 @@ def test_hooks_are_called_in_order(foreign):
     import contextlib
     import dataclasses
 
-    from strategies import Plan, Strategy
+    from strategies import Strategy
 
     calls = []
 
@@ -283,7 +283,7 @@ def test_hooks_are_called_in_order(foreign):
             return contextlib.nullcontext()
 
     model = foreign.build("mlp")
-    tuned = Plan.of([Spy()]).apply(model)
+    tuned = Recipe.of([Spy()]).apply(model)
     tuned.step(foreign.loss, foreign.batch("mlp"))
     with tuned.evaluating():
         pass

@@ -3,7 +3,6 @@
 import pytest
 
 from strategies import PlanError, compose, load
-from strategies.roles import roles_of
 
 
 def outputs_of(foreign):
@@ -123,22 +122,6 @@ def test_rates_given_by_the_caller_are_kept(foreign, tmp_path):
     rates = {(group["name"], group["lr"]) for group in again.optimizer.param_groups}
     assert rates == {("base", 5e-2), ("new", 7e-3)}
     assert again.state.total_steps == 9
-
-
-def test_roles_of_t5_and_modernbert():
-    found = {
-        "encoder.block.0.layer.0.SelfAttention.q": ["query"],
-        "encoder.block.0.layer.0.SelfAttention.o": ["output"],
-        "decoder.block.0.layer.1.EncDecAttention.o": ["output"],
-        "encoder.block.0.layer.1.DenseReluDense.wi_0": ["up"],
-        "encoder.block.0.layer.1.DenseReluDense.wo": ["down"],
-        "layers.3.attn.Wqkv": ["query", "key", "value"],
-        "layers.3.attn.Wo": ["output"],
-        "layers.3.mlp.Wi": ["up"],
-        "layers.3.mlp.Wo": ["down"],
-        "wo": ["output"],
-    }
-    assert {name: roles_of(name) for name in found} == found
 
 
 def test_small_slips_are_one_line(foreign):

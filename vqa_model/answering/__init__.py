@@ -1,4 +1,4 @@
-"""The work of `python -m vqa_model.predict` and `demo`: a saved model answers questions about images.
+"""The work of `vqa_model.predict` and `demo`: a saved model answers questions about images.
 
 May import modeling and data; it never trains.
 """

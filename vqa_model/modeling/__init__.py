@@ -1,4 +1,4 @@
-"""The shared model: towers of the ViT and BERT families, fusion, answer head; its configuration, processor and card.
+"""The shared model: towers, fusion, answer head; its configuration, processor and card.
 
 May import how images are read (data.pictures); never a task, a command or a data set.
 """

@@ -1,4 +1,4 @@
-"""The embedded data set: scenes drawn from a seed, questions about them, written in VQA v2's official file format.
+"""The embedded data set: generated scenes and questions in VQA v2's official file format.
 
 Imports nothing else of vqa_model but the cache folder.
 """

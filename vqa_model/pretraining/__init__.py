@@ -1,4 +1,4 @@
-"""The work of `python -m vqa_model.pretrain`: the two tiny towers that ship are pretrained on one kind of data each.
+"""The work of `vqa_model.pretrain`: unimodal pretraining of the two tiny towers that ship.
 
 May import modeling and the picture world.
 """

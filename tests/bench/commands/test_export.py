@@ -15,7 +15,7 @@ from peft import PeftModel
 
 from bench.records.manifest import check_manifest
 from bench.records.results_folder import InputError
-from strategies.manifest import file_hash
+from strategies.saving.manifest import file_hash
 from vqa_model.answering.answerer import Answerer
 from vqa_model.modeling.vqa import VQAModel
 from vqa_model.score import main as score

@@ -8,7 +8,7 @@ from torch import nn
 
 from bench.worker.memory import allocation_peak, probe
 from strategies import compose
-from strategies.tracking import StorageTracker, held_tensors, tensors_in
+from strategies.prediction.storage_tracker import StorageTracker, held_tensors, tensors_in
 
 WIDTH, BATCH = 256, 64
 LAYER = 4 * (WIDTH * WIDTH + WIDTH)

@@ -17,7 +17,7 @@ from report.paper.cards import bibtex, read_card, references
 from report.paper.results import memory_table, negative_sentences, quality_table, verdict_sentences
 from report.paper.tex import Tex, code, escape, prose
 from strategies.cards import card
-from strategies.catalogue import catalogue
+from strategies.language.catalogue import catalogue
 
 NASTY = r"a_b%c&d#e$f{g}h\i^j~k<l>|m`n'o\"p" + "\n中文 é Ł 🙂 × α"
 DRAWN = NASTY.translate(dict.fromkeys(map(ord, "中文🙂")))  # what the figures' font has

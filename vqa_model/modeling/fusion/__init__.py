@@ -1,4 +1,4 @@
-"""Ways to fuse question and image: the modules, and the registry that names them and reads how one is written.
+"""Ways to fuse question and image, and the registry that names them.
 
 Imports torch alone.
 """

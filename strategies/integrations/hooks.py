@@ -1,0 +1,235 @@
+"""A plan inside somebody else's training loop: its hooks called from there, its structure in their checkpoints.
+
+`carried_over` says what the other loop has to be set to, and refuses what it cannot do. `Inside` wraps the model's
+forward and offers what the loop's own events call: `begin`, `updated`, `average`. `leave_out_base` keeps the pretrained
+weights out of `state_dict()`, so that any loop's checkpoints hold what was tuned and nothing else.
+"""
+
+from __future__ import annotations
+
+import atexit
+import weakref
+from collections.abc import Mapping
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from strategies.errors import PlanError
+from strategies.protocol import Strategy, overridden
+from strategies.training.first_step_check import check_gradients
+from strategies.training.parameter_groups import rate_share
+from strategies.training.tuned import MARK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from contextlib import ExitStack
+
+    import torch
+    from torch import nn
+
+    from strategies.language.plan import Plan
+    from strategies.training.tuned import Tuned
+
+NOWHERE = ("choose", "passes", "prepare_batch", "engine", "clipping")  # hooks that no other loop has a place for
+KEEPING = ("before_step", "after_update", "evaluating")  # hooks whose members keep what others' checkpoints lack
+
+
+def carried_over(
+    plan: Plan, device: torch.device | str, known: Iterable[str], lacking: Sequence[str]
+) -> tuple[dict[str, Any], list[Strategy]]:
+    """Give the settings that the other loop needs, and the members whose forward stays ours.
+
+    A member with a hook that the loop is `lacking`, or a setting that is not `known` to it, is refused: nothing of a
+    plan is left out without a word.
+    """
+    settings: dict[str, Any] = {}
+    ours, problems = [], []
+    for member in plan.members:
+        told = member.elsewhere(plan.facts(device))
+        if isinstance(told, Mapping):
+            settings.update(told)
+            problems += [f"{member.name} needs {key!r}, which this loop cannot set" for key in told if key not in known]
+            continue
+        ours.append(member)
+        missing = overridden(member, lacking) + (["needs_items"] if member.needs_items else [])
+        if missing:
+            reason = f"works by {', '.join(missing)}, which this loop has no place for: train with tuned.step"
+            problems.append(f"{member.name}: {told or reason}")
+    if problems:
+        raise PlanError("; ".join(problems))
+    return settings, ours
+
+
+class Inside:
+    """The hooks of a plan's members for a loop that is not ours; `tuned` is what `Recipe.apply` gave."""
+
+    def __init__(self, tuned: Tuned, ours: Sequence[Strategy], *, precision: str, processes: int) -> None:
+        self.tuned = tuned
+        self.fed = not any(overridden(member, ["loader"]) for member in tuned.plan.members)  # by the plan's own loader
+        self._members = tuned.plan.members
+        self._averaged: ExitStack | None = None
+        self._begun = self._checked = False
+        self._scaled, self._processes = precision == "fp16", processes
+        vars(tuned.model)[MARK] = str(tuned.plan)  # a second plan would meet this one's hooks
+        self._wrap(ours)
+        leave_out_base(tuned)
+        if any(overridden(member, ["evaluating"]) for member in self._members):
+            atexit.register(_leave, weakref.ref(self))
+
+    @property
+    def averaged(self) -> bool:
+        """Whether the weights in the model are those to evaluate and save."""
+        return self._averaged is not None
+
+    def begin(self) -> None:
+        """Begin an update, unless it has begun: weights to train come back, rates are set, members prepare it."""
+        if self._begun:
+            return
+        if not self.fed:
+            names = ", ".join(member.name for member in self._members if overridden(member, ["loader"]))
+            raise PlanError(f"{names}: the order of items is part of the plan: take batches from ready.loader(…)")
+        self.train()
+        self.tuned.set_rates()
+        before = self._trained() if self._processes > 1 else []
+        for member in self._members:
+            member.before_step(self.tuned.state)
+        if self._processes > 1 and self._trained() != before:
+            raise PlanError("what trains changes, which DistributedDataParallel cannot follow: train in one process")
+        self._begun = True
+
+    def _trained(self) -> list[bool]:
+        return [parameter.requires_grad for parameter in self.tuned.model.parameters()]
+
+    def check(self) -> None:
+        """Check the gradients of the first update, which are whole now."""
+        if not self._checked:
+            check_gradients(self.tuned.engine.named_gradients(), finite=not self._scaled)
+            self._checked = True
+
+    def updated(self) -> None:
+        """End an update: the optimizer has taken its step, gradients are still there."""
+        for member in self._members:
+            member.after_update(self.tuned.state)
+        self.tuned.state.step += 1
+        self._begun = False
+
+    def average(self) -> None:
+        """Put in place what is to be evaluated and saved, unless it is there or an update is under way."""
+        elsewhere = self.tuned.shows_averages or self.tuned.merged
+        if self._averaged is None and not self._begun and not elsewhere:
+            self._averaged = self.tuned.averaged()
+
+    def train(self) -> None:
+        """Put the weights to train back, unless they are there."""
+        if self._averaged is not None:
+            self._averaged.close()
+            self._averaged = None
+
+    def schedule(self) -> torch.optim.lr_scheduler.LambdaLR:
+        """Give the plan's schedule; it follows the updates, however often it is stepped."""
+        from torch.optim.lr_scheduler import LambdaLR
+
+        state = self.tuned.state
+        return LambdaLR(state.optimizer, lambda _: rate_share(self._members, state.step, state.total_steps))
+
+    def resume(self, step: int) -> None:
+        """Go on after `step` updates; refused where a member keeps more than their checkpoints hold."""
+        keeping = [member.name for member in self._members if step and overridden(member, KEEPING)]
+        if keeping:
+            raise PlanError(
+                f"{', '.join(keeping)}: what it keeps from update to update is not in the checkpoint, so training "
+                "cannot go on from there; start anew"
+            )
+        self.tuned.state.step = step
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the number of updates done."""
+        return {"step": self.tuned.state.step}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a checkpoint was written."""
+        self.resume(state["step"])
+
+    def _wrap(self, ours: Sequence[Strategy]) -> None:
+        """Put the members' wrappers and additional losses around the model's forward."""
+        import torch
+
+        model: Any = self.tuned.model
+        plain = model.forward
+        inner: Callable[..., Any] = plain
+        for member in ours:
+            inner = member.wrap_forward(inner, self.tuned.context)
+
+        @wraps(plain)
+        def forward(*arguments: Any, **options: Any) -> Any:
+            if self.tuned.merged:
+                return plain(*arguments, **options)
+            if not model.training:
+                self.average()
+            if not (model.training and torch.is_grad_enabled()):
+                return inner(*arguments, **options)
+            self.begin()
+            return self._with_terms(inner(*arguments, **options))
+
+        model.forward = forward
+        model.register_state_dict_pre_hook(lambda *_: self.average())
+
+    def _with_terms(self, outputs: Any) -> Any:
+        """Add what members add to the loss, in full precision as in our own loop."""
+        import torch
+
+        with torch.autocast(self.tuned.device.type, enabled=False):
+            terms = [term for member in self._members if (term := member.extra_loss(self.tuned.state)) is not None]
+        return with_larger_loss(outputs, sum(terms)) if terms else outputs
+
+
+def _leave(reference: weakref.ref[Inside]) -> None:
+    """End what was entered, while there still is a torch to do it with."""
+    inside = reference()
+    if inside is not None:
+        inside.train()
+
+
+def with_larger_loss(outputs: Any, term: Any) -> Any:
+    """Give outputs whose loss is larger by `term`: a mapping with `loss`, or a tuple with the loss in front."""
+    if isinstance(outputs, Mapping) and outputs.get("loss") is not None:
+        outputs["loss"] = outputs["loss"] + term  # type: ignore[index]
+        return outputs
+    if isinstance(outputs, tuple) and outputs[0].ndim == 0:
+        return (outputs[0] + term, *outputs[1:])
+    raise PlanError(
+        "a member of the plan adds to the loss, so the model has to compute it: give it labels, and leave "
+        "compute_loss_func and label_smoothing_factor out"
+    )
+
+
+def leave_out_base(tuned: Tuned) -> None:
+    """Keep what a fresh base has out of `state_dict()`, and do not miss it in `load_state_dict()`.
+
+    Stay: the plan's own parameters, persistent buffers, what modules add for themselves (`get_extra_state`), and
+    everything once the adapters are merged.
+    """
+    model, own = tuned.model, tuned.own
+    where = [""]  # the prefix of the model in what is being loaded: "module." under DistributedDataParallel
+
+    def stays(name: str) -> bool:
+        return tuned.merged or name in own or name in buffers or name.endswith("_extra_state")
+
+    def drop(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+        del module, metadata
+        for name in [name for name in state if name.startswith(prefix) and not stays(name[len(prefix) :])]:
+            del state[name]
+
+    def note(module: nn.Module, state: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        del module, state, rest
+        where[0] = prefix
+
+    def forgive(module: nn.Module, keys: Any) -> None:
+        del module
+        keys.missing_keys[:] = [
+            name for name in keys.missing_keys if not name.startswith(where[0]) or stays(name[len(where[0]) :])
+        ]
+
+    buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}
+    model.register_state_dict_post_hook(drop)
+    model.register_load_state_dict_pre_hook(note)
+    model.register_load_state_dict_post_hook(forgive)

@@ -1,0 +1,145 @@
+"""A plan in Hugging Face's Trainer: `Trainer(**plan.for_trainer(model, args), train_dataset=…).train()`.
+
+What a member does to the model, the optimizer and the rates is done as everywhere; what our own loop would do goes to
+Trainer's settings (`FIELDS`), and a plan that needs more than they offer is refused. Where the plan says nothing,
+Trainer's settings stay as they are; those that would not be read (`UNREAD`) are refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from strategies.errors import PlanError
+from strategies.integrations.hooks import NOWHERE, Inside, carried_over
+from strategies.training.apply import apply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from torch import nn
+
+    from strategies.language.plan import Plan
+
+# What a strategy's `elsewhere` may give → the fields of TrainingArguments it fixes.
+FIELDS: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "precision": lambda precision: {"bf16": precision == "bf16", "fp16": precision == "fp16"},
+    "micro_batches": lambda number: {"gradient_accumulation_steps": number},
+    "max_norm": lambda norm: {"max_grad_norm": norm or 0.0},  # None and 0: not limited
+    "recomputes": lambda _: {"activation_checkpointing": False, "gradient_checkpointing": False},
+    "compiles": lambda _: {"torch_compile": False},
+}
+# Fields of TrainingArguments that only Trainer's own optimizer and schedule read → how the plan says it.
+UNREAD = {
+    "learning_rate": "give lr=… to for_trainer, or to the plan's member (lora(lr=1e-3))",
+    **dict.fromkeys(("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps"), "write schedule(…) in the plan"),
+    **dict.fromkeys(("optim", "optim_args", "optim_target_modules"), "write an optimizer in the plan (lion, muon, …)"),
+    **dict.fromkeys(("weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"), "plans have 0.01 and AdamW's own"),
+    "auto_find_batch_size": "write accumulate(n=…) in the plan, which leaves the update's batch as it is",
+}
+
+
+def for_trainer(
+    plan: Plan, model: nn.Module, args: Any, *, head: str | None = None, seed: int | None = None,
+    collate: Callable[..., Any] | None = None, total_steps: int | None = None,
+    lr: float | None = None, head_lr: float | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Apply a plan and give the arguments of a `Trainer`; see `Recipe.for_trainer`."""
+    if getattr(args, "deepspeed", None) or getattr(args, "fsdp", None) or args.n_gpu > 1:
+        raise PlanError(
+            "the plan's optimizer is for whole weights in one process per GPU: leave deepspeed and fsdp out, and start "
+            "one process for each GPU (torchrun, or CUDA_VISIBLE_DEVICES for one)"
+        )
+    settings, ours = carried_over(plan, args.device, FIELDS, [*NOWHERE, "loader"])
+    changed = dataclasses.replace(args, **_changes(args, settings))
+    steps = total_steps or (args.max_steps if args.max_steps > 0 else None)
+    tuned = apply(
+        plan, model, device=args.device, head=head, seed=args.seed if seed is None else seed, total_steps=steps, lr=lr,
+        head_lr=head_lr,
+    )  # fmt: skip
+    precision = "fp16" if changed.fp16 else "fp32"
+    inside = Inside(tuned, ours, precision=precision, processes=args.world_size)
+    # With a forward that takes **kwargs Trainer leaves it to the model to divide its loss by all labels of the update,
+    # and adds up micro-batches and processes: BERT's classifier does not divide, and its gradients would grow n-fold.
+    tuned.model.accepts_loss_kwargs = False  # type: ignore[assignment]
+    callback = _callback(inside, writes=args.process_index == 0)
+    given = {"data_collator": collate} if collate else {}
+    optimizers = (tuned.optimizer, inside.schedule())
+    return {"model": tuned.model, "args": changed, "optimizers": optimizers, "callbacks": [callback], **given}
+
+
+def _changes(args: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """Give the fields to change; those that somebody has set to something else are a contradiction."""
+    known = {field.name: field.default for field in dataclasses.fields(args)}
+    unread = [name for name in UNREAD if name in known and getattr(args, name) != known[name]]
+    if unread:
+        told = [f"{name}={getattr(args, name)!r} ({UNREAD[name]})" for name in unread]
+        raise PlanError(f"TrainingArguments that would not be read, as the plan sees to it: {'; '.join(told)}")
+    wanted = {name: value for key, told in settings.items() for name, value in FIELDS[key](told).items()}
+    wanted = {name: value for name, value in wanted.items() if name in known}
+    for name, value in wanted.items():
+        now = getattr(args, name)
+        if now not in {value, known[name]} or (name == "gradient_accumulation_steps" and now != known[name]):
+            raise PlanError(f"TrainingArguments({name}={now!r}) contradicts the plan, which sees to it: leave it out")
+    number = settings.get("micro_batches", 1)
+    if args.per_device_train_batch_size % number:
+        raise PlanError(
+            f"an update of per_device_train_batch_size={args.per_device_train_batch_size} examples cannot be divided "
+            f"into {number} equal parts"
+        )
+    wanted["per_device_train_batch_size"] = args.per_device_train_batch_size // number
+    return {name: value for name, value in wanted.items() if getattr(args, name) != value}
+
+
+class Events:
+    """Trainer's events, passed on to a plan; `tuned` is the plan's own object."""
+
+    def __init__(self, inside: Inside, *, writes: bool) -> None:
+        self.inside, self.writes = inside, writes
+        self.tuned = inside.tuned
+
+    def save(self, folder: Path) -> int:
+        """Write what trained, from the main process; `strategies.load` reads it. Gives the bytes written here."""
+        return self.tuned.save(folder) if self.writes else 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Start, or go on from a checkpoint; the number of updates is known now."""
+        del args, control
+        told = self.tuned.state.total_steps
+        if told not in {None, state.max_steps}:
+            raise PlanError(f"total_steps={told}, but Trainer does {state.max_steps} updates: leave total_steps out")
+        self.tuned.state.total_steps = state.max_steps
+        self.inside.resume(state.global_step)
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """Begin an update."""
+        self.inside.begin()
+
+    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+        """Look at the first gradients."""
+        self.inside.check()
+
+    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
+        """End an update, whose gradients are still there."""
+        self.inside.updated()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Make ready for evaluating and saving, which come next."""
+        del args
+        last = state.global_step >= state.max_steps
+        if last or control.should_evaluate or control.should_save or control.should_training_stop:
+            self.inside.average()
+
+    on_epoch_end = on_step_end
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """Leave the model as it is to be used."""
+        self.inside.average()
+
+
+def _callback(inside: Inside, *, writes: bool) -> Any:
+    """Make a callback; transformers has its class only once imported."""
+    from transformers import TrainerCallback
+
+    return type("PlanCallback", (Events, TrainerCallback), {})(inside, writes=writes)

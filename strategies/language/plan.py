@@ -1,0 +1,108 @@
+"""A plan: the strategies of one run, sorted and checked; data, without a model.
+
+Named recipes are expanded first, so an alias and its expansion are the same plan; members are sorted, so the order
+typed never matters. `full` with defaults is the empty sum and leaves no trace.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from typing_extensions import Self
+
+from strategies.errors import PlanError
+from strategies.language.checks import Problem, find_problems
+from strategies.language.rates import Rates, plan_rates, weights_members
+from strategies.layout import lay_out
+from strategies.methods.weights.full import Full
+from strategies.protocol import Strategy, defaults
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+AnyPlan = TypeVar("AnyPlan", bound="Plan")
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Sorted members; make one with `compose` or `parse_plans`. Plans of the same members are equal."""
+
+    members: tuple[Strategy, ...]
+
+    @classmethod
+    def of(cls, strategies: Sequence[Strategy]) -> Self:
+        """Sort members; drop a `full` that says nothing, unless another member decides which weights train."""
+        rest = [member for member in strategies if member != Full()]
+        alone = weights_members(rest) == [Full()]
+        return cls(tuple(sorted(rest if alone else strategies, key=_order)))
+
+    def __eq__(self, other: object) -> bool:
+        return self.members == other.members if isinstance(other, Plan) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.members)
+
+    def __str__(self) -> str:
+        return "+".join(_label(member) for member in self.members) or Full.name
+
+    def canonical(self) -> list[dict[str, Any]]:
+        """Give every field of every member, defaults filled in, as JSON-able dicts with the name added."""
+        return [_fields(member) for member in self.members or (Full(),)]
+
+    def problems(
+        self, device: torch.device | str, model: nn.Module | None = None, head: str | None = None, item: Any = None
+    ) -> tuple[Problem, ...]:
+        """Give all reasons why this plan cannot run on `device`.
+
+        With `model` (whose weights are not read) and `item`, one of those it is to be trained on, also on these.
+        """
+        unusable = [(member.name, None if item is None else member.unusable(item)) for member in self.members]
+        found = [Problem("unavailable", f"{name}: {reason}") for name, reason in unusable if reason]
+        layout = None
+        if model is not None:
+            try:
+                layout = lay_out(model, head)
+            except PlanError as problem:
+                found.append(Problem("scope", str(problem)))
+                model = None
+        return (*found, *find_problems(self.members, device, model, layout))
+
+    def environ(self) -> dict[str, str]:
+        """Give the environment variables that must be set before torch starts."""
+        return {key: value for member in self.members for key, value in member.environ().items()}
+
+    def rates(self) -> Rates:
+        """Give the peak learning rates."""
+        return plan_rates(self.members)
+
+    def facts(self, device: torch.device | str) -> dict[str, str | int]:
+        """Give facts for the record, at least precision and gradient accumulation."""
+        facts: dict[str, str | int] = {"precision": "fp32", "grad_accumulation": 1}
+        for member in self.members:
+            facts.update(member.facts(device))
+        return facts
+
+
+def _order(member: Strategy) -> tuple[int, str, str, str]:
+    fields = _fields(member)
+    return member.stage, member.name, str(fields.get("scope") or ""), json.dumps(fields, sort_keys=True)
+
+
+def _fields(member: Strategy) -> dict[str, Any]:
+    values = {option.name: getattr(member, option.name) for option in dataclasses.fields(member)}
+    return {"name": member.name} | {key: _as_json(value) for key, value in values.items()}
+
+
+def _as_json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _label(member: Strategy) -> str:
+    plain = {"name": member.name} | {key: _as_json(value) for key, value in defaults(type(member)).items()}
+    changed = [f"{key}={value!r}" for key, value in _fields(member).items() if value != plain[key]]
+    return f"{member.name}({', '.join(changed)})" if changed else member.name

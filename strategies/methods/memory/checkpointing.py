@@ -1,0 +1,82 @@
+"""checkpointing — keep only each block's input and compute the rest again in the backward pass.
+
+What: every repeated block that trains drops its activations and is run once more when its gradients are due.
+Why it helps: activation memory falls from all layers to one layer plus one tensor per block.
+What it costs: one more forward pass, about +30 % time; results stay the same bit for bit. When not to use it:
+weights and optimizer state dominate, or the towers are frozen (nothing is kept there anyway, and checkpointing
+them would only build a graph: such blocks are never wrapped).
+Paper: Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016, https://arxiv.org/abs/1604.06174
+
+Always torch's non-reentrant variant: the reentrant one loses gradients behind a frozen front end. Blocks with
+batch normalisation are left alone, since running them twice would count their statistics twice. With `every_n=2`
+every second block of a tower is recomputed: half the saving for half the extra time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ClassVar, final
+
+from strategies.errors import PlanError
+from strategies.options import Count
+from strategies.protocol import FROZEN, Context, Kind, Strategy
+from strategies.structure.blocks import blocks_or_roots
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def checkpoint_block(block: nn.Module) -> None:
+    """Make one module drop its activations in training; names and parameters stay as they are."""
+    from torch.utils.checkpoint import checkpoint
+
+    plain = block.forward
+
+    @wraps(plain)
+    def forward(*arguments: Any, **options: Any) -> Any:
+        if not block.training:
+            return plain(*arguments, **options)
+        return checkpoint(plain, *arguments, use_reentrant=False, **options)
+
+    block.forward = forward
+
+
+def can_checkpoint(block: nn.Module) -> bool:
+    """Say whether a block has something that trains and nothing that counts its calls."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    counts = any(isinstance(part, _BatchNorm) and part.track_running_stats for part in block.modules())
+    return not counts and any(parameter.requires_grad for parameter in block.parameters())
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Checkpointing(Strategy):
+    """Recompute the activations of the repeated blocks of `scope` that train, or of every `every_n`-th of a tower."""
+
+    name: ClassVar[str] = "checkpointing"
+    kind: ClassVar[Kind] = "memory"
+    stage: ClassVar[int] = 40
+    slots: ClassVar[frozenset[str]] = frozenset({"activations"})
+    inert_on: ClassVar[frozenset[str]] = frozenset({FROZEN})
+
+    every_n: Count = 1
+    scope: str | None = None
+
+    def elsewhere(self, facts: Mapping[str, str | int]) -> Mapping[str, Any]:
+        """Keep the other loop from doing it, too."""
+        del facts
+        return {"recomputes": True}
+
+    def transform(self, model: nn.Module, context: Context) -> None:
+        """Wrap the blocks in place."""
+        chosen = []
+        for roots in context.layout.groups(model, self.scope).values():
+            blocks = [block for block in blocks_or_roots(model, roots).values() if can_checkpoint(block)]
+            chosen += blocks[:: self.every_n]
+        if not chosen:
+            raise PlanError("checkpointing: no block in scope trains without batch normalisation; leave it out")
+        for block in chosen:
+            checkpoint_block(block)

@@ -1,0 +1,61 @@
+"""freeze — train only fusion and head; the pretrained towers stay as they are.
+
+What: no weight of the scope trains, except in the last `last_n` repeated blocks of each tower; batch norms that
+rest use and keep their pretrained statistics, in training too.
+Why it helps: no gradients, no optimizer state and no kept activations in the towers, so a step is one forward
+pass and little more.
+What it costs: the towers' features must already be good for the task. When not to use it: the task is far from
+what the towers were pretrained on.
+Paper: Donahue et al., DeCAF, 2013, https://arxiv.org/abs/1310.1531; when it beats full fine-tuning: Kumar et
+al., Fine-Tuning can Distort Pretrained Features, 2022, https://arxiv.org/abs/2202.10054
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, final
+
+from strategies.errors import PlanError
+from strategies.options import Natural, Rate
+from strategies.protocol import FROZEN, FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
+from strategies.structure.blocks import repeated_blocks
+from strategies.structure.freezing import freeze_parameters, rest_batch_norms
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Freeze(Strategy):
+    """Weights of `scope` (default: all but fusion and head) do not train, but for the last `last_n` blocks."""
+
+    name: ClassVar[str] = "freeze"
+    kind: ClassVar[Kind] = "weights"
+    stage: ClassVar[int] = 20
+    slots: ClassVar[frozenset[str]] = frozenset({WEIGHTS})
+    provides: ClassVar[frozenset[str]] = frozenset({FROZEN, FROZEN_BASE})
+
+    scope: str | None = None
+    last_n: Natural = 0
+    lr: Rate = 1e-4
+    head_lr: Rate = 1e-3
+
+    def capabilities(self) -> frozenset[str]:
+        """Provide a frozen base, unless the last blocks train."""
+        return frozenset() if self.last_n else self.provides
+
+    def transform(self, model: nn.Module, context: Context) -> None:
+        """Freeze the scope's parameters, then let the last blocks of each tower train again."""
+        layout = context.layout
+        freeze_parameters(model, layout.owned(model, self.scope))
+        resting = {id(part): part for part in map(model.get_submodule, layout.modules(model, self.scope))}
+        for label, roots in layout.groups(model, self.scope).items() if self.last_n else ():
+            blocks = list(repeated_blocks(model, roots).values())
+            if len(blocks) < self.last_n:
+                raise PlanError(f"freeze: last_n={self.last_n}, but {label!r} has {len(blocks)} repeated blocks")
+            for block in blocks[-self.last_n :]:
+                block.requires_grad_(True)
+                for part in block.modules():
+                    resting.pop(id(part), None)
+        rest_batch_norms(resting.values())

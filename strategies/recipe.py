@@ -1,0 +1,136 @@
+"""What `compose` returns: a plan with what one does with it, and the ways from words and saved folders to it.
+
+A thin top: a `Plan` (`strategies/language/plan.py`) is data, what applies it stands in `training` and `integrations`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+from strategies.errors import PlanError
+from strategies.integrations.accelerate import Ready, for_accelerate
+from strategies.integrations.huggingface_trainer import for_trainer
+from strategies.language.grammar import Call
+from strategies.language.parse import expand, parse_members
+from strategies.language.plan import Plan
+from strategies.saving.dequantise import to_float
+from strategies.saving.manifest import MANIFEST_FILE, check
+from strategies.saving.weights_file import put_back, read_facts
+from strategies.training.apply import apply, transform
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from strategies.protocol import Context
+    from strategies.saving.merge import Merged
+    from strategies.training.tuned import Tuned
+
+
+@final
+class Recipe(Plan):
+    """A plan that can be applied to a model; make one with `compose`."""
+
+    def apply(
+        self, model: nn.Module, *, device: torch.device | str = "cpu", head: str | None = None, seed: int = 0,
+        total_steps: int | None = None, lr: float | None = None, head_lr: float | None = None,
+    ) -> Tuned:  # fmt: skip
+        """Make `model` ready in place: structure, device, optimizer. `lr`, `head_lr` replace the plan's rates.
+
+        head: the module's name, where the model does not say and it is not the last child with parameters.
+        total_steps: number of updates, for the schedule and for members that must know it.
+        `PlanError` for a plan with problems, before anything is changed, and for a model changed by a plan before.
+        """
+        return apply(self, model, device=device, head=head, seed=seed, total_steps=total_steps, lr=lr, head_lr=head_lr)
+
+    def transform(
+        self, model: nn.Module, *, device: torch.device | str = "cpu", head: str | None = None, seed: int = 0,
+        total_steps: int | None = None,
+    ) -> Context:  # fmt: skip
+        """Change the structure only, on CPU or meta; `PlanError` for a plan with problems.
+
+        A model takes one plan that changes it: also after a failure half-way it has to be built again.
+        """
+        return transform(self, model, device=device, head=head, seed=seed, total_steps=total_steps)
+
+    def for_trainer(
+        self, model: nn.Module, args: Any, *, head: str | None = None, seed: int | None = None, collate: Any = None,
+        total_steps: int | None = None, lr: float | None = None, head_lr: float | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Apply the plan for Hugging Face's Trainer: `Trainer(**plan.for_trainer(model, args), train_dataset=…)`.
+
+        Members that must know the number of updates beforehand (adalora, say) take it from `args.max_steps` or
+        `total_steps`; the schedule knows it once training begins. `callbacks[0].save(folder)` writes what
+        `strategies.load` reads. The loss of an update is the mean of its micro-batches' losses.
+        """
+        return for_trainer(
+            self, model, args, head=head, seed=seed, collate=collate, total_steps=total_steps, lr=lr, head_lr=head_lr
+        )
+
+    def for_accelerate(
+        self, accelerator: Any, model: nn.Module, *, head: str | None = None, seed: int = 0,
+        total_steps: int | None = None, lr: float | None = None, head_lr: float | None = None,
+    ) -> Ready:  # fmt: skip
+        """Apply the plan in an Accelerate loop, with model, optimizer and schedule prepared."""
+        return for_accelerate(
+            self, accelerator, model, head=head, seed=seed, total_steps=total_steps, lr=lr, head_lr=head_lr
+        )
+
+
+@dataclass(frozen=True)
+class NamedPlan:
+    """A plan and the words it was asked for with."""
+
+    text: str
+    plan: Recipe
+
+
+def parse_plans(text: str) -> tuple[NamedPlan, ...]:
+    """Read a comma-separated list; all unknown words and values are reported at once."""
+    plans = [NamedPlan(entry, Recipe.of(members)) for entry, members in parse_members(text)]
+    seen: dict[Plan, str] = {}
+    for named in plans:
+        if named.plan in seen:
+            raise PlanError(f"{seen[named.plan]!r} and {named.text!r} are the same plan ({named.plan}); leave one out")
+        seen[named.plan] = named.text
+    return tuple(plans)
+
+
+def compose(text: str) -> Recipe:
+    """Read one sum, such as `lora(r=8)+amp`."""
+    plans = parse_plans(text)
+    if len(plans) != 1:
+        raise PlanError(f"{text!r} names {len(plans)} plans, one is wanted; join strategies with +")
+    return plans[0].plan
+
+
+def baseline() -> Recipe:
+    """Give the empty sum, which every other plan is compared with: all weights train, plainly."""
+    return Recipe.of(())
+
+
+def load(folder: Path, model: nn.Module, *, device: torch.device | str = "cpu") -> Tuned:
+    """Apply a saved plan to a freshly built base `model` and put the tuned tensors back.
+
+    `PlanError` for a folder whose files are not those of its manifest, or of another model.
+    """
+    facts = read_facts(folder)
+    if (Path(folder) / MANIFEST_FILE).is_file():  # folders of before have none
+        check(Path(folder))
+    plan = Recipe.of([part for member in facts["members"] for part in expand(Call(member.pop("name"), member))])
+    given = {key: facts.get(key) for key in ("total_steps", "lr", "head_lr")}
+    tuned = plan.apply(model, device=device, head=facts["head"], seed=facts["seed"], **given)
+    put_back(folder, model, tuned.full_state())
+    return tuned
+
+
+def load_plain(folder: Path, model: nn.Module, *, device: torch.device | str = "cpu") -> Merged:
+    """Put a saved plan's result into a freshly built base `model` as plain float weights, adapters merged.
+
+    `PlanError` for adapters that cannot be merged (`load` keeps them as they are). Gives what merging did.
+    """
+    tuned = load(folder, model, device=device)
+    to_float(model)
+    return tuned.merge()

@@ -1,0 +1,117 @@
+"""Turn an adapted model into a plain one, and say by how much that changed it.
+
+An adapter that is linear in its layer's input can be added to the layer's weight; afterwards the model needs neither
+this package nor PEFT. In 32 bits nothing moves but the last digits. In 4 and 8 bits the sum is rounded again, so every
+merge reports its drift: evaluate after merging, not only before.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from strategies.errors import PlanError
+from strategies.structure.linear_layers import bend_back
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
+
+ROWS = 64  # random inputs per layer
+UNKNOWN = "PEFT has not implemented it"
+SIDE = 8  # height and width of random pictures for convolutions
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a merge did.
+
+    `layer_drift` is the largest relative change ‖y' − y‖/‖y‖ of an adapted layer's output y on random inputs, at
+    `worst_layer`; `output_drift` the largest absolute change of the model's outputs, where those were given.
+    """
+
+    layers: int
+    layer_drift: float
+    worst_layer: str
+    output_drift: float | None = None
+
+    def __str__(self) -> str:
+        if not self.layers:
+            return "nothing to merge: the plan adds no layers"
+        text = f"{self.layers} layers merged; worst relative drift {self.layer_drift:.1e} at {self.worst_layer}"
+        return text if self.output_drift is None else f"{text}; outputs moved by at most {self.output_drift:.1e}"
+
+
+def merge_adapters(model: nn.Module) -> Merged:
+    """Merge every PEFT layer of `model` in place; `PlanError` (and nothing changed) when one cannot be merged."""
+    import torch
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = {name: part for name, part in model.named_modules() if isinstance(part, BaseTunerLayer)}
+    refuse_bottlenecks(model)
+    refuse_shared(model, layers)
+    drifts: dict[str, float] = {}
+    was_training = model.training
+    model.eval()  # dropout would count as drift
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Merge .* module to .-bit")  # said below, in numbers
+        rehearse(layers)
+        for name, layer in layers.items():
+            inputs = random_inputs(layer.get_base_layer())
+            before = layer(inputs)
+            layer.merge(safe_merge=True)
+            drifts[name] = float((layer(inputs) - before).norm() / before.norm().clamp_min(1e-12))
+    for name, layer in layers.items():
+        model.set_submodule(name, layer.get_base_layer())
+    bend_back(model)
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    model.train(was_training)
+    worst = max(drifts, key=lambda name: drifts[name], default="")
+    return Merged(layers=len(drifts), layer_drift=drifts.get(worst, 0.0), worst_layer=worst)
+
+
+def rehearse(layers: Mapping[str, Any]) -> None:
+    """Merge a copy of one layer of each kind, so that a kind that cannot be merged is found before anything changes."""
+    kinds = {(type(layer), type(layer.get_base_layer())): name for name, layer in layers.items()}
+    for name in kinds.values():
+        try:
+            copy.deepcopy(layers[name]).merge(safe_merge=True)
+        except (NotImplementedError, AttributeError, ValueError, TypeError, RuntimeError) as problem:
+            kind = type(layers[name]).__name__
+            raise PlanError(f"{name!r} ({kind}) cannot be merged: {str(problem) or UNKNOWN}") from None
+
+
+def refuse_shared(model: nn.Module, layers: Mapping[str, Any]) -> None:
+    """Refuse an adapter on a weight that other parts use, too: merging would change them."""
+    uses = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
+    for name, layer in layers.items():
+        if uses[id(layer.get_base_layer().weight)] > 1:
+            raise PlanError(f"{name!r} cannot be merged: other layers use its weight, too")
+
+
+def refuse_bottlenecks(model: nn.Module) -> None:
+    """Refuse a model with adapters that are not linear in their input."""
+    for name, part in model.named_modules():
+        if type(part).__name__.endswith("BottleneckAdapter"):
+            raise PlanError(f"{name!r} holds a bottleneck adapter: it is not linear, so no weight can stand for it")
+
+
+def random_inputs(base: Any) -> Tensor:
+    """Draw inputs that fit a layer, the same each time."""
+    import torch
+    from torch import nn
+
+    shape: tuple[int, ...]
+    if isinstance(base, nn.Conv2d):
+        reach = ((kernel - 1) * step for kernel, step in zip(base.kernel_size, base.dilation, strict=True))
+        shape = (ROWS // SIDE, base.in_channels, *(SIDE + more for more in reach))
+    else:
+        shape = (ROWS, base.in_features)
+    generator = torch.Generator().manual_seed(0)
+    dtype = base.weight.dtype if base.weight.is_floating_point() else torch.float32
+    return torch.randn(shape, generator=generator).to(base.weight.device, dtype)

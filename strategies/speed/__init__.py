@@ -1,1 +1,0 @@
-"""How it is executed: a file per method or close family, its docstring is the method's card."""

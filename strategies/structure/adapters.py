@@ -1,0 +1,153 @@
+"""How adapters get into a model: `inject` for one module, `adapt` for the scope of a strategy, tower by tower.
+
+The layers are PEFT's, put in by PEFT's tuner classes: its plain injection function refuses methods with shared
+state (VeRA) and drops AdaLoRA's tuner. Each scope's own sub-module is injected, since over a whole model PEFT would
+freeze the head too. A quantised base is in place before, still holding its float weights, so that PEFT picks its own
+4-bit and 8-bit layers and initialisations that read the weights (PiSSA) read the true ones.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from strategies.layout import inside
+from strategies.structure.freezing import freeze_parameters, rest_batch_norms
+from strategies.structure.linear_layers import straighten
+from strategies.structure.peft_config import note_config
+from strategies.structure.roles import QUERY_AND_VALUE, targets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import peft
+    from peft.tuners.tuners_utils import BaseTuner
+    from torch import nn
+
+    from strategies.protocol import Context, Strategy
+
+
+class Adapting(Protocol):
+    """The options of a strategy that say where its adapters go."""
+
+    @property
+    def scope(self) -> str | None: ...
+    @property
+    def roles(self) -> tuple[str, ...] | None: ...
+    @property
+    def target_modules(self) -> tuple[str, ...] | None: ...
+
+
+class Place(NamedTuple):
+    """A layer that gets an adapter: its path as PEFT sees it, its full name in the model, and itself."""
+
+    path: str
+    name: str
+    layer: nn.Module
+
+
+def inject(module: nn.Module, config: peft.PeftConfig, layers: Sequence[str]) -> BaseTuner:
+    """Put PEFT layers into the named `layers` of `module`, in place; everything else in it is frozen.
+
+    `layers` are names below `module`. On a model on `meta` the adapters are made there, too. The tuner that is given
+    back holds what the method shares between layers or needs during training.
+    """
+    import bitsandbytes as bnb
+    import peft
+
+    config = copy.deepcopy(config)
+    config.target_modules = "|".join(re.escape(name) for name in layers)
+    bases = [module.get_submodule(name) for name in layers]
+    # PEFT picks its quantised layers by these flags on the module it is given.
+    flags = {
+        "is_loaded_in_4bit": any(isinstance(base, bnb.nn.Linear4bit) for base in bases),
+        "is_loaded_in_8bit": any(isinstance(base, bnb.nn.Linear8bitLt) for base in bases),
+    }
+    vars(module).update(flags)
+    tuner_class = peft.PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
+    tuner: BaseTuner = tuner_class(module, config, "default", low_cpu_mem_usage=on_meta(module))
+    note_config(module, config)
+    return tuner
+
+
+def refuse_quantised(strategy: Strategy, places: list[Place]) -> None:
+    """Refuse layers with 8-bit or 4-bit weights, for methods whose PEFT layers cannot have them.
+
+    Those that compute with the weight itself fail at the first step, or worse, take the stored codes for weights.
+    """
+    import bitsandbytes as bnb
+
+    for place in places:
+        strategy.require(
+            not isinstance(place.layer, bnb.nn.Linear4bit | bnb.nn.Linear8bitLt),
+            f"{place.name!r} is quantised ({type(place.layer).__name__}), where PEFT's layers for this method fail or "
+            "train wrongly; leave the quantising out or use lora",
+        )
+
+
+def on_meta(model: nn.Module) -> bool:
+    """Say whether a model has no weights yet, so that nothing may be computed from them."""
+    return any(parameter.is_meta for parameter in model.parameters())
+
+
+def chosen_layers(
+    strategy: Adapting, model: nn.Module, context: Context, default: tuple[str, ...], *, convolutions: bool
+) -> dict[str, list[str]]:
+    """Choose the layers to adapt: root module → full names; roots without any are left out.
+
+    Without a choice by the user, they are those with the `default` roles, and where roles mean nothing all linear
+    layers in repeated blocks, all linear layers, or (if the method can) all convolutions.
+    """
+    chosen: dict[str, list[str]] = {}
+    for label, roots in context.layout.groups(model, strategy.scope).items():
+        names = targets(
+            model, label, roots, strategy.roles, strategy.target_modules, default=default, convolutions=convolutions
+        )
+        for root in roots:
+            chosen[root] = [name for name in names if inside(name, (root,))]
+    return {root: names for root, names in chosen.items() if names}
+
+
+def rest_scope(model: nn.Module, context: Context, scope: str | None) -> None:
+    """Freeze the parameters of a scope and keep its batch norms in evaluation mode."""
+    freeze_parameters(model, context.layout.owned(model, scope))
+    rest_batch_norms(map(model.get_submodule, context.layout.modules(model, scope)))
+
+
+def adapt(
+    strategy: Adapting, model: nn.Module, context: Context, config: peft.PeftConfig, *,
+    default: tuple[str, ...] = QUERY_AND_VALUE, convolutions: bool = False,
+    fit: Callable[[Any, list[Place]], None] | None = None,
+) -> list[BaseTuner]:  # fmt: skip
+    """Freeze the strategy's scope and inject adapters into each of its towers, from the plan's seed.
+
+    `fit` may change a tower's copy of `config` after its layers, or refuse them with a `PlanError`.
+    """
+    import torch
+    from torch import nn
+
+    chosen = chosen_layers(strategy, model, context, default, convolutions=convolutions)
+    outside = _trainability(model, context.layout.owned(model, strategy.scope))
+    rest_scope(model, context, strategy.scope)
+    torch.manual_seed(context.seed)
+    tuners = []
+    for root, names in chosen.items():
+        for name in names:
+            straighten(model, name)
+        # A holder lets a root that is itself a linear layer be replaced, and hides HF configs PEFT would rename by.
+        holder = nn.ModuleDict({"root": model.get_submodule(root)})
+        paths = [f"root.{name[len(root) :].lstrip('.')}".rstrip(".") for name in names]
+        fitted = copy.deepcopy(config)
+        if fit is not None:
+            fit(fitted, [Place(path, name, model.get_submodule(name)) for path, name in zip(paths, names, strict=True)])
+        tuners.append(inject(holder, fitted, paths))
+        if holder["root"] is not model.get_submodule(root):
+            model.set_submodule(root, holder["root"])
+    assert _trainability(model, context.layout.owned(model, strategy.scope)) == outside
+    return tuners
+
+
+def _trainability(model: nn.Module, owned: frozenset[str]) -> dict[str, Any]:
+    """Give name → trains for everything outside `owned`."""
+    return {name: p.requires_grad for name, p in model.named_parameters() if name not in owned}

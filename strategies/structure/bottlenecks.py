@@ -1,0 +1,168 @@
+"""Bottleneck adapters for `houlsby` and `adaptformer`: down to a few features, a non-linearity, up again.
+
+Own code, since no library offers them for transformers 5. The classes are made when first asked for, so that planning
+needs no torch. Each wrapper keeps the wrapped layer at `base_layer` and its parameters as the same objects, and shows
+none of its attributes: torch's encoder layer, which reads `linear1.weight`, has to call it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from strategies.layout import inside
+from strategies.structure.roles import roles_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor, nn
+
+
+class Classes(NamedTuple):
+    """The kinds of wrapper."""
+
+    serial: Callable[..., nn.Module]
+    parallel: Callable[..., nn.Module]
+    entrance: Callable[..., nn.Module]
+    exit: Callable[..., nn.Module]
+
+
+@cache
+def classes() -> Classes:
+    """Make the classes, once."""
+    from torch import nn
+
+    class BottleneckAdapter(nn.Module):
+        """A layer, and a branch up(act(down(x))) that starts at zero; everything of the branch is float32."""
+
+        def __init__(self, base: nn.Module, down: nn.Module, up: nn.Module, *, activation: str, scale: float) -> None:
+            super().__init__()
+            self.base_layer, self.down, self.up = base, down, up
+            self.activation = nn.GELU() if activation == "gelu" else nn.ReLU()
+            self.scale = scale
+
+        def branch(self, x: Tensor) -> Tensor:
+            """Give what the branch adds, in float32 (in the lower precision under autocast)."""
+            inner = self.activation(self.down(x.to(cast("Tensor", self.down.weight).dtype)))
+            return cast("Tensor", self.up(inner)) * self.scale
+
+    class SerialBottleneckAdapter(BottleneckAdapter):
+        """y + branch(y), y = layer(x)."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.base_layer(x)
+            return y + self.branch(y).to(y.dtype)
+
+    class ParallelBottleneckAdapter(BottleneckAdapter):
+        """layer(x) + branch(x)."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.base_layer(x)
+            return y + self.branch(x).to(y.dtype)
+
+    class EntranceBottleneckAdapter(BottleneckAdapter):
+        """The first layer of a feed-forward part: its input goes through the branch, for the exit to add."""
+
+        def __init__(self, handed: dict[str, Tensor], base: nn.Module, *parts: nn.Module, **options: Any) -> None:
+            super().__init__(base, *parts, **options)
+            self.handed = handed
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.handed["value"] = self.branch(x)
+            return cast("Tensor", self.base_layer(x))
+
+    class ExitBottleneckAdapter(nn.Module):
+        """The last layer of a feed-forward part: adds what the entrance has handed over, and forgets it."""
+
+        def __init__(self, handed: dict[str, Tensor], base: nn.Module) -> None:
+            super().__init__()
+            self.base_layer, self.handed = base, handed
+
+        def forward(self, x: Tensor) -> Tensor:
+            value = self.handed.pop("value")
+            y: Tensor = self.base_layer(x)
+            return y + value.to(y.dtype)
+
+    return Classes(SerialBottleneckAdapter, ParallelBottleneckAdapter, EntranceBottleneckAdapter, ExitBottleneckAdapter)
+
+
+def projections(base: nn.Module, other: nn.Module, r: int, *, behind: bool = False) -> tuple[nn.Module, nn.Module]:
+    """Make down (torch's own initialisation) and up (zeros) between the input of `base` and the output of `other`.
+
+    `behind`: the branch starts at the output, too.
+    """
+    import torch
+    from torch import nn
+
+    place: dict[str, Any] = {"device": next(base.parameters()).device, "dtype": torch.float32}
+    down: nn.Module
+    up: nn.Module
+    if isinstance(base, nn.Conv2d):
+        shape = {"kernel_size": 1} if behind else _geometry(base)
+        down = nn.Conv2d(base.out_channels if behind else base.in_channels, r, **shape, **place)
+        up = nn.Conv2d(r, base.out_channels, 1, **place)
+    else:
+        start, end = cast("nn.Linear", base), cast("nn.Linear", other)
+        down = nn.Linear(end.out_features if behind else start.in_features, r, **place)
+        up = nn.Linear(r, end.out_features, **place)
+    for parameter in up.parameters():
+        nn.init.zeros_(parameter)
+    return down, up
+
+
+def _geometry(base: nn.Conv2d) -> dict[str, Any]:
+    """Give the shape of a convolution that makes pictures of `base`'s size: 1×1 where `base` pads to keep the size."""
+    reach = [(size - 1) * step for size, step in zip(base.kernel_size, base.dilation, strict=True)]
+    even = all(part % 2 == 0 for part in reach)
+    if base.padding == "same" or (even and base.padding == tuple(part // 2 for part in reach)):
+        return {"kernel_size": 1, "stride": base.stride}
+    return {name: getattr(base, name) for name in ("kernel_size", "stride", "padding", "dilation")}
+
+
+def wrap_serial(model: nn.Module, name: str, r: int) -> None:
+    """Put a bottleneck behind the layer called `name`."""
+    base = model.get_submodule(name)
+    wrapped = classes().serial(base, *projections(base, base, r, behind=True), activation="gelu", scale=1.0)
+    model.set_submodule(name, wrapped.train(base.training))
+
+
+def wrap_parallel(model: nn.Module, name: str, r: int, scale: float) -> None:
+    """Put a bottleneck beside the layer called `name`."""
+    base = model.get_submodule(name)
+    wrapped = classes().parallel(base, *projections(base, base, r), activation="relu", scale=scale)
+    model.set_submodule(name, wrapped.train(base.training))
+
+
+def wrap_pair(model: nn.Module, first: str, last: str, r: int, scale: float) -> None:
+    """Put a bottleneck beside everything from the layer `first` to the layer `last`."""
+    start, end = model.get_submodule(first), model.get_submodule(last)
+    handed: dict[str, Tensor] = {}
+    parts = projections(start, end, r)
+    entrance = classes().entrance(handed, start, *parts, activation="relu", scale=scale)
+    model.set_submodule(first, entrance.train(start.training))
+    model.set_submodule(last, classes().exit(handed, end).train(end.training))
+
+
+def pairs(names: Sequence[str], blocks: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Pair each "down" layer among `names` (in the model's order) with the nearest "up" before it in its block.
+
+    Also gives the layers that stay single; a second "up" of a pair's block (a gate) is neither.
+    """
+    found: list[tuple[str, str]] = []
+    first: str | None = None
+    for name in names:
+        if "up" in roles_of(name):
+            first = name
+        elif "down" in roles_of(name) and first is not None:
+            if _block(first, blocks) == _block(name, blocks):
+                found.append((first, name))
+            first = None
+    paired = {name for pair in found for name in pair}
+    settled = {_block(first, blocks) for first, _ in found}
+    gates = {name for name in names if "up" in roles_of(name) and _block(name, blocks) in settled}
+    return found, [name for name in names if name not in paired | gates]
+
+
+def _block(name: str, blocks: Sequence[str]) -> str | None:
+    return next((block for block in blocks if inside(name, (block,))), None)

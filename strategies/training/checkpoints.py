@@ -1,0 +1,120 @@
+"""Checkpoints: everything that the next update depends on, in one file, put in place in one move.
+
+What a plan rebuilds (structure, the pretrained base, quantised or not) is not in it: apply the same plan to the same
+model, then `load_checkpoint`. The optimizer's state is put back value by value, not by its `load_state_dict`, which
+casts to the weights' number type and so would not go on to the bit. The order of the data is the caller's.
+
+    save_checkpoint(tuned, file, epoch=2)
+    epoch = load_checkpoint(tuned, file)["epoch"]
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any
+
+from strategies.errors import PlanError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from strategies.language.plan import Plan
+    from strategies.training.tuned import Tuned
+
+FORMAT = 1
+
+
+def not_resumable(plan: Plan) -> list[str]:
+    """Name the members of a plan whose state no checkpoint holds exactly."""
+    return [member.name for member in plan.members if not member.resumable]
+
+
+def checkpoint_bytes(tuned: Tuned) -> int:
+    """Give about what a checkpoint takes on disk, without a look at the device."""
+    weights: int = sum(tensor.nbytes for tensor in tuned.full_state().values())
+    moments: int = 2 * sum(p.nbytes for group in tuned.optimizer.param_groups for p in group["params"])
+    return weights + moments
+
+
+def save_checkpoint(tuned: Tuned, file: Path, **others: Any) -> int:
+    """Write all that the next update depends on, and `others` (numbers, text, tensors); give the bytes.
+
+    Call it between updates. `file` holds the checkpoint before until the new one is whole. `PlanError` for a plan with
+    a member that cannot be resumed exactly.
+    """
+    import torch
+
+    if names := not_resumable(tuned.plan):
+        raise PlanError(f"{names[0]}: what it keeps cannot be restored exactly; start the training again")
+    optimizer, state = tuned.optimizer, tuned.state
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    whole = {
+        "format": FORMAT, "members": str(tuned.plan), "step": state.step, "model": tuned.full_state(),
+        "groups": [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups],
+        "optimizer": {n: dict(optimizer.state[p]) for n, p in enumerate(parameters) if p in optimizer.state},
+        "engine": tuned.engine.to_resume(), "kept": [member.to_resume(state) for member in tuned.plan.members],
+        "checked": tuned.losses.checked, "random": _random_state(tuned.device), "others": others,
+    }  # fmt: skip
+    part = file.with_name(f".{file.name}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with part.open("wb") as out:
+        torch.save(whole, out)
+        out.flush()
+        os.fsync(out.fileno())
+    part.replace(file)
+    return file.stat().st_size
+
+
+def load_checkpoint(tuned: Tuned, file: Path) -> dict[str, Any]:
+    """Let a plan that was just applied go on from a checkpoint; give `others`.
+
+    `PlanError` when the file is damaged, of another format, or of another plan or model.
+    """
+    import torch
+
+    try:
+        whole: dict[str, Any] = torch.load(file, weights_only=True)  # each tensor where it was
+    except (RuntimeError, EOFError, KeyError, UnpicklingError) as problem:
+        raise PlanError(f"{file} cannot be read: {str(problem).splitlines()[0]}") from None
+    if whole["format"] != FORMAT or whole["members"] != str(tuned.plan):
+        raise PlanError(f"{file} is a checkpoint of {whole['members']}, not of {tuned.plan}")
+    optimizer, state, own = tuned.optimizer, tuned.state, tuned.full_state()
+    if set(own) != set(whole["model"]):
+        raise PlanError(f"{file} was written for another model")
+    with torch.no_grad():
+        for name, tensor in whole["model"].items():
+            own[name].copy_(tensor)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for group, saved in zip(optimizer.param_groups, whole["groups"], strict=True):
+        group.update(saved)
+    for number, values in whole["optimizer"].items():
+        optimizer.state[parameters[number]] = values
+    state.step, tuned.losses.checked = whole["step"], whole["checked"]
+    tuned.engine.resume(whole["engine"])
+    for member, kept in zip(tuned.plan.members, whole["kept"], strict=True):
+        member.resume(state, kept)
+    others: dict[str, Any] = whole["others"]
+    return others | {"random": whole["random"]}
+
+
+def _random_state(device: torch.device) -> dict[str, Any]:
+    import torch
+
+    version, numbers, gauss = random.getstate()
+    on_gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return {"python": [version, list(numbers), gauss], "torch": torch.get_rng_state(), "gpu": on_gpu}
+
+
+def restore_random(saved: dict[str, Any], device: torch.device) -> None:
+    """Set the random streams of Python and torch, the last thing before training goes on."""
+    import torch
+
+    version, numbers, gauss = saved["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    torch.set_rng_state(saved["torch"])
+    if saved["gpu"] is not None:
+        torch.cuda.set_rng_state(saved["gpu"], device)

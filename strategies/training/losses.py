@@ -1,0 +1,85 @@
+"""How a plan computes losses: batches prepared by its members, the loss function under its wrappers, pass by pass."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+from strategies.errors import PlanError
+from strategies.execution.feed import Feed, Part, map_tensors
+from strategies.training.first_step_check import GraphWatch, check_loss
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
+
+    from strategies.execution.engine import Engine
+    from strategies.language.plan import Plan
+    from strategies.protocol import Context, State
+
+    LossFunction = Callable[[nn.Module, Any], Tensor]
+
+
+class Losses:
+    """The forward and backward passes of a plan; until `checked`, each is watched by the self-check."""
+
+    def __init__(self, plan: Plan, engine: Engine, context: Context, state: State) -> None:
+        self._plan, self._engine, self._context, self._state = plan, engine, context, state
+        self.checked = False
+
+    def wrapped(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap what computes outputs or the loss, as the plan's members want it."""
+        for member in self._plan.members:
+            function = member.wrap_forward(function, self._context)
+        return function
+
+    def passed(self, loss_fn: LossFunction, feed: Feed, most: int) -> Tensor:
+        """Pass all examples forward and backward, at most `most` at a time; give the mean loss, detached."""
+        parts = feed.parts(most)
+        losses = []
+        for part in parts:
+            last = part is parts[-1]
+            with nullcontext() if last else self._engine.no_sync():
+                loss = self._loss(loss_fn, part) * (part.size / len(feed))
+                self._engine.backward(loss)
+            losses.append(loss.detach())
+        return sum(losses[1:], losses[0])
+
+    def each(self, loss_fn: LossFunction, feed: Feed) -> Tensor:
+        """Give each example's loss, (n,), without gradients."""
+        import torch
+
+        with torch.no_grad():
+            return torch.cat([self._called(loss_fn, part) for part in feed.collated])
+
+    def _loss(self, loss_fn: LossFunction, part: Part) -> Tensor:
+        """Compute the mean loss of a part, and add what members add."""
+        watch = None if self.checked else GraphWatch(self._state.model, self._context.layout)
+        try:
+            loss = self._called(loss_fn, part)
+        finally:
+            if watch is not None:
+                watch.close()
+        if not self.checked:
+            check_loss(loss, part.size)
+        loss = loss.mean()
+        for member in self._plan.members:
+            term = member.extra_loss(self._state)
+            loss = loss if term is None else loss + term
+        return loss
+
+    def _called(self, loss_fn: LossFunction, part: Part) -> Tensor:
+        """Call the loss function on a part, moved to the device and prepared by the members."""
+        state = self._state
+        batch = map_tensors(part.batch, lambda tensor: tensor.to(state.device, non_blocking=True))
+        for member in self._plan.members:
+            batch = member.prepare_batch(batch, state)
+        state.keys = part.keys
+        try:
+            loss: Tensor = self.wrapped(loss_fn)(state.model, batch)
+        finally:
+            state.keys = {}
+        if loss.ndim == 0 and any(member.needs_losses for member in self._plan.members):
+            raise PlanError(f"{self._plan}: loss_fn must return each example's loss, of shape (n,), not their mean")
+        return loss

@@ -1,0 +1,60 @@
+"""The optimizer's parameter groups under a plan, and the learning rate of each in every update."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from strategies.execution.optimizer import WEIGHT_DECAY, multiplier
+from strategies.language.rates import plan_rates, rate_scale, weights_members
+from strategies.methods.weights.full import Full
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+    from torch import nn
+
+    from strategies.layout import Layout
+    from strategies.protocol import Strategy
+
+
+def parameter_groups(
+    model: nn.Module, layout: Layout, members: Sequence[Strategy], lr: float | None, head_lr: float | None
+) -> list[dict[str, Any]]:
+    """Group what trains by name ("new" or "base"), rate and decay. `lr`, `head_lr` replace the plan's own rates.
+
+    A parameter's rate is that of the weights member whose scope holds it; outside every scope it is fully
+    trained and has the rate of `full`.
+    """
+    plain = Full().lr
+    head_rate = head_lr or plan_rates(members).head_lr
+    scoped = [
+        (layout.owned(model, member.where()), vars(member).get("lr", plain)) for member in weights_members(members)
+    ]
+    groups: dict[tuple[str, float, float], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        own = next((rate for owned, rate in scoped if name in owned), plain) * rate_scale(members)
+        part, rate = ("new", head_rate) if layout.is_new(name) else ("base", lr or own)
+        decay = WEIGHT_DECAY if parameter.ndim > 1 else 0.0
+        empty: dict[str, Any] = {"params": [], "lr": rate, "weight_decay": decay, "name": part}
+        groups.setdefault((part, rate, decay), empty)["params"].append(parameter)
+    return list(groups.values())
+
+
+def rate_share(members: Sequence[Strategy], step: int, total_steps: int | None) -> float:
+    """Give the share of the peak rate for update number `step` (from 0), as the plan's member for it says."""
+    told = (member.rate_share(step, total_steps) for member in members)
+    return next((share for share in told if share is not None), multiplier(step, total_steps))
+
+
+def set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:
+    """Set the learning rate of each group; some optimizers keep it in a tensor."""
+    import torch
+
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate

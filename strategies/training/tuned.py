@@ -1,0 +1,241 @@
+"""What `Recipe.apply` gives back: a model made ready, and one call per optimizer update.
+
+`step` is the whole training loop's body. After the first update it reads no value back from the device, unless a member
+does (their cards say so) or fp16's loss scaler has to know whether to step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from strategies.errors import PlanError
+from strategies.execution.feed import as_feed
+from strategies.execution.optimizer import limit_norm
+from strategies.language.rates import weights_members
+from strategies.protocol import FROZEN, Context, State, Strategy
+from strategies.saving.merge import Merged, merge_adapters
+from strategies.saving.weights_file import write
+from strategies.training.first_step_check import check_gradients, check_scopes
+from strategies.training.loader import training_loader
+from strategies.training.losses import Losses
+from strategies.training.parameter_groups import rate_share, set_rates
+from strategies.training.summary import count_parameters, memory_by_kind, table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    import torch
+    from torch import Tensor, nn
+    from torch.utils.data import DataLoader
+
+    from strategies.execution.engine import Engine
+    from strategies.language.plan import Plan
+    from strategies.training.losses import LossFunction
+
+
+MARK = "_tunematrix_plan"  # on a model that a plan has changed
+
+
+class Tuned:
+    """A model under a plan, with its optimizer; made by `Recipe.apply`."""
+
+    def __init__(
+        self, plan: Plan, engine: Engine, context: Context, state: State, *, own: frozenset[str],
+        given: Mapping[str, float | None],
+    ) -> None:  # fmt: skip
+        self.plan, self.engine, self.context, self.state = plan, engine, context, state
+        self.own = own  # names of what a fresh base lacks: all that may train, new parts, what the plan added
+        self.trained = frozenset(name for name, p in state.model.named_parameters() if p.requires_grad)
+        self.setup_seconds = 0.0  # of the plan's own work on the model
+        self.shows_averages = 0  # how often `averaged` is entered
+        self._given = given  # rates in place of the plan's
+        self._peaks = [float(group["lr"]) for group in state.optimizer.param_groups]
+        self._merged = False
+        self.losses = Losses(plan, engine, context, state)
+        self._eval_forward = self.losses.wrapped(state.model.forward)
+        self._limit: Callable[[Sequence[Tensor]], object] = limit_norm
+        for member in plan.members:
+            self._limit = member.clipping(self._limit)
+
+    @property
+    def model(self) -> nn.Module:
+        """The model to call; the same object that was given to `apply`."""
+        return self.state.model
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer over everything that trains."""
+        return self.state.optimizer
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.state.device
+
+    def step(self, loss_fn: LossFunction, batch: Any) -> Tensor:
+        """Do one optimizer update on `batch` and give the detached mean loss, still on the device.
+
+        batch: what `loader` yields, or tensors that share dimension 0 (a mapping, dataclass, list or tuple of them).
+        loss_fn: `loss_fn(model, batch)` gives the mean loss, or the loss of each example, (n,).
+        """
+        self._refuse_merged()
+        state, members = self.state, self.plan.members
+        for member in members:
+            member.before_step(state)
+        feed = as_feed(batch)
+        for member in members:
+            feed = member.choose(feed, partial(self.losses.each, loss_fn), state)
+        self.set_rates()
+        run: Callable[[int], Tensor] = partial(self.losses.passed, loss_fn, feed)
+        for member in members:
+            run = partial(_passing, member, run, state)
+        loss = run(len(feed))
+        self.engine.collected()
+        if not self.losses.checked:
+            self._check()
+        self.engine.clip(self._limit)
+        self.engine.update()
+        for member in members:
+            member.after_update(state)
+        state.optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        return loss
+
+    def set_rates(self) -> None:
+        """Set each group's learning rate for the update that comes next."""
+        share = rate_share(self.plan.members, self.state.step, self.state.total_steps)
+        set_rates(self.state.optimizer, [peak * share for peak in self._peaks])
+
+    @property
+    def merged(self) -> bool:
+        """Whether the adapters are part of the weights by now."""
+        return self._merged
+
+    def loader(
+        self,
+        dataset: Any,
+        *,
+        batch_size: int,
+        collate: Callable[..., Any],
+        generator: torch.Generator,
+        drop_last: bool = True,
+    ) -> DataLoader[Any]:
+        """Give a shuffled loader over `dataset`; its order comes from `generator` alone."""
+        return training_loader(
+            self.plan.members, dataset, batch_size=batch_size, collate=collate, generator=generator,
+            drop_last=drop_last, pin_memory=self.device.type == "cuda",
+        )  # fmt: skip
+
+    def averaged(self) -> ExitStack:
+        """Put in place what is evaluated and saved; leaving puts back what trains, and collecting does nothing."""
+        with ExitStack() as stack:
+            for member in self.plan.members:
+                stack.enter_context(member.evaluating(self.state))
+            stack.callback(self._hide_averages)
+            self.shows_averages += 1
+            return stack.pop_all()
+
+    def _hide_averages(self) -> None:
+        self.shows_averages -= 1
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluate inside: eval mode, no gradients, the plan's forward (mixed precision and the like)."""
+        import torch
+
+        model = self.state.model
+        was_training, outer = model.training, model.forward
+        with self.averaged(), torch.no_grad():
+            model.eval()
+            model.forward = self._eval_forward
+            try:
+                yield
+            finally:
+                model.forward = outer
+                model.train(was_training)
+
+    def save(self, folder: Path) -> int:
+        """Write what trained, the new parts and the plan; give their bytes. `strategies.load` reads it."""
+        self._refuse_merged()
+        with self.averaged():
+            layout, plan = self.context.layout, self.plan
+            facts = {"plan": str(plan), "members": plan.canonical(), "head": layout.scopes["head"][0]}
+            steps = self.state.total_steps
+            return write(folder, self.full_state(), **facts, **self._given, seed=self.context.seed, total_steps=steps)
+
+    def full_state(self) -> dict[str, Tensor]:
+        """Give what a fresh base lacks, by name: what may train, new parts, what the plan added, buffers."""
+        return self.engine.full_state(self.own)
+
+    def found(self) -> dict[str, str | int]:
+        """Give facts that only training could find, such as the number of examples that fit at a time."""
+        return {name: fact for member in self.plan.members for name, fact in member.found(self.state).items()}
+
+    def skipped_steps(self) -> int:
+        """Count the updates that fp16's loss scaler skipped, as their gradients were not finite; synchronises."""
+        return self.engine.skipped_steps()
+
+    def merge(self, outputs: Callable[[nn.Module], Tensor] | None = None) -> Merged:
+        """Add the adapters to the weights below them, in place: `model` is a plain one afterwards, free to train whole.
+
+        Gives the number of layers and the drift; with `outputs(model)` also the change of the model's outputs.
+        """
+        import torch
+
+        with self.evaluating():  # the weights that this plan evaluates and saves are merged
+            before = None if outputs is None else outputs(self.model)
+            merged = merge_adapters(self.model)
+            after = None if outputs is None else outputs(self.model)
+            evaluated = [(p, p.detach().clone()) for group in self.optimizer.param_groups for p in group["params"]]
+        with torch.no_grad():
+            for parameter, weights in evaluated:
+                parameter.copy_(weights)
+        self.optimizer.state.clear()  # nothing trains on from here
+        self._merged = True
+        vars(self.model).pop(MARK, None)
+        if before is None or after is None:
+            return merged
+        return dataclasses.replace(merged, output_drift=float((after - before).abs().max()))
+
+    def counts(self) -> dict[str, int]:
+        """Count parameters, 4-bit ones unpacked: trainable, total, and both for each scope."""
+        return count_parameters(self.model, self.context.layout, self.trained)
+
+    def memory(self) -> dict[str, int]:
+        """Give the bytes of weights, gradients and optimizer state; activations depend on the batch."""
+        return memory_by_kind(self.model, self.optimizer)
+
+    def describe(self) -> str:
+        """Give a table: what trains in each scope and how fast, memory by kind, and how the head was found."""
+        layout = self.context.layout
+        rates = sorted(
+            {(group["name"], peak) for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True)}
+        )
+        tied = layout.tied_head(self.model)
+        note = f"; tied to {tied}, so it trains as that does" if tied else ""
+        first = f"plan {self.plan} on {self.device}; head: {layout.scopes['head'][0]} ({layout.origin}{note})"
+        return f"{first}\n{table(self.counts(), self.memory(), rates, expected=not self.optimizer.state)}"
+
+    def _refuse_merged(self) -> None:
+        if self._merged:
+            raise PlanError(
+                "merged: the adapters are part of the weights now; save the model itself (model.state_dict())"
+            )
+
+    def _check(self) -> None:
+        """Check once, after the first backward pass."""
+        weights = weights_members(self.plan.members)
+        asked = [member.where() for member in weights if FROZEN not in member.capabilities()]
+        check_scopes(self.state.model, self.context.layout, asked)
+        check_gradients(self.engine.named_gradients(), finite=not self.engine.scaler.is_enabled())
+        self.losses.checked = True
+
+
+def _passing(member: Strategy, run: Callable[[int], Tensor], state: State, size: int) -> Tensor:
+    """Let a member decide on the passes of `size` examples."""
+    return member.passes(run, size, state)

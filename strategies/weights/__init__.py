@@ -1,1 +1,0 @@
-"""What trains: a file per method or close family, its docstring is the method's card."""

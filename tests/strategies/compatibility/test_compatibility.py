@@ -1,0 +1,65 @@
+"""Every pair runs or is refused with a reason, as the committed page says; triples by chance."""
+
+import csv
+import warnings
+from zlib import crc32
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as draw
+
+from strategies import catalogue
+from strategies.compatibility.probe import Row as Pair
+from strategies.compatibility.probe import as_page, probe_pair, term
+from strategies.compatibility.trial import try_plan
+
+WORDS = sorted(catalogue())
+ADVICE = "run `make compatibility` and look at the difference"
+
+
+@pytest.fixture(scope="module")
+def page(root):
+    with (root / "docs" / "compatibility.csv").open() as file:
+        return [Pair(*row[:2], row[2] == "True", *row[3:]) for row in list(csv.reader(file))[1:]]
+
+
+def test_the_page_covers_the_catalogue(page, root):
+    assert [(row.one, row.other) for row in page] == [(a, b) for i, a in enumerate(WORDS) for b in WORDS[i + 1 :]], (
+        ADVICE
+    )
+    assert {row.status for row in page} <= {"ok", "refused", "unverified"}
+    assert all(len(row.reason) > 20 for row in page if row.status != "ok")
+    apart = [row for row in page if not row.same_slot]
+    assert sum(row.status == "ok" for row in apart) >= 0.75 * len(apart)
+    lines = (root / "docs" / "compatibility.md").read_text().splitlines()
+    fresh = as_page(page).splitlines()
+    assert [line for line in lines if not line.startswith("Versions")] == [
+        line for line in fresh if not line.startswith("Versions")
+    ], ADVICE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.filterwarnings("ignore")
+def test_pairs_are_as_the_page_says(word, page):
+    """Every pair that is refused, and a third of those that run; `make compatibility` tries all."""
+    rows = [row for row in page if row.one == word and (row.status != "ok" or drawn(row))]
+    for row in rows:
+        assert probe_pair((row.one, row.other)) == row, ADVICE
+
+
+def drawn(row):
+    """A third of all pairs, the same ones everywhere."""
+    return crc32(f"{row.one}+{row.other}".encode()) % 3 == 0
+
+
+@pytest.mark.slow
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(words=draw.lists(draw.sampled_from(WORDS), min_size=3, max_size=3, unique=True))
+def test_triples_run_or_are_refused(words):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        outcome, trace = try_plan("+".join(map(term, words)))
+    assert outcome.status in {"ok", "refused", "unverified"}, outcome
+    assert (trace is not None) == (outcome.status == "ok")
+    assert outcome.status == "ok" or len(outcome.reason) > 20
