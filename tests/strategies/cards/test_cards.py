@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as draw
 
 from strategies import PlanError, catalogue, parse_plans, recipes
-from strategies.cards.card import card
 from strategies.cards.book import cardbook, example
+from strategies.cards.card import card
 from strategies.language.parse import build
 from strategies.language.presets import PRESETS
 from strategies.options import Count, Natural, Options, Rate, Share, conform, described
