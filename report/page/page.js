@@ -27,7 +27,7 @@ const plural = (count, one, many = `${one}s`) => `${count.toLocaleString("en")} 
 const list = (names, most = 8) =>
   names.length > most ? `${names.slice(0, most).join(", ")} and ${names.length - most} more` : names.join(", ");
 
-// ---- numbers as people read them: the rules of report/units.py -----------------------------------------------------
+// ---- numbers as people read them: the rules of report/frames/units.py -----------------------------------------------------
 const BYTES = [["GiB", 2 ** 30], ["MiB", 2 ** 20], ["KiB", 2 ** 10]];
 const TIMES = [["h", 3600, 10800], ["min", 60, 600]];
 const JOULES = [["MJ", 1e6], ["kJ", 1e3]];
