@@ -1,4 +1,4 @@
 """What is written and read: schema, specification, events, records, results folder, CSVs.
 
-Standard library only (report imports the schema from here); imports nothing else of bench.
+record.py, which report imports, needs the standard library alone; nothing here imports other folders of bench.
 """
