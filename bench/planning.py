@@ -30,6 +30,7 @@ from strategies import Plan, PlanError, compose
 from strategies.feeding import tensors_of
 from strategies.predicting import Prediction, UnpredictableError
 from strategies.presets import REMEDIES
+from strategies.quiet import quiet
 
 SLACK: Final = 1.05  # allocator's rounding and fragmentation
 
@@ -151,6 +152,7 @@ def progress(plans: Sequence[tuple[str, Plan]]) -> Iterable[tuple[str, Plan]]:
     return track(plans, "predicting", console=Console(stderr=True), transient=True, disable=not shown)
 
 
+@quiet()
 def main(request_file: Path) -> int:
     """Answer a request file; a problem with the user's input is told in one line, status 2."""
     request = read_json(request_file)

@@ -35,6 +35,7 @@ from bench.spec import RunSpec
 from bench.task import Prediction, Task, load_task
 from strategies import Plan, PlanError, compose, is_out_of_memory
 from strategies.manifest import add_facts
+from strategies.quiet import quiet
 
 
 def run(spec: RunSpec, folder: Path, emit: EventWriter) -> None:
@@ -210,6 +211,7 @@ def failure(error: BaseException) -> tuple[str, str]:
     return ("diverged", str(error)) if isinstance(error, DivergedError) else ("failed", text)
 
 
+@quiet()
 def main(folder: Path) -> int:
     """Run the specification in `folder`; exit status 0 exactly when the run ended ok, 75 when it paused."""
     spec = RunSpec.from_json(read_json(folder / "spec.json"))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError
 from strategies.linears import bend_back
+from strategies.quiet import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,6 +47,7 @@ class Merged:
         return text if self.output_drift is None else f"{text}; outputs moved by at most {self.output_drift:.1e}"
 
 
+@quiet()
 def merge_adapters(model: nn.Module) -> Merged:
     """Merge every PEFT layer of `model` in place; `PlanError` (and nothing changed) when one cannot be merged."""
     import torch

@@ -23,6 +23,7 @@ from strategies.errors import PlanError
 from strategies.layout import inside
 from strategies.peft_config import INSTEAD, joint_config
 from strategies.peft_reading import difference
+from strategies.quiet import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 PREFIX = "base_model.model."  # of a layer's name within a `PeftModel`
 
 
+@quiet()
 def save_peft(tuned: Tuned, base: nn.Module, folder: Path) -> float:
     """Write `adapter_config.json` and `adapter_model.safetensors` for a model like `base`, which is changed.
 

@@ -7,7 +7,6 @@ typed never matters. `full` with defaults is the empty sum and leaves no trace.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import time
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from strategies.layout import lay_out
 from strategies.optimization import Rates, adamw, parameter_groups, plan_rates, weights_members
 from strategies.problems import Problem, find_problems
 from strategies.protocol import ROUNDING, Context, State, Strategy, defaults
+from strategies.quiet import import_packages
 from strategies.trainers import for_trainer
 from strategies.tuned import MARK, Tuned
 from strategies.weights.full import Full
@@ -103,6 +103,7 @@ class Plan:
             raise PlanError(f"{self}: " + "; ".join(problem.reason for problem in problems))
         if MARK in vars(model):
             raise PlanError(f"the model was changed by a plan before ({vars(model)[MARK]}): build it again")
+        import_packages(self.members)
         context = Context(lay_out(model, head), torch.device(device), self.facts(device), seed, total_steps)
         if any(overridden(member, ("transform", "place")) for member in self.members):  # `full` only trains it
             vars(model)[MARK] = str(self)
@@ -118,8 +119,7 @@ class Plan:
         """Make `model` ready in place: structure, device, optimizer. `lr`, `head_lr` replace the plan's rates."""
         from torch.utils.weak import WeakIdKeyDictionary
 
-        for package in {package for member in self.members for package in member.packages}:
-            importlib.import_module(package)
+        import_packages(self.members)
         of_base = WeakIdKeyDictionary(dict.fromkeys(model.parameters()))
         start = _now(device)
         context = self.transform(model, device=device, head=head, seed=seed, total_steps=total_steps)

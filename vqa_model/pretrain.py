@@ -19,12 +19,15 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from transformers import BertForMaskedLM, PreTrainedTokenizerFast, ViTModel
 
 from vqa_model.picture_world import COLORS, GRID, SHAPES, Settings, draw, scene_pairs
+from vqa_model.quiet import quiet_imports
 from vqa_model.towers import SHIPPED, preset_config
 from vqa_model.wordpieces import SPECIAL, make_tokenizer
 from vqa_model.world_questions import candidates, wording
+
+with quiet_imports():
+    from transformers import BertForMaskedLM, PreTrainedTokenizerFast, ViTModel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
