@@ -8,9 +8,7 @@ GPU's peak.
 
 from __future__ import annotations
 
-import logging
 import sys
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,8 +154,6 @@ def progress(plans: Sequence[tuple[str, Plan]]) -> Iterable[tuple[str, Plan]]:
 def main(request_file: Path) -> int:
     """Answer a request file; a problem with the user's input is told in one line, status 2."""
     request = read_json(request_file)
-    warnings.filterwarnings("ignore")  # of layers that are looked at without values
-    logging.disable(logging.ERROR)  # what packages miss does not matter here
     try:
         rows, planner = plan_all(request)
     except (ValueError, OSError) as error:
