@@ -102,6 +102,8 @@ def _in_one_line(config: Any) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"peft\..*")
+            old_name = "`is_gradient_checkpointing` is deprecated"  # which PEFT asks transformers by
+            warnings.filterwarnings("ignore", old_name, FutureWarning, r"transformers\.modeling_utils")
             yield
     except PlanError:
         raise

@@ -1,7 +1,7 @@
 """What packages log that no reader can act on, left out by logger and wording while `quiet()` lasts.
 
-Where torchao and bitsandbytes are installed, importing peft or transformers imports them, and they tell of kernels
-that this machine lacks and nothing here uses. Only what the table names is left out: every other message, and every
+Where torchao, bitsandbytes or DeepSpeed are installed, peft and transformers import them, and they tell of kernels and
+devices that this machine lacks and nothing here uses. Only what the table names is left out: every other message, and every
 error, is shown as before. Nothing is changed by importing this module, and nothing stays changed after the block.
 """
 
@@ -30,6 +30,7 @@ USELESS: Final = (
     Message("torchao", "Failed to load /", "its kernels for other GPUs; `fp8` and `pure_bf16` use torch's own"),
     Message("torch.utils._pytree", "is an Enum subclass and is now natively", "for torchao's authors, at its import"),
     Message("bitsandbytes.backends.cpu.ops", "Failed to load CPU gemm_4bit_forward", "layers here never call it"),
+    Message("DeepSpeed", "Setting accelerator to CPU. If you have", "a run's device is chosen, and said, before"),
 )
 
 
