@@ -1,8 +1,8 @@
 """What packages log that no reader can act on, left out by logger and wording while `quiet()` lasts.
 
 Where torchao, bitsandbytes or DeepSpeed are installed, peft and transformers import them, and they tell of kernels and
-devices that this machine lacks and nothing here uses. Only what the table names is left out: every other message, and every
-error, is shown as before. Nothing is changed by importing this module, and nothing stays changed after the block.
+devices that this machine lacks and nothing here uses. Only what the table names is left out: every other message, and
+every error, is shown as before. Nothing is changed by importing this module, and nothing stays after the block.
 """
 
 from __future__ import annotations
