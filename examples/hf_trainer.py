@@ -17,6 +17,7 @@ import torch
 from bert_text_classifier import build, collate, make_sentences
 from torch import nn
 from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers.utils.logging import disable_progress_bar
 
 from strategies import Recipe, load, parse_plans
 
@@ -61,6 +62,7 @@ def by_our_loop(plan: Recipe, model: nn.Module, trainer: Trainer, batches: Batch
 
 
 def main(strategies: str) -> None:
+    disable_progress_bar()  # one for each checkpoint
     base = build()
     rows = [f"{'plan':<32} first 9 losses, last 9  apart from ours  checkpoint  whole model  same resumed, loaded"]
     for name, plan in [(named.text, named.plan) for named in parse_plans(strategies)]:

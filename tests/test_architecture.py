@@ -27,12 +27,12 @@ ORDER = {
     ),
     "strategies": (
         "strategies", "compatibility", "cards", "recipe", "prediction", "integrations", "training", "saving",
-        "language", "methods", "structure", "protocol", "execution", "layout", "options", "errors",
+        "language", "methods", "structure", "quiet", "protocol", "execution", "layout", "options", "errors",
     ),
     "vqa_model": (
         "vqa_model", "demo", "describe", "download", "find_data", "inspect", "predict", "pretrain", "score", "task",
         "options", "controls", "commands", "answering", "inspection", "downloading", "pretraining", "modeling", "data",
-        "picture_world", "cache_folder",
+        "picture_world", "cache_folder", "quiet",
     ),
 }  # fmt: skip
 MOST_MODULES = 15

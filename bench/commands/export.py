@@ -24,6 +24,7 @@ from bench.records.spec import RunSpec
 from bench.task import Task, load_task
 from bench.worker.loop import seed_everything
 from strategies import load, load_plain, save_peft
+from strategies.quiet import quiet
 
 WEIGHTS_FILE: Final = "model.safetensors"
 ROW_FACTS: Final = (
@@ -111,6 +112,7 @@ def save_state(model: Any, folder: Path) -> None:
     save_model(model, str(folder / WEIGHTS_FILE))
 
 
+@quiet()
 def main(request_file: Path) -> int:
     """Export as the request says; 2 and one line for what cannot be exported."""
     request = read_json(request_file)

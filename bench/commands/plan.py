@@ -8,9 +8,7 @@ the GPU's peak.
 
 from __future__ import annotations
 
-import logging
 import sys
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +28,7 @@ from strategies import Plan, PlanError, compose
 from strategies.execution.feed import tensors_of
 from strategies.language.presets import REMEDIES
 from strategies.prediction.predict import Prediction, UnpredictableError
+from strategies.quiet import quiet
 
 SLACK: Final = 1.05  # allocator's rounding and fragmentation
 
@@ -151,11 +150,10 @@ def progress(plans: Sequence[tuple[str, Plan]]) -> Iterable[tuple[str, Plan]]:
     return track(plans, "predicting", console=Console(stderr=True), transient=True, disable=not shown)
 
 
+@quiet()
 def main(request_file: Path) -> int:
     """Answer a request file; a problem with the user's input is told in one line, status 2."""
     request = read_json(request_file)
-    warnings.filterwarnings("ignore")  # of layers that are looked at without values
-    logging.disable(logging.ERROR)  # what packages miss does not matter here
     try:
         rows, planner = plan_all(request)
     except (ValueError, OSError) as error:

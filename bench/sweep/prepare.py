@@ -21,6 +21,7 @@ from bench.forecast.gpus import has_kernels, match_gpu
 from bench.records.record import read_json, write_json
 from bench.task import Task, changed_options, identity_options, load_task, task_path, task_text
 from strategies import baseline, compose
+from strategies.quiet import quiet
 
 
 def choose_device(wanted: str) -> str:
@@ -112,6 +113,7 @@ def write_side_files(request: Mapping[str, Any], folder: Path) -> None:
         write_json(folder / "examples" / "examples.json", listed)
 
 
+@quiet()
 def main(request_file: Path, answer_file: Path) -> int:
     """Answer a request file; a problem with the user's input is answered in one line, status 2."""
     request = read_json(request_file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 PLAIN_EVERY_SECONDS = 15.0
@@ -29,6 +30,14 @@ class Display(Protocol):
 def make_display(total: int) -> Display:
     """The live display when standard output is a terminal, else plain lines."""
     return LiveDisplay(total) if sys.stdout.isatty() else PlainDisplay(total)
+
+
+def introduce(prepared: Mapping[str, Any], num_runs: int, tune: int | None, out: Path) -> None:
+    """Say what is about to run, on what, and where the results go."""
+    main, trials = prepared["main"], f", after trials of {tune} rates" if tune else ""
+    data = f"{main['dataset']}, {prepared['train_samples']:,} examples to train on"
+    print(f"Data: {data}. Model: {main['model_name']}. Device: {prepared['device']}.")
+    print(f"{num_runs} runs{trials}, each in a process of its own. Records and logs: {out / 'runs'}", flush=True)
 
 
 def duration(seconds: float) -> str:
@@ -73,7 +82,8 @@ class PlainDisplay:
     def begin(self, name: str, number: int) -> None:
         self._head = f"[{number}/{self._estimate.total}] {name}"
         self._estimate.number, self._estimate.share, self._printed = number, 0.0, time.monotonic()
-        print(f"{self._head}: started", flush=True)
+        left = self._estimate.text()
+        print(f"{self._head}: started" + (f", {left}" if left else ""), flush=True)
 
     def event(self, event: Mapping[str, Any]) -> None:
         if event["event"] != "step":

@@ -26,7 +26,7 @@ from bench.records.results_folder import InputError, check_out, claim, finished,
 from bench.records.spec import RunSpec
 from bench.sweep.launcher import Surroundings, launch, relabel, write_record
 from bench.sweep.matrix import Rules, build_matrix, certain_refusal, refuse_if_none_can_run, with_baseline
-from bench.sweep.progress import duration, make_display
+from bench.sweep.progress import duration, introduce, make_display
 from bench.sweep.table import outcome, percent, print_matrix, print_results
 from bench.sweep.time_limit import TimeLimit, TimeUpError
 from bench.sweep.tuning import in_tuned_setting, trial_runs, tunable, tune, tuned_rate
@@ -67,6 +67,8 @@ def run_sweep(request: Request) -> list[dict[str, Any]]:
     if not request.dry_run:
         refuse_if_none_can_run(request.plans, {named.text: certain_refusal(named) for named in request.plans})
     plans = with_baseline(request.plans, wanted=request.baseline)
+    if not request.dry_run:
+        print(f"Looking at the data, the model and {len(plans)} recipes first", flush=True)
     prepared = prepare(request, plans)
     if request.memory_snapshot and not prepared["device"].startswith("cuda"):
         raise InputError(f"--memory-snapshot: needs a CUDA GPU, this is {prepared['device']}; memory.csv has the kinds")
@@ -86,6 +88,7 @@ def run_sweep(request: Request) -> list[dict[str, Any]]:
         raise InputError(f"--batch-size {batch_size} is larger than the training set ({prepared['train_samples']})")
     refuse_if_none_can_run(request.plans, {spec.strategy: spec.refusal for spec in specs})
     with claim(request.out, request.command) as lock:
+        introduce(prepared, len(specs), request.tune, request.out)
         write_json(request.out / "strategies.json", cards(plans))
         shutil.copytree(prepared["side_files"], request.out, dirs_exist_ok=True)
         shutil.rmtree(prepared["side_files"].parent)

@@ -16,8 +16,10 @@ from bench.records.spec import RunSpec
 from bench.worker.loop import PausedError
 from bench.worker.pause import PAUSED
 from bench.worker.run import failure, run
+from strategies.quiet import quiet
 
 
+@quiet()
 def main(folder: Path) -> int:
     """Run the specification in `folder`; exit status 0 exactly when the run ended ok, 75 when it paused."""
     spec = RunSpec.from_json(read_json(folder / "spec.json"))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from strategies.quiet import quiet
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -20,6 +22,7 @@ DROPOUT = {**QUIET, "hidden_dropout_prob": 0.1}  # in the text tower: what can b
 BATCH, PICTURES, LONGEST = 12, 8, 6
 
 
+@quiet()
 def tiny_model() -> nn.Module:
     """Make a ViT and a BERT of two layers with a fusion layer and a head, the same each time."""
     import torch

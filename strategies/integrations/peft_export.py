@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from strategies.errors import PlanError
 from strategies.integrations.peft_verify import difference
 from strategies.layout import inside
+from strategies.quiet import quiet
 from strategies.structure.peft_config import INSTEAD, joint_config
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 PREFIX = "base_model.model."  # of a layer's name within a `PeftModel`
 
 
+@quiet()
 def save_peft(tuned: Tuned, base: nn.Module, folder: Path) -> float:
     """Write `adapter_config.json` and `adapter_model.safetensors` for a model like `base`, which is changed.
 
@@ -100,6 +102,8 @@ def _in_one_line(config: Any) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"peft\..*")
+            old_name = "`is_gradient_checkpointing` is deprecated"  # which PEFT asks transformers by
+            warnings.filterwarnings("ignore", old_name, FutureWarning, r"transformers\.modeling_utils")
             yield
     except PlanError:
         raise

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from strategies.quiet import quiet
+
 if TYPE_CHECKING:
     from torch import nn
 
 ROWS = 512  # unit vectors at a time
 
 
+@quiet()
 def to_float(model: nn.Module) -> int:
     """Replace every quantised linear layer, its adapter with it, by an equal `nn.Linear`; gives their number."""
     import bitsandbytes as bnb

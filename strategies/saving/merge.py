@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError
+from strategies.quiet import quiet
 from strategies.structure.linear_layers import bend_back
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Merged:
         return text if self.output_drift is None else f"{text}; outputs moved by at most {self.output_drift:.1e}"
 
 
+@quiet()
 def merge_adapters(model: nn.Module) -> Merged:
     """Merge every PEFT layer of `model` in place; `PlanError` (and nothing changed) when one cannot be merged."""
     import torch

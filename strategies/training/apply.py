@@ -6,7 +6,6 @@ device, `finish` with engine and optimizer.
 
 from __future__ import annotations
 
-import importlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from strategies.execution.engine import Engine
 from strategies.execution.optimizer import adamw
 from strategies.layout import lay_out
 from strategies.protocol import ROUNDING, Context, State, overridden
+from strategies.quiet import import_packages
 from strategies.structure.blocks import call_children
 from strategies.training.parameter_groups import parameter_groups
 from strategies.training.tuned import MARK, Tuned
@@ -35,8 +35,7 @@ def apply(
     """Make `model` ready in place; see `Recipe.apply`."""
     from torch.utils.weak import WeakIdKeyDictionary
 
-    for package in {package for member in plan.members for package in member.packages}:
-        importlib.import_module(package)
+    import_packages(plan.members)
     of_base = WeakIdKeyDictionary(dict.fromkeys(model.parameters()))
     start = _now(device)
     context = transform(plan, model, device=device, head=head, seed=seed, total_steps=total_steps)
@@ -64,6 +63,7 @@ def transform(
         raise PlanError(f"{plan}: " + "; ".join(problem.reason for problem in problems))
     if MARK in vars(model):
         raise PlanError(f"the model was changed by a plan before ({vars(model)[MARK]}): build it again")
+    import_packages(plan.members)
     context = Context(lay_out(model, head), torch.device(device), plan.facts(device), seed, total_steps)
     if any(overridden(member, ("transform", "place")) for member in plan.members):  # `full` only trains it
         vars(model)[MARK] = str(plan)

@@ -13,14 +13,17 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from transformers import AutoImageProcessor, AutoProcessor, PreTrainedTokenizerFast
-from transformers.image_processing_base import BatchFeature
-from transformers.image_processing_utils import BaseImageProcessor
-from transformers.processing_utils import ProcessorMixin
 
 from vqa_model.data.pictures import ImageSettings, fit_picture
 from vqa_model.modeling.model_card import model_card
 from vqa_model.modeling.vqa import VQAConfig, VQAModel
+from vqa_model.quiet import quiet_imports
+
+with quiet_imports():
+    from transformers import AutoImageProcessor, AutoProcessor, PreTrainedTokenizerFast
+    from transformers.image_processing_base import BatchFeature
+    from transformers.image_processing_utils import BaseImageProcessor
+    from transformers.processing_utils import ProcessorMixin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

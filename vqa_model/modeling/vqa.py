@@ -18,12 +18,15 @@ from torch import nn
 from transformers import AutoConfig, AutoModel
 from transformers import initialization as init
 from transformers.configuration_utils import PreTrainedConfig
-from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from vqa_model.modeling.families import SLIDING_FAMILIES, pooler_option
 from vqa_model.modeling.fusion.layers import AnswerHead
 from vqa_model.modeling.fusion.registry import build_fusion, check_fusion
+from vqa_model.quiet import quiet_imports
+
+with quiet_imports():
+    from transformers.modeling_utils import PreTrainedModel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

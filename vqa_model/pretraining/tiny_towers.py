@@ -16,12 +16,15 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from transformers import BertForMaskedLM, PreTrainedTokenizerFast, ViTModel
 
 from vqa_model.modeling.towers import preset_config
 from vqa_model.picture_world.questions import candidates, wording
 from vqa_model.picture_world.scenes import COLORS, GRID, SHAPES, Settings, draw, scene_pairs
 from vqa_model.picture_world.tokenizer import SPECIAL, make_tokenizer
+from vqa_model.quiet import quiet_imports
+
+with quiet_imports():
+    from transformers import BertForMaskedLM, PreTrainedTokenizerFast, ViTModel
 
 if TYPE_CHECKING:
     import argparse

@@ -16,7 +16,7 @@ from report.paper import build
 from report.paper.cards import bibtex, read_card, references
 from report.paper.results import memory_table, negative_sentences, quality_table, verdict_sentences
 from report.paper.tex import Tex, code, escape, prose
-from strategies.cards import card
+from strategies.cards.card import card
 from strategies.language.catalogue import catalogue
 
 NASTY = r"a_b%c&d#e$f{g}h\i^j~k<l>|m`n'o\"p" + "\n中文 é Ł 🙂 × α"
