@@ -5,11 +5,11 @@ python tests/data/vqa_v2/draw.py FOLDER_OF_THE_SLICE
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import json
 import random
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -98,7 +98,9 @@ def sample(folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Write the sample and say what is in it."""
-    for name, content in sample(Path(sys.argv[1])).items():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path, help="slice of VQA v2 in the official layout, with extra/official_*.json")
+    for name, content in sample(parser.parse_args().folder).items():
         packed = gzip.compress(json.dumps(content, ensure_ascii=False).encode(), mtime=0)
         (HERE / f"{name}.gz").write_bytes(packed)
         rows = content if isinstance(content, list) else max(content.values(), key=len)
