@@ -35,9 +35,9 @@ def pytest_configure(config):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Let the summary count the tests that wanted a slice in one line, which gives one place for all of them."""
+    """Let the summary have one line for each reason to skip tests, and how many: it counts by place and reason."""
     for report in terminalreporter.stats.get("skipped", []):
-        if isinstance(report.longrepr, tuple) and NO_SLICE in report.longrepr[2]:
+        if isinstance(report.longrepr, tuple):
             report.longrepr = ("tests", None, report.longrepr[2])
 
 
