@@ -1,7 +1,9 @@
+import gzip
 import importlib.util
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -9,6 +11,8 @@ from vqa_model.picture_world import files as world_files
 from vqa_model.picture_world.scenes import Settings
 
 SMALL = Settings(train_pairs=40, val_pairs=8)
+SAMPLE = Path(__file__).parent.parent / "data" / "vqa_v2"
+SIZES = [(256, 192), (192, 256), (320, 213), (64, 64), (213, 320), (256, 256), (100, 75), (640, 480)]  # of pictures
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,6 +24,34 @@ def _own_cache(cache):
 def small_world(cache):
     """Folder of a small picture world in the official layout."""
     return world_files.world_folder(SMALL)
+
+
+def make_picture(image_id):
+    """Something like a photograph, always the same: large patches of colour under noise; every 20th is grey."""
+    chance = np.random.default_rng(image_id)
+    patches = Image.fromarray(chance.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    smooth = np.asarray(patches.resize(SIZES[image_id % len(SIZES)], Image.Resampling.BICUBIC), dtype=int)
+    noisy = Image.fromarray((smooth + chance.integers(-20, 21, smooth.shape)).clip(0, 255).astype(np.uint8))
+    return noisy.convert("L") if image_id % 20 == 0 else noisy
+
+
+@pytest.fixture(scope="session")
+def vqa_sample(tmp_path_factory):
+    """Real questions and answers of VQA v2 (`data/vqa_v2/README.md`) in the official layout, on made-up pictures.
+
+    What the official evaluator says of them lies beside, as official_eval_golden.json and official_norm_golden.json.
+    """
+    folder = tmp_path_factory.mktemp("sample") / "vqa_v2"
+    folder.mkdir()
+    for packed in SAMPLE.glob("*.json.gz"):
+        (folder / packed.stem).write_bytes(gzip.decompress(packed.read_bytes()))
+    for part in ("train", "val"):
+        rows = json.loads((folder / f"v2_OpenEnded_mscoco_{part}2014_questions.json").read_text("utf-8"))["questions"]
+        (folder / f"{part}2014").mkdir()
+        for image_id in {row["image_id"] for row in rows}:
+            file = folder / f"{part}2014" / f"COCO_{part}2014_{image_id:012d}.jpg"
+            make_picture(image_id).save(file, quality=90)
+    return folder
 
 
 @pytest.fixture(scope="session")

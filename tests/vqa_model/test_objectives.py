@@ -43,8 +43,8 @@ def test_vocabulary_has_the_most_frequent_answers(words, min_count, max_answers)
 
 
 @pytest.fixture(scope="module")
-def task(slice_dir):
-    task = VQATask(data=str(slice_dir), fraction=0.25)
+def task(vqa_sample):
+    task = VQATask(data=str(vqa_sample))
     task.prepare()
     return task
 

@@ -41,12 +41,12 @@ def test_the_three_sets_share_no_picture(task, fraction):
     assert len(tune) == pytest.approx(0.1 * len(train | tune), abs=1)
 
 
-def test_the_real_slice_shares_no_picture(slice_dir):
-    task = VQATask(data=str(slice_dir))
+def test_real_questions_share_no_picture(vqa_sample):
+    task = VQATask(data=str(vqa_sample))
     task.prepare()
     sets = [images(part) for part in (task.train_set(), task.tune_set(), task.eval_set())]
-    assert sum(map(len, sets)) == len(set.union(*sets)) > 2000
-    assert task.dataset_name == "vqa_v2_slice"
+    assert sum(map(len, sets)) == len(set.union(*sets)) == 355 + 95
+    assert task.dataset_name == "vqa_v2"
     quarter = replace(task, fraction=0.25)
     assert len(quarter.chosen_images()) == pytest.approx(0.25 * len(task.chosen_images()), abs=1)
     model = task.build_model()

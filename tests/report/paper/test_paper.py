@@ -21,7 +21,12 @@ from strategies.language.catalogue import catalogue
 
 NASTY = r"a_b%c&d#e$f{g}h\i^j~k<l>|m`n'o\"p" + "\n中文 é Ł 🙂 × α"
 DRAWN = NASTY.translate(dict.fromkeys(map(ord, "中文🙂")))  # what the figures' font has
-typeset = pytest.mark.skipif(not shutil.which("latexmk"), reason="needs latexmk and IEEEtran")
+PROGRAMS = ("latexmk", "pdflatex", "pdftotext", "kpsewhich")
+HAS_LATEX = (
+    all(map(shutil.which, PROGRAMS))
+    and subprocess.run(["kpsewhich", "IEEEtran.cls"], capture_output=True, check=False).stdout.strip()
+)
+typeset = pytest.mark.skipif(not HAS_LATEX, reason="needs Debian's latexmk, poppler-utils and texlive-publishers")
 
 
 def first(folder):

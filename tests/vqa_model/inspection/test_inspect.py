@@ -144,7 +144,19 @@ def test_balanced_pairs_are_counted(small_world, tmp_path):
     assert pairs["answers differ"] == 1
 
 
-def test_the_real_slice(slice_dir, tmp_path, capsys):
+def test_real_questions(vqa_sample, tmp_path, capsys):
+    assert main([str(vqa_sample), "--json", str(tmp_path / "f.json")]) == 0
+    train, val = json.loads((tmp_path / "f.json").read_text()).values()
+    assert (train["questions"], val["questions"]) == (761, 97)
+    assert train["answer types"] == pytest.approx({"other": 306 / 761, "number": 245 / 761, "yes/no": 210 / 761})
+    assert train["pictures"]["looked at"] == 355
+    assert train["pictures"]["grey"] == 30 / 355
+    assert train["words"]["begin with"]["what is"] > 0.1
+    assert 0.6 < train["agreement"]["one person against the others"] < 0.95
+    assert "val: 97 questions" in capsys.readouterr().out
+
+
+def test_the_whole_slice(slice_dir, tmp_path, capsys):
     assert main([str(slice_dir), "--json", str(tmp_path / "f.json")]) == 0
     train = json.loads((tmp_path / "f.json").read_text())["train"]
     assert train["questions"] == 3597

@@ -1,6 +1,5 @@
 import json
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -125,9 +124,10 @@ def test_shipped_towers_are_small_and_unimodal():
     assert json.loads((SHIPPED / "text" / "config.json").read_text())["model_type"] == "bert"
 
 
-def test_no_word_is_unknown_to_the_shipped_tokenizer(slice_dir):
+def test_no_word_is_unknown_to_the_shipped_tokenizer(vqa_sample):
     tokenizer = Tokenizer.from_file(str(SHIPPED / "text" / "tokenizer.json"))
-    questions = json.loads((slice_dir / "v2_OpenEnded_mscoco_train2014_questions.json").read_text())["questions"]
+    file = vqa_sample / "v2_OpenEnded_mscoco_train2014_questions.json"
+    questions = json.loads(file.read_text("utf-8"))["questions"]
     pieces = [encoding.tokens for encoding in tokenizer.encode_batch([row["question"] for row in questions])]
     assert sum("[UNK]" in row for row in pieces) == 0
     assert tokenizer.encode("How many stars are there?").tokens == [
@@ -164,5 +164,4 @@ def test_unknown_preset_is_refused():
 
 def test_shipped_folder_has_no_machine_paths():
     for file in SHIPPED.rglob("*.json"):
-        assert str(Path.home()) not in file.read_text()
-        assert "/work" not in file.read_text()
+        assert not re.search(r'"(/|~|[A-Z]:)[\w/\\]', file.read_text("utf-8"))

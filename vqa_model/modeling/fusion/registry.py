@@ -46,7 +46,7 @@ def parse_fusion(text: str) -> FusionCall:
     """Read a fusion; ValueError says what is wrong with it and what there is."""
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # ValueError: a null character, before Python 3.11.4
         tree = ast.Constant(None)
     call = tree if isinstance(tree, ast.Call) else ast.Call(tree, [], [])
     if not isinstance(call.func, ast.Name) or call.args:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
@@ -41,6 +41,8 @@ def test_what_is_no_fusion_is_told_in_one_line(text, message):
 
 
 @given(st.text(max_size=30))
+@example("\0")
+@example("\ud800")  # half a character, which no encoding has
 def test_any_text_is_read_or_refused(text):
     try:
         name = parse_fusion(text).name
