@@ -26,11 +26,9 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 CPU_INDEX: Final = "https://download.pytorch.org/whl/cpu"
 MIB: Final = 2**20
 MEGABYTES: Final = {"cpu": 2000, "cuda": 6500}
-"""What an environment for runs takes on disk, by PyTorch's build; tests/install/ holds the first to what it is."""
-TOOLS_MIB: Final = 2**20
-MEGABYTES: Final = 650
-SPARE_MIB: Final = 2**20
-MEGABYTES: Final = 800
+"""What an environment for runs takes on disk, by PyTorch's build, as `du -sm` counts; tests/install/ holds it to that."""
+TOOLS_MEGABYTES: Final = 650
+SPARE_MEGABYTES: Final = 800
 """What pip unpacks at most beside the environment while it installs."""
 UNREACHED: Final = ("NewConnectionError", "NameResolutionError", "ConnectTimeout", "ProxyError", "SSLError")
 
@@ -52,7 +50,7 @@ def main() -> None:
 
 
 def install(folder: Path, *, tools: bool, wanted: str, cpu_index: str) -> None:
-    """Make the environment in `folder`, or bring it up to date. wanted: "cpu", "cuda" or "" for what fits the machine."""
+    """Make the environment in `folder`, or bring it up to date. wanted: "cpu", "cuda", or "" for what fits here."""
     start = time.monotonic()
     recorded = folder / ".torch"
     found = recorded.read_text().strip() if recorded.exists() else ""
@@ -99,7 +97,7 @@ def check_disk(folder: Path, needed: int) -> None:
     """Fail where the disk is too full. needed: MB that are to be written."""
     free = shutil.disk_usage(folder if folder.exists() else folder.absolute().parent).free // MIB
     if needed and free < needed + SPARE_MEGABYTES:
-        fail(f"{folder} needs {needed:,} MB, and {SPARE_MEGABYTES} more for a while; its disk has {free:,} MB: free some")
+        fail(f"{folder} needs {needed + SPARE_MEGABYTES:,} MB of disk while it is made; {free:,} MB are free there")
 
 
 def make_venv(folder: Path, *, afresh: bool) -> None:

@@ -1,11 +1,11 @@
-"""Write constraints.txt: one version of every package for each Python that the suite supports, with what it asks of Python.
+"""Write constraints.txt: a version of every package for each Python that is supported, with what it asks of Python.
 
-`make pins` runs this with uv and a new pip in an environment of their own. uv resolves for all minors at once and splits
-where a package asks for a newer Python, down to its patch (`python_full_version >= '3.11.5'`), so that no marker is a
+`make pins` runs this with uv and a new pip in an environment of their own. uv resolves for all minors at once and
+splits where a package asks for a newer Python, down to its patch (`python_full_version >= '3.11.5'`): no marker is a
 guess from the one interpreter at hand. Versions already pinned stay where they hold; `--upgrade` takes the newest.
 
-Then pip is asked, as if it ran on the first patch release of each minor, whether there is a wheel of every pin; what
-its metadata say of Python is written beside it. tests/test_pins.py holds the lines to that without any network.
+Then pip is asked, as if it ran on the first patch release of each minor, whether it could install every pin; what the
+metadata say of Python is written beside it. tests/test_pins.py holds the lines to that without any network.
 
 What only PyTorch's builds for GPUs bring is not pinned: torch names those versions itself, each build its own.
 """
@@ -62,7 +62,18 @@ PLACES: Final = tuple((f"{minor}.0", system) for minor in minors() for system in
 
 def resolve(options: Iterable[str]) -> list[str]:
     """The pins that uv finds for all supported minors; those that hold already stay. options: more words for uv."""
-    command = [sys.executable, "-m", "uv", "--quiet", "pip", "compile", "pyproject.toml", "--extra", "dev", "--universal"]
+    command = [
+        sys.executable,
+        "-m",
+        "uv",
+        "--quiet",
+        "pip",
+        "compile",
+        "pyproject.toml",
+        "--extra",
+        "dev",
+        "--universal",
+    ]
     command += ["--python-version", minors()[0], "--fork-strategy", "requires-python", "--no-header", "--no-annotate"]
     subprocess.run([*command, "--output-file", str(PINS), *options], cwd=ROOT, check=True)
     return [line for line in PINS.read_text().splitlines() if line and not OF_TORCH.match(line)]

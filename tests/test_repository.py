@@ -25,8 +25,8 @@ def canonical(name):
 
 
 def pins(root):
-    lines = (line.strip() for line in (root / "constraints.txt").read_text().splitlines())
-    found = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    lines = (line.partition("#")[0].strip() for line in (root / "constraints.txt").read_text().splitlines())
+    found = [Requirement(line) for line in lines if line]
     here = [pin for pin in found if pin.marker is None or pin.marker.evaluate()]
     assert len({canonical(pin.name) for pin in here}) == len(here), "pinned once"
     return {pin.name: str(pin.specifier).removeprefix("==") for pin in here}
@@ -66,7 +66,21 @@ def test_the_schema_page_is_generated(root):
 
 
 @pytest.mark.parametrize(
-    "target", ["setup", "matrix", "report", "test", "check", "lint", "typecheck", "format", "performance"]
+    "target",
+    [
+        "setup",
+        "tools",
+        "matrix",
+        "report",
+        "test",
+        "test-install",
+        "check",
+        "pins",
+        "lint",
+        "typecheck",
+        "format",
+        "performance",
+    ],
 )
 def test_the_habits_of_the_house_are_targets(root, target):
     assert re.search(rf"^{target}:", (root / "Makefile").read_text(), re.MULTILINE)
