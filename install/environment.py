@@ -26,7 +26,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 CPU_INDEX: Final = "https://download.pytorch.org/whl/cpu"
 MIB: Final = 2**20
 MEGABYTES: Final = {"cpu": 2000, "cuda": 6500}
-"""What an environment for runs takes on disk, by PyTorch's build, as `du -sm` counts; tests/install/ holds it to that."""
+"""What an environment for runs takes on disk (`du -sm`), by PyTorch's build; tests/install/ holds it to that."""
 TOOLS_MEGABYTES: Final = 650
 SPARE_MEGABYTES: Final = 800
 """What pip unpacks at most beside the environment while it installs."""
