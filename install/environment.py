@@ -27,10 +27,17 @@ CPU_INDEX: Final = "https://download.pytorch.org/whl/cpu"
 MIB: Final = 2**20
 MEGABYTES: Final = {"cpu": 2000, "cuda": 6500}
 """What an environment for runs takes on disk (`du -sm`), by PyTorch's build; tests/install/ holds it to that."""
-TOOLS_MEGABYTES: Final = 650
+TOOLS_MEGABYTES: Final = 500
 SPARE_MEGABYTES: Final = 800
 """What pip unpacks at most beside the environment while it installs."""
-UNREACHED: Final = ("NewConnectionError", "NameResolutionError", "ConnectTimeout", "ProxyError", "SSLError")
+UNREACHED: Final = (
+    "NewConnectionError",
+    "NameResolutionError",
+    "ConnectTimeout",
+    "ProxyError",
+    "SSLError",
+    "(from versions: none)",
+)
 
 
 def main() -> None:
@@ -64,7 +71,7 @@ def install(folder: Path, *, tools: bool, wanted: str, cpu_index: str) -> None:
         print(f"{folder}: installing what runs need, {size}, 1 to 5 minutes; log in {folder}/install.log", flush=True)
         install_torch(folder, build, cpu_index, forced=bool(wanted))
     else:
-        print(f"{folder}: installing the tools of tests, lint and pages, about 0.6 GB, 1 to 3 minutes", flush=True)
+        print(f"{folder}: installing the tools of tests, lint and pages, about 0.5 GB, 1 to 3 minutes", flush=True)
     install_all(folder, ".[dev]" if tools else ".")
     torch = torch_version(folder)
     if wanted == "cuda" and torch.endswith("+cpu"):
@@ -124,12 +131,13 @@ def install_torch(folder: Path, build: str, cpu_index: str, *, forced: bool) -> 
     if build == "cuda" or platform.system() != "Linux":
         return
     few = ["--retries", "1", "--timeout", "15"]  # an index that cannot be reached is told soon
-    if pip(folder, ["--no-deps", "--index-url", cpu_index, *few, "torch"]) is None:
+    output = pip(folder, ["--no-deps", "--index-url", cpu_index, *few, "torch"])
+    if output is None:
         return
+    why = "cannot be reached" if any(word in output for word in UNREACHED) else "has no such torch for this Python"
     if forced:
-        fail(f"TORCH=cpu: {cpu_index} has no such torch for this Python, or cannot be reached; TORCH=cuda takes PyPI's")
-    size = f"{MEGABYTES['cuda'] / 1000:.1f} GB in all"
-    print(f"no CPU build of torch at {cpu_index}: PyPI's build for GPUs is taken, {size}", flush=True)
+        fail(f"TORCH=cpu: {cpu_index} {why}; CPU_INDEX=… names another place, TORCH=cuda takes PyPI's build")
+    print(f"{cpu_index} {why}: PyPI's build for GPUs is taken, {MEGABYTES['cuda'] / 1000:.1f} GB in all", flush=True)
     check_disk(folder, MEGABYTES["cuda"])
 
 
@@ -161,8 +169,8 @@ def explain(output: str) -> str:
         return "the disk is full: free some, or point TMPDIR at a larger one"
     if any(word in output for word in UNREACHED):
         return "pip reached no package index: look at the network, or name a mirror in PIP_INDEX_URL"
-    errors = [line for line in output.splitlines() if line.startswith(("ERROR:", "error:"))]
-    return f"pip failed: {errors[0].partition(':')[2].strip() if errors else last_line(output)}"
+    errors = [line.partition("ERROR:")[2].strip() for line in output.splitlines() if "ERROR:" in line]
+    return f"pip failed: {errors[0] if errors else last_line(output)}"
 
 
 def last_line(text: str) -> str:
