@@ -1,4 +1,4 @@
-"""Empty places in which the suite is installed for real: a copy of what git knows, an empty HOME, a bare environment."""
+"""Empty places in which the suite is installed for real: what git knows, an empty HOME, a bare environment."""
 
 import os
 import re
@@ -83,11 +83,11 @@ def system_python():
     return SYSTEM if version in PYTHONS else sys._base_executable
 
 
-def run(command, folder, environment, **options):
-    """A command's words, stdout and stderr as one, and its exit status."""
+def run(command, folder, environment):
+    """A command's exit status and its words, stdout and stderr as one."""
     done = subprocess.run(
         [str(word) for word in command],
-        cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, **options,
+        cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout
 

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from packaging.specifiers import SpecifierSet
@@ -71,7 +72,7 @@ def test_every_pin_resolves_on(version, resolved, root):
 
 
 @pytest.mark.parametrize("version", [version for version in HERE if version not in FULLY_TRIED] or ["none"])
-def test_all_but_torch_is_installed_and_draws_a_report_on(version, resolved, pip, root, bare, tmp_path):
+def test_all_but_torch_is_installed_and_draws_a_report_on(version, resolved, pip, bare, tmp_path):
     if version == "none":
         pytest.skip("no other Python is found here than those that test_setup and test_wheel try")
     folder, packages = resolved(version)
@@ -85,7 +86,7 @@ def test_all_but_torch_is_installed_and_draws_a_report_on(version, resolved, pip
     command = [*pip, "--python", python, "install", "--quiet", "--no-deps", "--no-compile", *wanted]
     done = subprocess.run(command, env={**bare, "DS_BUILD_OPS": "0"}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    sweep = tmp_path / "embedded"
+    root, sweep = Path(__file__).resolve().parent.parent.parent, tmp_path / "embedded"
     shutil.copytree(root / "results" / "embedded", sweep, ignore=shutil.ignore_patterns("figures", "summary.md"))
     done = subprocess.run(
         [python, "-m", "report", str(sweep)],
