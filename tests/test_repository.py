@@ -1,8 +1,10 @@
 """The repository's own promises: one place for versions, two files that agree, pages that are not stale."""
 
+import ast
 import re
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 
 import pytest
 import yaml
@@ -14,6 +16,11 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+ROOMS = ("bench", "report", "strategies", "vqa_model")
+FOR_OTHERS = {"accelerate", "deepspeed"}  # PEFT and Trainer import the one; runs record the version of the other
+FOR_TYPES = {"typing-extensions"}  # for type checkers only
 
 
 def project(root):
@@ -86,9 +93,29 @@ def test_the_habits_of_the_house_are_targets(root, target):
     assert re.search(rf"^{target}:", (root / "Makefile").read_text(), re.MULTILINE)
 
 
-def test_setup_does_nothing_the_second_time(root):
-    done = subprocess.run(["make", "-q", "setup", f"PYTHON={sys.executable}"], cwd=root, check=False)
+@pytest.mark.parametrize("target", ["setup", "tools"])
+def test_it_does_nothing_the_second_time(target, root):
+    done = subprocess.run(["make", "-q", target, f"PYTHON={sys.executable}"], cwd=root, check=False)
     assert done.returncode == 0
+
+
+def imported(root):
+    """Distributions that the rooms import, at runtime or for types."""
+    of_module = packages_distributions()
+    found = set()
+    for path in (path for room in ROOMS for path in (root / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            found |= {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {*ROOMS}
+    return {canonical(of_module[name][0]) for name in found}
+
+
+def test_what_runs_need_is_what_the_code_imports(root):
+    declared = {canonical(Requirement(line).name) for line in project(root)["dependencies"]}
+    extras = {canonical(Requirement(line).name) for line in project(root)["optional-dependencies"]["dev"]}
+    assert declared - imported(root) == FOR_OTHERS
+    assert imported(root) - declared - FOR_TYPES <= extras, "neither a dependency nor of an extra"
 
 
 def test_markdown_links_lead_somewhere(root):
