@@ -62,10 +62,10 @@ def install(folder: Path, *, tools: bool, wanted: str, cpu_index: str) -> None:
     recorded = folder / ".torch"
     found = recorded.read_text().strip() if recorded.exists() else ""
     build, reason = choose(wanted or found)
-    if reason:
-        print(reason, flush=True)
     check_disk(folder, TOOLS_MEGABYTES if tools else 0 if found else MEGABYTES[build])
     make_venv(folder, afresh=bool(found) and found != build)
+    if reason:
+        print(reason, flush=True)
     if not tools:
         size = f"about {MEGABYTES[build] / 1000:.1f} GB"
         print(f"{folder}: installing what runs need, {size}, 1 to 5 minutes; log in {folder}/install.log", flush=True)
@@ -76,16 +76,18 @@ def install(folder: Path, *, tools: bool, wanted: str, cpu_index: str) -> None:
     torch = torch_version(folder)
     if wanted == "cuda" and torch.endswith("+cpu"):
         fail(f"TORCH=cuda: pip found torch {torch} first; see find-links and index-url in `pip config list`")
-    recorded.write_text("cpu\n" if torch.endswith("+cpu") else "cuda\n")
+    recorded.write_text("cuda\n" if platform.system() == "Linux" and not torch.endswith("+cpu") else "cpu\n")
     print(f"{folder}: ready after {time.monotonic() - start:.0f} s, {megabytes(folder):,} MB, torch {torch}")
 
 
 def choose(wanted: str) -> tuple[str, str]:
     """PyTorch's build for this machine, and a line that says why where it was not asked for."""
+    if platform.system() != "Linux":  # PyPI's one build is without CUDA there
+        if wanted == "cuda":
+            fail(f"TORCH=cuda: PyTorch has no such build for {platform.system()}")
+        return "cpu", ""
     if wanted:
         return wanted, ""
-    if platform.system() != "Linux":
-        return "cuda", ""  # elsewhere PyPI has one build only, without CUDA
     if has_gpu():
         return "cuda", "NVIDIA GPU found: PyTorch's build for it (TORCH=cpu takes the small one)"
     return "cpu", "no NVIDIA GPU found: PyTorch's CPU build (TORCH=cuda takes the one for GPUs)"
