@@ -76,7 +76,8 @@ def test_make_matrix_runs(clone, megabytes, stranger):
     code, said = stranger.make(clone[0], "matrix", "ARGS=--strategies lora --max-steps 5 --no-baseline")
     assert code == 0, said[-3000:]
     assert megabytes
-    with (clone[0] / "results" / "local" / "runs.csv").open() as file:
+    (runs,) = (clone[0] / "results" / "local").rglob("runs.csv")
+    with runs.open() as file:
         assert "ok" in {row["status"] for row in csv.DictReader(file) if row["strategy"] == "lora"}
 
 
