@@ -25,7 +25,7 @@ from typing import Final, NoReturn
 ROOT: Final = Path(__file__).resolve().parent.parent
 CPU_INDEX: Final = "https://download.pytorch.org/whl/cpu"
 MIB: Final = 2**20
-MEGABYTES: Final = {"cpu": 2000, "cuda": 6500}
+MEGABYTES: Final = {"cpu": 2000, "cuda": 5800}
 """What an environment for runs takes on disk (`du -sm`), by PyTorch's build; tests/install/ holds it to that."""
 TOOLS_MEGABYTES: Final = 500
 SPARE_MEGABYTES: Final = 800
