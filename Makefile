@@ -2,22 +2,40 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.installed
+RUNS   := $(VENV)/.installed
+TOOLS  := $(VENV)/.installed-tools
+# PyTorch's build: cpu or cuda; by the machine, if empty. CPU builds are listed at CPU_INDEX.
+TORCH     ?=
+CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+INSTALL   := '$(PYTHON)' install/environment.py $(VENV) --torch '$(TORCH)' --cpu-index '$(CPU_INDEX)'
 
-.PHONY: setup matrix report test predictions check lint typecheck format docs site compatibility gpu-reference performance clean help
+.PHONY: setup tools matrix report test test-install predictions check lint typecheck format docs site compatibility gpu-reference performance pins clean help FORCE
 .DEFAULT_GOAL := help
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*##\(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
-setup: $(STAMP) ## make .venv and install the pinned dependencies (does nothing the second time)
+setup: $(RUNS) ## make .venv with what runs need, pinned (does nothing the second time); TORCH=cpu or TORCH=cuda
 
-$(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "TuneMatrix needs Python >= 3.10; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 setup")'
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	@$(BIN)/python -m compileall -q bench report strategies vqa_model run_matrix.py
+tools: $(TOOLS) ## the same, and what tests, lint, types and pages take
+
+$(RUNS): pyproject.toml constraints.txt
+	@command -v '$(PYTHON)' >/dev/null || { echo "there is no $(PYTHON) here: install Python 3.10 to 3.14, or name one: make PYTHON=/path/to/python3"; exit 1; }
+	@'$(PYTHON)' -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 14) and sys.version_info[:3] != (3, 14, 1) else "TuneMatrix needs Python 3.10 to 3.14, but for 3.14.1; this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12")'
+	@$(INSTALL)
 	@touch $@
+
+$(TOOLS): $(RUNS)
+	@$(INSTALL) --tools
+	@touch $@
+
+# Another build of PyTorch than the one in place was asked for.
+ifneq ($(TORCH),)
+ifneq ($(TORCH),$(shell cat $(VENV)/.torch 2>/dev/null))
+$(RUNS): FORCE
+endif
+endif
+FORCE:
 
 matrix: setup ## compare the default recipes on the embedded data set; CSVs and figures under results/local/
 	$(BIN)/python run_matrix.py $(ARGS)
@@ -25,46 +43,54 @@ matrix: setup ## compare the default recipes on the embedded data set; CSVs and 
 report: setup ## draw figures and the summary of a sweep again: make report SWEEP=results/embedded
 	$(BIN)/python -m report $(or $(SWEEP),results/embedded)
 
-test: setup ## the whole test suite
+test: tools ## the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-check: setup ## the quick part of the suite, lint and types
+test-install: tools ## try set-up and wheel for real, in empty places, with every Python that is found (8 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/install
+
+check: tools ## the quick part of the suite, lint and types
 	$(MAKE) lint typecheck
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
-lint: setup ## ruff, code and format
+lint: tools ## ruff, code and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-typecheck: setup ## mypy, strict
+typecheck: tools ## mypy, strict
 	$(BIN)/mypy
 
-format: setup ## let ruff put the code in order
+format: tools ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-site: setup ## build the documentation site into build/site, strictly
+site: tools ## build the documentation site into build/site, strictly
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
 
-docs: setup ## write the generated pages under docs/ and the tables in Markdown, and build the site
+docs: tools ## write the generated pages under docs/ and the tables in Markdown, and build the site
 	@{ echo '# Command line'; echo; echo 'Written by `make docs`; a test holds it to the code.'; echo; echo '```text'; $(BIN)/python run_matrix.py --help; for c in plan compare merge export; do echo '```'; echo; echo "## $$c"; echo; echo '```text'; $(BIN)/python run_matrix.py $$c --help; done; echo '```'; } > docs/command-line.md
 	@$(BIN)/python -m bench.records.record > docs/results-schema.md
 	@$(BIN)/python -m strategies.cards.book > docs/strategies.md
 	@$(BIN)/python -m report tables README.md docs/*.md
 	@$(MAKE) --no-print-directory site
 
-compatibility: setup ## try every pair of strategies and write docs/compatibility.md and .csv
+compatibility: tools ## try every pair of strategies and write docs/compatibility.md and .csv
 	OMP_NUM_THREADS=1 $(BIN)/python -m strategies.compatibility.probe
 	@$(BIN)/python -m report compatibility docs/compatibility.csv
 
-predictions: setup ## predicted against measured memory of every strategy, docs/predictions.md
+predictions: tools ## predicted against measured memory of every strategy, docs/predictions.md
 	OMP_NUM_THREADS=1 $(BIN)/python performance/prediction.py
 
-gpu-reference: setup ## measure recipes at full size on this machine's NVIDIA GPU, 9 minutes; again goes on
+gpu-reference: tools ## measure recipes at full size on this machine's NVIDIA GPU, 9 minutes; again goes on
 	$(BIN)/python performance/gpu_reference.py $(ARGS)
 
-performance: setup ## measure speed against peers and write performance/results/; ARGS=--quick only tries the scripts
+performance: tools ## measure speed against peers and write performance/results/; ARGS=--quick only tries the scripts
 	$(BIN)/python performance/everything.py $(ARGS)
+
+pins: ## resolve constraints.txt anew for every supported Python; ARGS=--upgrade takes the newest releases
+	@'$(PYTHON)' -m venv --clear build/pins
+	@build/pins/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip uv packaging
+	@build/pins/bin/python install/pins.py $(ARGS)
 
 clean: ## remove the environment and caches, keep results
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

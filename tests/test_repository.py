@@ -1,11 +1,13 @@
 """The repository's own promises: one place for versions, two files that agree, pages that are not stale."""
 
+import ast
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
+from importlib.metadata import packages_distributions
 
 import pytest
 import yaml
@@ -19,6 +21,11 @@ else:
     import tomli as tomllib
 
 
+ROOMS = ("bench", "report", "strategies", "vqa_model")
+FOR_OTHERS = {"accelerate", "deepspeed"}  # PEFT and Trainer import the one; runs record the version of the other
+FOR_TYPES = {"typing-extensions"}  # for type checkers only
+
+
 def project(root):
     return tomllib.loads((root / "pyproject.toml").read_text())["project"]
 
@@ -28,8 +35,8 @@ def canonical(name):
 
 
 def pins(root):
-    lines = (line.strip() for line in (root / "constraints.txt").read_text().splitlines())
-    found = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    lines = (line.partition("#")[0].strip() for line in (root / "constraints.txt").read_text().splitlines())
+    found = [Requirement(line) for line in lines if line]
     here = [pin for pin in found if pin.marker is None or pin.marker.evaluate()]
     assert len({canonical(pin.name) for pin in here}) == len(here), "pinned once"
     return {pin.name: str(pin.specifier).removeprefix("==") for pin in here}
@@ -69,24 +76,61 @@ def test_the_schema_page_is_generated(root):
 
 
 @pytest.mark.parametrize(
-    "target", ["setup", "matrix", "report", "test", "check", "lint", "typecheck", "format", "performance"]
+    "target",
+    [
+        "setup",
+        "tools",
+        "matrix",
+        "report",
+        "test",
+        "test-install",
+        "check",
+        "pins",
+        "lint",
+        "typecheck",
+        "format",
+        "performance",
+    ],
 )
 def test_the_habits_of_the_house_are_targets(root, target):
     assert re.search(rf"^{target}:", (root / "Makefile").read_text(), re.MULTILINE)
 
 
-def test_setup_does_nothing_the_second_time(root, tmp_path):
+@pytest.mark.parametrize(
+    ("target", "stamps"), [("setup", [".installed"]), ("tools", [".installed", ".installed-tools"])]
+)
+def test_it_does_nothing_the_second_time(target, stamps, root, tmp_path):
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(root / name, tmp_path)
-    is_done = lambda: subprocess.run(["make", "-q", "setup"], cwd=tmp_path, check=False).returncode == 0
+    is_done = lambda: subprocess.run(["make", "-q", target], cwd=tmp_path, check=False).returncode == 0
     assert not is_done()
     (tmp_path / ".venv").mkdir()
-    (tmp_path / ".venv" / ".installed").touch()
+    for stamp in stamps:
+        (tmp_path / ".venv" / stamp).touch()
     assert is_done()
     for name in ("pyproject.toml", "constraints.txt"):
         os.utime(tmp_path / name, (time.time() + 60, time.time() + 60))
         assert not is_done(), name
         os.utime(tmp_path / name, (0, 0))
+
+
+def imported(root):
+    """Distributions that the rooms import, at runtime or for types."""
+    of_module = packages_distributions()
+    found = set()
+    for path in (path for room in ROOMS for path in (root / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            found |= {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {*ROOMS}
+    return {canonical(of_module[name][0]) for name in found}
+
+
+def test_what_runs_need_is_what_the_code_imports(root):
+    declared = {canonical(Requirement(line).name) for line in project(root)["dependencies"]}
+    extras = {canonical(Requirement(line).name) for line in project(root)["optional-dependencies"]["dev"]}
+    assert declared - imported(root) == FOR_OTHERS
+    assert imported(root) - declared - FOR_TYPES <= extras, "neither a dependency nor of an extra"
 
 
 def test_markdown_links_lead_somewhere(root):
