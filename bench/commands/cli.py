@@ -8,12 +8,14 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 from bench.commands.arguments import USAGE, make_parser, make_plan_parser
-from bench.commands.subcommands import COMMANDS, run_command
+from bench.commands.compare import make_compare_parser, run_compare
+from bench.commands.export import make_export_parser, run_export
+from bench.commands.merge import make_merge_parser, run_merge
 from bench.records.checkpoint_folder import PAUSED
 from bench.records.results_folder import InputError
 from bench.sweep.matrix import Rules
@@ -35,6 +37,13 @@ NOT_YET = {
 }
 LATER_COMMANDS = {
     "repro": "repro: not yet; runs/RUN_ID/spec.json holds everything that decided the run",
+}
+COMMANDS: Final[
+    dict[str, tuple[Callable[[], argparse.ArgumentParser], Callable[[argparse.Namespace, Sequence[str]], int]]]
+] = {
+    "compare": (make_compare_parser, run_compare),
+    "merge": (make_merge_parser, run_merge),
+    "export": (make_export_parser, run_export),
 }
 
 
@@ -118,6 +127,17 @@ def print_cards(words: Sequence[str], cards: Mapping[str, Mapping[str, Any]]) ->
             print(f"run_matrix.py: list: unknown word {word!r}; there is: {known} (`list` shows all)", file=sys.stderr)
             return USAGE
     return 0
+
+
+def run_command(name: str, words: Sequence[str]) -> int:
+    """Run one of the commands; 2 and one line for bad input."""
+    make, work = COMMANDS[name]
+    options = make().parse_args(words)
+    try:
+        return work(options, [name, *words])
+    except (ValueError, OSError) as error:
+        print(f"run_matrix.py: {error}", file=sys.stderr)
+        return USAGE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,13 +8,16 @@ find differences that are not there. Standard library only: comparing needs neit
 from __future__ import annotations
 
 import csv
+import functools
 import math
 import statistics
+from argparse import ArgumentParser, HelpFormatter, Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bench.commands.arguments import OneLineParser, positive_float
 from bench.records.results_folder import InputError
 from bench.sweep.table import print_table
 
@@ -67,6 +70,27 @@ MEASURES: Final = (
     Measure(name="quality", columns=("vqa_accuracy", "accuracy"), more="better", less="worse", relative=False),
 )
 THRESHOLDS: Final = {"time": 15.0, "memory": 5.0, "quality": 1.0}  # percent, percent, points
+
+
+def make_compare_parser() -> ArgumentParser:
+    """The parser of `compare`: two sweeps and what counts as a difference."""
+    parser = OneLineParser(
+        prog="run_matrix.py compare",
+        usage="run_matrix.py compare OLD NEW [--time PERCENT] [--memory PERCENT] [--quality POINTS]",
+        description="Find what changed between two sweeps: slower and faster, more and less memory, worse and better, "
+        "other statuses, lost runs. Runs are joined by run_id, else by recipe, setting and seed; seeds are summed up "
+        "by their median.",
+        epilog="exit status: 0 no difference, 1 a difference beyond the thresholds or a lost run, 2 bad input",
+        formatter_class=functools.partial(HelpFormatter, width=100),
+    )
+    parser.add_argument("old", type=Path, metavar="OLD", help="a results folder or its runs.csv")
+    parser.add_argument("new", type=Path, metavar="NEW", help="the same, later")
+    units = {"time": "PERCENT", "memory": "PERCENT", "quality": "POINTS"}
+    for name, unit in units.items():
+        limit = THRESHOLDS[name]
+        how = f"largest change of {name} that is no difference, in {unit.lower()} (default: {limit:g})"
+        parser.add_argument(f"--{name}", type=positive_float, default=limit, metavar=unit, help=how)
+    return parser
 
 
 def number(row: Row, column: str) -> float:
@@ -167,3 +191,8 @@ def compare(old: Path, new: Path, thresholds: Mapping[str, float]) -> int:
     limits = f"time ±{time} %, memory ±{memory} %, quality ±{quality} points; medians over seeds"
     print(f"{'; '.join(changed) or 'no difference'} [{limits}]")
     return int(bool(changed))
+
+
+def run_compare(options: Namespace, _: Sequence[str]) -> int:
+    """What changed between two sweeps."""
+    return compare(options.old, options.new, {measure.name: getattr(options, measure.name) for measure in MEASURES})

@@ -8,16 +8,20 @@ and renamed into it, so a merge that was stopped is completed by the same comman
 
 from __future__ import annotations
 
+import functools
 import shutil
 import tempfile
+from argparse import ArgumentParser, HelpFormatter, Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.commands.arguments import OneLineParser
 from bench.records.collect import collect, read_records
 from bench.records.record import FINAL, read_json, write_json
 from bench.records.results_folder import MARKER, InputError, check_out, claim, run_folder
+from bench.sweep.run import show
 
 SCORES = ("vqa_accuracy", "accuracy", "f1_macro")
 SAME_SCORE = 1e-9
@@ -32,6 +36,32 @@ class Found:
     copied: int = 0
     duplicates: int = 0
     notes: list[str] = field(default_factory=list)
+
+
+def make_merge_parser() -> ArgumentParser:
+    """The parser of `merge`."""
+    parser = OneLineParser(
+        prog="run_matrix.py merge",
+        description="Join results folders: of teammates, of notebooks, of GPUs side by side. The same run in several "
+        "folders is recognised by its run_id; copies whose scores differ are told.",
+        epilog="example: run_matrix.py merge runs/gpu0 runs/gpu1 teammate/runs --out runs/all",
+        formatter_class=functools.partial(HelpFormatter, width=100),
+    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="results folders (--out of sweeps)")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where to join them; may be one of them")
+    parser.add_argument("--no-weights", action="store_true", help="leave the weights of the runs out")
+    return parser
+
+
+def run_merge(options: Namespace, command: Sequence[str]) -> int:
+    """Join folders, say what came of it, and show the table."""
+    rows, found = merge(options.folders, options.out, command, weights=not options.no_weights)
+    show(rows, options.out)
+    copies = f", {found.duplicates} copies of runs that were there already" if found.duplicates else ""
+    print(f"{len(rows)} runs in {options.out}: {found.copied} copied{copies}")
+    for note in found.notes:
+        print(f"note: {note}")
+    return 0
 
 
 def merge(sources: Sequence[Path], out: Path, command: Sequence[str], *, weights: bool) -> tuple[list[Any], Found]:

@@ -11,8 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from bench.commands.arguments import make_parser, make_plan_parser
-from bench.commands.cli import make_request
-from bench.commands.subcommands import COMMANDS
+from bench.commands.cli import COMMANDS, make_request
 
 FAULTY = "tests.bench.faulty_task:FaultyTask"
 
