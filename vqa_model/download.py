@@ -12,7 +12,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from vqa_model.downloading.fetching import FetchFailed
+from vqa_model.downloading.fetcher import FetchFailed
 from vqa_model.downloading.options import INCOMPLETE, INTERRUPTED, PROGRAM, USAGE, make_parser
 from vqa_model.downloading.run import download
 

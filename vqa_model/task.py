@@ -26,8 +26,8 @@ from vqa_model.data.mounted_files import mounted_data
 from vqa_model.data.official_accuracy import evaluate
 from vqa_model.data.official_normalisation import normalise
 from vqa_model.data.pictures import read_picture
-from vqa_model.modeling.anatomy import describe_model
 from vqa_model.modeling.config import make_config
+from vqa_model.modeling.model_summary import describe_model
 from vqa_model.modeling.processing import make_processor, save_model
 from vqa_model.modeling.tokenizer import load_tokenizer, longest_text, tokenizer_fingerprint
 from vqa_model.modeling.towers import Tower, find_tower, image_settings

@@ -60,30 +60,30 @@ def run_export(options: Namespace, _: Sequence[str]) -> int:
         return subprocess.run(command, env=child_environment({}), check=False).returncode
 
 
-def find_run(wanted: str, source: Path | None) -> tuple[Path, Mapping[str, Any]]:
+def find_run(name: str, source: Path | None) -> tuple[Path, Mapping[str, Any]]:
     """The results folder and row of one run that ended ok; InputError where there is none, or more than one.
 
-    wanted: a recipe, a run_id or its beginning; or the run's folder, which tells both.
+    name: a recipe, a run_id or its beginning; or the run's folder, which tells both.
     """
-    place = Path(wanted)
-    if (place / RECORD_FILE).is_file():
-        wanted, source = place.resolve().name, place.resolve().parent.parent
+    path = Path(name)
+    if (path / RECORD_FILE).is_file():
+        name, source = path.resolve().name, path.resolve().parent.parent
     folders = [source] if source else [p for pattern in RESULTS for p in sorted(Path().glob(pattern)) if p.is_dir()]
     rows = [(folder, record["row"]) for folder in folders for record in read_records(folder)]
-    same = [found for found in rows if wanted in {found[1]["run_id"], found[1]["strategy"]}]
-    same = same or [found for found in rows if found[1]["run_id"].startswith(wanted)]
-    ended = [found for found in same if found[1]["status"] == "ok" and found[1]["kind"] != "tuning"]
-    places = str(source) if source else f"the {len(folders)} folders under results/"
-    if not same:
+    matching = [found for found in rows if name in {found[1]["run_id"], found[1]["strategy"]}]
+    matching = matching or [found for found in rows if found[1]["run_id"].startswith(name)]
+    finished = [found for found in matching if found[1]["status"] == "ok" and found[1]["kind"] != "tuning"]
+    searched = str(source) if source else f"the {len(folders)} folders under results/"
+    if not matching:
         raise InputError(
-            f"export {wanted}: no such run or recipe in {places}; runs.csv there lists them, --in names another"
+            f"export {name}: no such run or recipe in {searched}; runs.csv there lists them, --in names another"
         )
-    if not ended:
-        raise InputError(f"export {wanted}: ended {same[0][1]['status']}, so it left no weights")
-    if len({row["run_id"] for _, row in ended}) > 1:
-        ids = ", ".join(f"{row['run_id']} (seed {row['seed']})" for _, row in ended)
-        raise InputError(f"export {wanted}: {len(ended)} runs fit, name one of {ids}")
-    with_weights = [found for found in ended if (run_folder(found[0], found[1]["run_id"]) / "weights").is_dir()]
+    if not finished:
+        raise InputError(f"export {name}: ended {matching[0][1]['status']}, so it left no weights")
+    if len({row["run_id"] for _, row in finished}) > 1:
+        ids = ", ".join(f"{row['run_id']} (seed {row['seed']})" for _, row in finished)
+        raise InputError(f"export {name}: {len(finished)} runs fit, name one of {ids}")
+    with_weights = [found for found in finished if (run_folder(found[0], found[1]["run_id"]) / "weights").is_dir()]
     if not with_weights:
-        raise InputError(f"export {wanted}: its weights are not in {places}; run it again with --force, or name --in")
+        raise InputError(f"export {name}: its weights are not in {searched}; run it again with --force, or name --in")
     return with_weights[0]

@@ -39,15 +39,17 @@ def run_facts(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**known, "metrics": record["metrics"].get("eval", {}), "packages": package_versions()}
 
 
-def rebuild(spec: RunSpec, overrides: Mapping[str, Any]) -> Task:
+def load_run_task(spec: RunSpec, overrides: Mapping[str, Any]) -> Task:
     """The run's task; InputError when data or towers are others than the run's."""
     task = load_task(spec.task_text, overrides)
-    for what, now, then in (
+    for what, actual, expected in (
         ("data", task.data_fingerprint(), spec.data),
         ("model", task.model_fingerprint(), spec.model),
     ):
-        if now != then:
-            raise InputError(f"the {what} is not what the run had (fingerprint {now}, was {then}); name its place")
+        if actual != expected:
+            raise InputError(
+                f"the {what} is not what the run had (fingerprint {actual}, was {expected}); name its place"
+            )
     return task
 
 
@@ -57,50 +59,50 @@ def export(request: Mapping[str, Any]) -> str:
     check_manifest(folder / "weights")
     record = read_json(folder / "record.json")
     spec = RunSpec.from_json(record["spec"])
-    task = rebuild(spec, request["overrides"])
+    task = load_run_task(spec, request["overrides"])
     facts = run_facts(record)
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        place = draft / out.name
-        said = WAYS[request["format"]](task, spec, folder / "weights", place, facts)
-        write_manifest(place, {**facts, "result": said, "data": spec.data, "base": spec.model})
+        export_folder = draft / out.name
+        result = EXPORTERS[request["format"]](task, spec, folder / "weights", export_folder, facts)
+        write_manifest(export_folder, {**facts, "result": result, "data": spec.data, "base": spec.model})
         if out.exists():
             out.rename(draft / "replaced")
-        place.rename(out)
+        export_folder.rename(out)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return said
+    return result
 
 
-def build(task: Task, spec: RunSpec) -> nn.Module:
+def build_base_model(task: Task, spec: RunSpec) -> nn.Module:
     """The base model as the run began with it."""
     seed_everything(spec.seed)
     return task.build_model()
 
 
-def merged(task: Task, spec: RunSpec, weights: Path, place: Path, facts: Mapping[str, Any]) -> str:
+def export_merged(task: Task, spec: RunSpec, weights: Path, folder: Path, facts: Mapping[str, Any]) -> str:
     """Write the whole model with adapters merged, in the task's own form where it has one."""
-    model = build(task, spec)
-    said = load_plain(weights, model)
+    model = build_base_model(task, spec)
+    result = load_plain(weights, model)
     if save := getattr(task, "save_model", None):
-        save(model.eval(), place, facts)
+        save(model.eval(), folder, facts)
     else:
-        save_state(model, place)
-    return str(said)
+        save_state(model, folder)
+    return str(result)
 
 
-def as_peft(task: Task, spec: RunSpec, weights: Path, place: Path, facts: Mapping[str, Any]) -> str:
+def export_peft(task: Task, spec: RunSpec, weights: Path, folder: Path, facts: Mapping[str, Any]) -> str:
     """Write the adapters and what trained beside them in PEFT's format."""
     del facts
-    off = save_peft(load(weights, build(task, spec)), build(task, spec), place)
+    max_error = save_peft(load(weights, build_base_model(task, spec)), build_base_model(task, spec), folder)
     return (
         "adapters in PEFT's format, for the base model of this run's size and towers; read back by PEFT, "
-        f"the output of an adapted layer is off by {off:.0e} at most"
+        f"the output of an adapted layer is off by {max_error:.0e} at most"
     )
 
 
-WAYS: Final = {"merged": merged, "peft": as_peft}
+EXPORTERS: Final = {"merged": export_merged, "peft": export_peft}
 
 
 def save_state(model: Any, folder: Path) -> None:
@@ -115,11 +117,11 @@ def main(request_file: Path) -> int:
     """Export as the request says; 2 and one line for what cannot be exported."""
     request = read_json(request_file)
     try:
-        said = export(request)
+        result = export(request)
     except (ValueError, OSError) as error:
         print(f"run_matrix.py: export {request['run_id']}: {error}", file=sys.stderr)
         return 2
-    print(f"{request['strategy']} (run {request['run_id']}): {said}\n{request['out']}")
+    print(f"{request['strategy']} (run {request['run_id']}): {result}\n{request['out']}")
     return 0
 
 

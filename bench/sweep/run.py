@@ -20,20 +20,20 @@ from typing import Any
 
 from bench.records.collect import collect, read_records
 from bench.records.environment import git_state
-from bench.records.events import Folded
+from bench.records.events import RunResult
 from bench.records.record import read_json, write_json
-from bench.records.results_folder import InputError, check_out, claim, finished, run_folder
+from bench.records.results_folder import InputError, check_output_folder, is_finished, lock_folder, run_folder
 from bench.records.spec import RunSpec
-from bench.sweep.launcher import Surroundings, launch, relabel, write_record
-from bench.sweep.matrix import Rules, build_matrix, certain_refusal, refuse_if_none_can_run, with_baseline
+from bench.sweep.launcher import LaunchOptions, launch, relabel, write_record
+from bench.sweep.matrix import TrainingOptions, build_matrix, certain_refusal, refuse_if_none_can_run, with_baseline
 from bench.sweep.progress import duration, make_display
 from bench.sweep.table import outcome, percent, print_matrix, print_results
-from bench.sweep.time_limit import TimeLimit, TimeUpError
+from bench.sweep.time_limit import TimeLimit, TimeLimitReachedError
 from bench.sweep.tuning import in_tuned_setting, trial_runs, tunable, tune, tuned_rate
 from strategies import NamedPlan, catalogue, compose
 from strategies.cards.card import card
 
-OTHERS_NOTICED = 2**28  # bytes on the GPU
+OTHER_GPU_BYTES_REPORTED = 2**28  # bytes on the GPU
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -42,7 +42,7 @@ class Request:
     """A sweep as asked for on the command line."""
 
     plans: Sequence[NamedPlan]
-    rules: Rules
+    training: TrainingOptions
     task: str
     overrides: Mapping[str, Any]
     out: Path
@@ -62,30 +62,31 @@ def run_sweep(request: Request) -> list[dict[str, Any]]:
 
     InputError before anything is written when the request cannot be served.
     """
-    check_out(request.out)
+    check_output_folder(request.out)
     read_records(request.out)  # a damaged one is better known now than after the runs
     if not request.dry_run:
         refuse_if_none_can_run(request.plans, {named.text: certain_refusal(named) for named in request.plans})
-    plans = with_baseline(request.plans, wanted=request.baseline)
+    plans = with_baseline(request.plans, include=request.baseline)
     prepared = prepare(request, plans)
     if request.memory_snapshot and not prepared["device"].startswith("cuda"):
         raise InputError(f"--memory-snapshot: needs a CUDA GPU, this is {prepared['device']}; memory.csv has the kinds")
     specs = [
-        replace(spec, memory_snapshot=request.memory_snapshot) for spec in build_matrix(plans, prepared, request.rules)
+        replace(spec, memory_snapshot=request.memory_snapshot)
+        for spec in build_matrix(plans, prepared, request.training)
     ]
     if request.tune:
         if not prepared["tune_samples"]:
             raise InputError("--tune: the task has no tune set to choose by; give it a tune_set, or leave out --tune")
         specs = in_tuned_setting(specs, request.tune)
     if request.dry_run:
-        show_planned(specs, request)
+        print_planned(specs, request)
         shutil.rmtree(prepared["side_files"].parent)
         return []
-    batch_size = request.rules.batch_size or prepared["main"]["batch_size"]
+    batch_size = request.training.batch_size or prepared["main"]["batch_size"]
     if batch_size > prepared["train_samples"]:
         raise InputError(f"--batch-size {batch_size} is larger than the training set ({prepared['train_samples']})")
     refuse_if_none_can_run(request.plans, {spec.strategy: spec.refusal for spec in specs})
-    with claim(request.out, request.command) as lock:
+    with lock_folder(request.out, request.command) as lock:
         write_json(request.out / "strategies.json", cards(plans))
         shutil.copytree(prepared["side_files"], request.out, dirs_exist_ok=True)
         shutil.rmtree(prepared["side_files"].parent)
@@ -93,7 +94,7 @@ def run_sweep(request: Request) -> list[dict[str, Any]]:
         try:
             specs = tune(specs, request.tune, request.out, run) if request.tune else specs
             run(specs)
-        except TimeUpError:
+        except TimeLimitReachedError:
             pass  # request.time_limit says how far it came
         finally:  # an interrupted sweep has its CSVs too
             records = collect(request.out)
@@ -104,14 +105,14 @@ def run_sweep(request: Request) -> list[dict[str, Any]]:
 def prepare(request: Request, plans: Sequence[NamedPlan]) -> dict[str, Any]:
     """Ask a child process about task, data, model, device and every plan. InputError carries its one line."""
     scratch = Path(tempfile.mkdtemp(prefix="tunematrix-"))
-    asked = {
+    payload = {
         "task": request.task, "overrides": dict(request.overrides), "device": request.device,
-        "plans": [str(named.plan) for named in plans], "batch_size": request.rules.batch_size,
-        "epochs": request.rules.epochs, "max_steps": request.rules.max_steps, "predict": not request.dry_run,
+        "plans": [str(named.plan) for named in plans], "batch_size": request.training.batch_size,
+        "epochs": request.training.epochs, "max_steps": request.training.max_steps, "predict": not request.dry_run,
         "side_files": "" if request.dry_run else str(scratch / "side_files"),
     }  # fmt: skip
     (scratch / "side_files").mkdir()
-    write_json(scratch / "request.json", asked)
+    write_json(scratch / "request.json", payload)
     command = [
         sys.executable,
         "-m",
@@ -131,16 +132,16 @@ def prepare(request: Request, plans: Sequence[NamedPlan]) -> dict[str, Any]:
 
 def run_plan(request: Request, *, gpu: str, calibration: str, out: Path | None) -> int:
     """Have a child process predict what was asked for and print it; gives its exit status."""
-    rules = request.rules
-    asked = {
+    training = request.training
+    payload = {
         "task": request.task, "overrides": dict(request.overrides), "device": request.device, "gpu": gpu,
-        "plans": [(named.text, str(named.plan)) for named in with_baseline(request.plans, wanted=request.baseline)],
-        "batch_size": rules.batch_size, "epochs": rules.epochs, "max_steps": rules.max_steps,
+        "plans": [(named.text, str(named.plan)) for named in with_baseline(request.plans, include=request.baseline)],
+        "batch_size": training.batch_size, "epochs": training.epochs, "max_steps": training.max_steps,
         "calibration": calibration, "out": str(out or ""),
     }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="tunematrix-") as scratch:
         file = Path(scratch) / "request.json"
-        write_json(file, asked)
+        write_json(file, payload)
         command = [sys.executable, "-m", "bench.commands.plan", str(file)]
         return subprocess.run(command, env=child_environment({}), check=False).returncode
 
@@ -162,11 +163,11 @@ def cards(plans: Sequence[NamedPlan]) -> dict[str, Any]:
     return {name: card(catalogue()[name]) for name in sorted(names)}
 
 
-def show_planned(specs: Sequence[RunSpec], request: Request) -> None:
+def print_planned(specs: Sequence[RunSpec], request: Request) -> None:
     """Print what would run; with --tune the trials, since what follows them is not known."""
     refused = [spec for spec in specs if spec.refusal]
     shown = [*trial_runs(specs, request.tune), *refused] if request.tune else specs
-    print_matrix(shown, {spec.run_id for spec in shown if finished(request.out, spec.run_id)})
+    print_matrix(shown, {spec.run_id for spec in shown if is_finished(request.out, spec.run_id)})
     if request.tune and (left := len(specs) - len(tunable(specs)) - len(refused)):
         print(f"Then {left} runs at the rates that did best on the tune set: the other seeds, and controls.")
 
@@ -179,7 +180,7 @@ def run_all(
     just_run: ids of what this sweep has run already, which --force does not run again; grows.
     """
     columns = {**git_state(ROOT), "cache_seconds": prepared["cache_seconds"]}
-    surroundings = Surroundings(
+    options = LaunchOptions(
         sweep=request.out.name,
         columns=columns,
         timeout_seconds=request.timeout_seconds,
@@ -187,7 +188,7 @@ def run_all(
         deadline=request.time_limit.deadline if request.time_limit else None,
     )
     new = [spec for spec in specs if spec.run_id not in just_run]
-    todo = [spec for spec in new if request.force or not finished(request.out, spec.run_id)]
+    todo = [spec for spec in new if request.force or not is_finished(request.out, spec.run_id)]
     if len(todo) < len(new):
         done = f"{len(new) - len(todo)} of {len(new)} runs are finished already in {request.out}"
         print(f"{done} (--force runs them again)")
@@ -205,13 +206,13 @@ def run_all(
             if spec.refusal:
                 shutil.rmtree(folder, ignore_errors=True)
                 record = write_record(
-                    spec, Folded(status=spec.refusal["status"], reason=spec.refusal["reason"]), folder, surroundings
+                    spec, RunResult(status=spec.refusal["status"], reason=spec.refusal["reason"]), folder, options
                 )
             else:
                 if request.time_limit:
                     request.time_limit.check(spec, todo, number, folder)
                 environ = child_environment(compose(spec.plan).environ())
-                ran = launch(spec, folder, surroundings, environ=environ, watch=display.event)
+                ran = launch(spec, folder, options, environ=environ, watch=display.event)
                 if ran is None:
                     assert request.time_limit is not None
                     request.time_limit.stop(spec, todo, number, folder)
@@ -225,7 +226,7 @@ def run_all(
         print(f"{len(todo)} runs in {duration(elapsed)}, {percent(training / elapsed)} % of it training")
 
 
-def show(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
+def report_results(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
     """Print the table and draw the figures."""
     print()
     print_results(rows)
@@ -235,10 +236,10 @@ def show(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
         print(f"\nCSVs, figures and summary: {out}")
     else:
         print(f"\nCSVs: {out} (drawing the figures failed, see above)")
-    beside = [row for row in rows if row.get("other_gpu_bytes", 0) > OTHERS_NOTICED]
-    if beside:
-        most = max(row["other_gpu_bytes"] for row in beside) / 2**30
-        print(f"Others used the GPU when {len(beside)} runs began ({most:.1f} GiB at most): their times say little.")
+    shared = [row for row in rows if row.get("other_gpu_bytes", 0) > OTHER_GPU_BYTES_REPORTED]
+    if shared:
+        most = max(row["other_gpu_bytes"] for row in shared) / 2**30
+        print(f"Others used the GPU when {len(shared)} runs began ({most:.1f} GiB at most): their times say little.")
     failed = [f"{row['strategy']} (seed {row['seed']})" for row in rows if row["status"] != "ok"]
     if failed:
         print(

@@ -8,13 +8,13 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Final
 
+from report.figures.ablations import ladder_effects, left_out_effects
 from report.figures.bars import memory_bars, step_bars, target_bars, time_bars
 from report.figures.curves import learning_curves
-from report.figures.effects import ladder_effects, left_out_effects
 from report.figures.forest import differences
-from report.figures.maps import by_answer_type, by_question_type, pair_effects
-from report.figures.predicted import predicted_memory
-from report.figures.savings import savings
+from report.figures.heatmaps import by_answer_type, by_question_type, pair_effects
+from report.figures.predicted_memory import predicted_memory
+from report.figures.scaling import savings
 from report.figures.scatter import accuracy_against
 from report.figures.seeds import seed_scores
 

@@ -13,7 +13,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from report.figures.naming import name_points
+from report.figures.point_labels import name_points
 from report.figures.style import GREY, canvas, looks, say_empty, styled
 from report.frames.compare import pareto_front
 from report.frames.units import SCORE_NAMES, byte_unit, energy_unit, percent, time_unit

@@ -14,7 +14,7 @@ from report.frames.results import TEXT, Results
 from report.page.columns import columns
 from report.page.command import run_command, sweep_command
 from report.page.differences import VERDICTS, of_recipes, of_runs, with_baseline
-from report.page.side_files import Side
+from report.page.sidecars import Side
 from report.text.findings import findings
 from report.text.summary import heading
 

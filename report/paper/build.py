@@ -15,10 +15,10 @@ from report.errors import ReportError
 from report.figures.catalogue import CAPTIONS, FIGURES
 from report.figures.style import save
 from report.files import write_whole
+from report.frames.ablations import ladder, left_out
 from report.frames.compare import compare
 from report.frames.results import load
-from report.frames.rungs import ladder, left_out
-from report.frames.side import SideFiles
+from report.frames.sidecars import SideFiles
 from report.frames.units import SCORE_NAMES
 from report.paper import results
 from report.paper.cards import bibtex

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from matplotlib.image import imread
 
-from report.frames.side import PLAIN, SideFiles
+from report.frames.sidecars import PLAIN, SideFiles
 from report.frames.units import cell, count, three_digits
 from report.paper.cards import KINDS, Card, read_card
 from report.paper.tex import Tex, escape

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+from report.frames.ablations import by_label
 from report.frames.inference import ALPHA, BETTER, EQUAL, UNKNOWN, WORSE
 from report.frames.paired import statements
-from report.frames.rungs import by_label
 from report.frames.units import MISSING, amount, byte_unit, count, percent, time_unit, times
 from report.paper.tex import Tex, code, escape
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from bench.records.record import RUN_COLUMNS, STATUSES
 from report.figures.catalogue import CAPTIONS
-from report.frames.rates import rate_lines
+from report.frames.learning_rates import rate_lines
 from report.frames.steps import break_even_lines, step_lines
 from report.frames.targets import target_lines
 from report.frames.units import MISSING, amount, byte_unit, cell, count, percent, time_unit, times

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from report.errors import ReportError
 from report.files import write_whole
+from report.frames.ablations import by_label, ladder
 from report.frames.compare import compare
 from report.frames.results import load
-from report.frames.rungs import by_label, ladder
 from report.frames.units import code
 
 if TYPE_CHECKING:

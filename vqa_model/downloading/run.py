@@ -16,12 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vqa_model.data.official_files import DOWNLOAD_FILE, PARTS
-from vqa_model.downloading.arrived import PARTS_FOLDER, growing
-from vqa_model.downloading.fetching import Fetcher, FetchFailed, Job
-from vqa_model.downloading.official_files import PICTURES, TEXTS, Source, TextArchive, picture_member, text_path
-from vqa_model.downloading.options import INCOMPLETE, PROGRAM
-from vqa_model.downloading.progress import FetchProgress, size_text
-from vqa_model.downloading.wanted import (
+from vqa_model.downloading.fetcher import Fetcher, FetchFailed, Job
+from vqa_model.downloading.integrity import PARTS_FOLDER, growing
+from vqa_model.downloading.missing_files import (
     archive_jobs,
     check_space,
     disk_bytes,
@@ -35,6 +32,9 @@ from vqa_model.downloading.wanted import (
     text_is_sound,
     text_jobs,
 )
+from vqa_model.downloading.official_files import PICTURES, TEXTS, Source, TextArchive, picture_member, text_path
+from vqa_model.downloading.options import INCOMPLETE, PROGRAM
+from vqa_model.downloading.progress import FetchProgress, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from scipy.stats import t
 
 from report.figures.catalogue import FIGURES, OF_ALL
-from report.figures.savings import grown
+from report.figures.scaling import grown
 from report.figures.seeds import interval
+from report.frames.ablations import Rung, ladder, left_out
 from report.frames.compare import compare
 from report.frames.results import load
-from report.frames.rungs import Rung, ladder, left_out
 from tests.report.figures.test_figures import texts
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.vqa_model.downloading import mirror as faults
 from tests.vqa_model.downloading.command import ANNOTATIONS, check_whole, get, pictures, program, wait_for
-from vqa_model.downloading.arrived import growing
+from vqa_model.downloading.integrity import growing
 from vqa_model.downloading.official_files import TEXTS
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vqa_model.data.official_files import DOWNLOAD_FILE, read_part
-from vqa_model.downloading.arrived import decodes, growing, keep_picture, looks_whole, unpack
-from vqa_model.downloading.fetching import Job
+from vqa_model.downloading.fetcher import Job
+from vqa_model.downloading.integrity import decodes, growing, keep_picture, looks_whole, unpack
 from vqa_model.downloading.official_files import (
     PICTURE_BYTES,
     PICTURES,
@@ -27,7 +27,7 @@ from vqa_model.downloading.official_files import (
     text_path,
 )
 from vqa_model.downloading.progress import size_text
-from vqa_model.downloading.remote import digest_of
+from vqa_model.downloading.response_headers import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

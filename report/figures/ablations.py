@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import seaborn as sns
 
 from report.figures.style import GREY, canvas, say_empty, short, styled
-from report.frames.rungs import by_label, ladder, left_out
+from report.frames.ablations import by_label, ladder, left_out
 from report.frames.units import MISSING, times
 
 if TYPE_CHECKING:

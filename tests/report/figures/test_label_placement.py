@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from report.figures.labels import box_around, overlap, place
+from report.figures.label_placement import box_around, overlap, place
 
 BOUNDS = (0.0, 0.0, 800.0, 800.0)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, Protocol
 
-from vqa_model.downloading.remote import Remote, digest_of, retry_after
+from vqa_model.downloading.response_headers import Remote, digest_of, retry_after
 
 if TYPE_CHECKING:
     import httpx2

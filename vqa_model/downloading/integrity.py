@@ -14,7 +14,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 from vqa_model.data.pictures import read_picture
-from vqa_model.downloading.fetching import Damaged, FetchFailed
+from vqa_model.downloading.fetcher import Damaged, FetchFailed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

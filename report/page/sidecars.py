@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pandas as pd
 
 from report.errors import ReportError
-from report.frames.side import PLAIN, SideFiles
+from report.frames.sidecars import PLAIN, SideFiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -15,7 +15,7 @@ from matplotlib import colormaps
 from matplotlib.colors import LogNorm, Normalize
 
 from report.figures.style import canvas, row_inches, say_empty, short, styled
-from report.frames.rungs import by_label, recipes
+from report.frames.ablations import by_label, recipes
 from report.frames.steps import members
 from report.frames.units import SCORE_NAMES, times
 

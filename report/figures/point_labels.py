@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from report.figures.labels import place
+from report.figures.label_placement import place
 from report.figures.style import freeze, short
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.text import Annotation
 
-    from report.figures.labels import Box, Point
+    from report.figures.label_placement import Box, Point
 
 MARKER_POINTS: Final = 7.0
 LINE_POINTS: Final = 2.0

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vqa_model.downloading.arrived import looks_whole
-from vqa_model.downloading.remote import Remote, retry_after
+from vqa_model.downloading.integrity import looks_whole
+from vqa_model.downloading.response_headers import Remote, retry_after
 
 
 @given(st.integers(0, 10**6), st.floats(0, 2e9))

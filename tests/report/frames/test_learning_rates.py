@@ -4,7 +4,7 @@ import pytest
 
 from report.errors import ReportError
 from report.frames.compare import compare
-from report.frames.rates import rate_lines
+from report.frames.learning_rates import rate_lines
 from report.frames.results import load
 
 
