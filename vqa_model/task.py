@@ -29,7 +29,7 @@ from vqa_model.data.pictures import read_picture
 from vqa_model.modeling.config import make_config
 from vqa_model.modeling.model_summary import describe_model
 from vqa_model.modeling.processing import make_processor, save_model
-from vqa_model.modeling.tokenizer import load_tokenizer, longest_text, tokenizer_fingerprint
+from vqa_model.modeling.tokenizer import load_tokenizer, max_text_tokens, tokenizer_fingerprint
 from vqa_model.modeling.towers import Tower, find_tower, image_settings
 from vqa_model.modeling.vqa import VQAConfig, VQAModel
 from vqa_model.options import check_options, problem_type
@@ -107,7 +107,7 @@ class VQATask:
             image=image_settings(self._towers["vision"], self.image_size),
             tokenizer=load_tokenizer(self._towers["text"]),
             pad_id=self._towers["text"].config.pad_token_id or 0,
-            longest=longest_text(self._towers["text"], self.max_length),
+            max_tokens=max_text_tokens(self._towers["text"], self.max_length),
             blank=self.control == "question-only",
         )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import seaborn as sns
 
-from report.figures.style import GREY, canvas, row_inches, say_empty, short, styled
+from report.figures.style import GREY, canvas, draw_placeholder, row_inches, styled, wrap_label
 from report.frames.units import byte_unit
 
 if TYPE_CHECKING:
@@ -28,14 +28,14 @@ def predicted_memory(comparison: Comparison) -> Figure:
     title = "Peak memory, predicted and measured"
     if rows.empty:
         figure, panel = canvas(comparison, title=title, inches=1.6)
-        say_empty(panel.subplots(), f"no finished run has both {PREDICTED} and {MEASURED}")
+        draw_placeholder(panel.subplots(), f"no finished run has both {PREDICTED} and {MEASURED}")
         return figure
     errors = 100 * (rows[PREDICTED] / rows[MEASURED] - 1)
     notes = [f"Median size of the error {np.median(errors.abs()):.2g} %, largest {errors.abs().max():.2g} %."]
     if len(rows) > MAX_ROWS:
         notes.append(f"Over all recipes; {len(rows) - MAX_ROWS} more are in runs.csv.")
     rows = rows.head(MAX_ROWS)
-    names = [short(label, 22) for label in rows["label"]]
+    names = [wrap_label(label, 22) for label in rows["label"]]
     inches = 0.95 + row_inches(names) * len(rows)
     figure, panel = canvas(comparison, title=title, inches=inches, notes=notes, spread="")
     axes = panel.subplots()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 VERDICTS: Final = (BETTER, WORSE, EQUAL, UNKNOWN)
 
 
-class Rates(NamedTuple):
+class VerdictRates(NamedTuple):
     """Shares of draws, 0 to 1.
 
     false: a difference was found where there is none. equal, unknown: the other verdicts. naive_false: a difference
@@ -34,7 +34,7 @@ class Rates(NamedTuple):
     half_width: float
 
 
-def rates(scores: NDArray[np.float64], group_size: int, draws: int, seed: int = 0) -> Rates:
+def rates(scores: NDArray[np.float64], group_size: int, draws: int, seed: int = 0) -> VerdictRates:
     """Compare `draws` random pairs of groups of `group_size` runs; `scores`: (runs, questions) of one recipe."""
     if not 1 <= group_size <= len(scores) // 2:
         raise ValueError(f"two groups of {group_size} runs need {2 * group_size}; there are {len(scores)}")
@@ -53,4 +53,4 @@ def rates(scores: NDArray[np.float64], group_size: int, draws: int, seed: int = 
         half_widths.append((estimate.high - estimate.low) / 2)
     shares = [said[word] / draws for word in VERDICTS]
     middle = float(np.median(half_widths)) if half_widths else float("nan")
-    return Rates(shares[0] + shares[1], shares[2], shares[3], naive / draws, middle)
+    return VerdictRates(shares[0] + shares[1], shares[2], shares[3], naive / draws, middle)

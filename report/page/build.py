@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from report.figures.style import GREY, PALETTE
-from report.files import write_whole
+from report.files import write_atomic
 from report.frames.compare import compare
 from report.frames.results import load
 from report.page.data import page_data
@@ -30,7 +30,7 @@ def write_page(folder: Path) -> list[str]:
     data = page_data(results, compare(results))
     path = folder / NAME
     text = page(data)
-    write_whole(path, text)
+    write_atomic(path, text)
     return [f"{path}: {len(text.encode()) / MIB:.1f} MiB, one page", *(f"  {note}" for note in data["notes"])]
 
 

@@ -70,10 +70,10 @@ def code(text: str) -> Tex:
 
 def prose(text: str) -> Tex:
     """Write running text in which `words` between backticks are code and *words* between stars are stressed."""
-    said = []
+    rendered = []
     for place, piece in enumerate(text.split("`")):
-        said.append(code(piece) if place % 2 else _stressed(piece))
-    return Tex("".join(said))
+        rendered.append(code(piece) if place % 2 else _stressed(piece))
+    return Tex("".join(rendered))
 
 
 def _stressed(text: str) -> Tex:

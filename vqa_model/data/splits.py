@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vqa_model.data.questions import Questions
 
 TYPES = ("yes/no", "number", "other")
-LARGEST_GROUP = 8  # pictures; 32 would keep hardly more pairs and make the sample coarser
+MAX_GROUP_SIZE = 8  # pictures; 32 would keep hardly more pairs and make the sample coarser
 
 
 def choose_images(
@@ -73,7 +73,7 @@ def group_images(
 
     for one, other in joined:
         first, second = root(one), root(other)
-        if first != second and size[first] + size[second] <= LARGEST_GROUP:
+        if first != second and size[first] + size[second] <= MAX_GROUP_SIZE:
             parent[second] = first
             size[first] += size[second]
     return np.unique([root(image) for image in range(len(images))], return_inverse=True)[1]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from vqa_model.data.pictures import ImageSettings
 from vqa_model.modeling.families import TEXT_FAMILIES, VISION_FAMILIES, pooler_option
-from vqa_model.modeling.position_embeddings import for_pictures_of, interpolate_positions, picture_size
+from vqa_model.modeling.position_embeddings import interpolate_positions, picture_size, with_image_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +118,7 @@ class Tower:
         return digest.hexdigest()
 
 
-def _naming(tower: Tower, function: Callable[..., Any], *arguments: Any) -> Any:
+def _named_errors(tower: Tower, function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function of the tower's configuration; its error names the folder, where there is one."""
     try:
         return function(*arguments)
@@ -232,13 +232,13 @@ def preset_config(kind: str, preset: str, **changes: Any) -> PreTrainedConfig:
 
 def _resized(tower: Tower, image_size: int) -> Tower:
     size = image_settings(tower, image_size).size
-    config = _naming(tower, for_pictures_of, tower.config, size)
+    config = _named_errors(tower, with_image_size, tower.config, size)
     return tower if config == tower.config else replace(tower, config=config, stored=tower.config)
 
 
 def image_settings(tower: Tower, image_size: int = 0) -> ImageSettings:
     """How pictures must be cut and scaled for a vision tower; `image_size` replaces the preprocessor's."""
-    size = _naming(tower, picture_size, tower.config)
+    size = _named_errors(tower, picture_size, tower.config)
     file, fields = Path(), dict[str, Any]()
     try:
         for file in (tower.folder / name for name in _PROCESSORS if tower.folder):

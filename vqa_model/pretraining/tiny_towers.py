@@ -75,7 +75,7 @@ def pretrain_vision(steps: int, *, batch_size: int = 64, num_pairs: int = 6000) 
     """Teach a ViT to name colour and shape in every region, from pictures alone."""
     torch.manual_seed(PRETRAINING_SEED)
     vit = ViTModel(preset_config("vision", "tiny", **_TINY), add_pooling_layer=False)
-    width, side = vit.config.hidden_size, vit.config.image_size // vit.config.patch_size
+    width, patches_per_side = vit.config.hidden_size, vit.config.image_size // vit.config.patch_size
     heads = nn.ModuleList([nn.Linear(width, len(COLORS) + 1), nn.Linear(width, len(SHAPES) + 1)])
     optimizer, schedule = _optimizer(nn.ModuleList([vit, heads]), 1.2e-3, steps)
     pictures, labels = labelled_pictures(num_pairs)
@@ -83,7 +83,11 @@ def pretrain_vision(steps: int, *, batch_size: int = 64, num_pairs: int = 6000) 
     for _ in range(steps):
         rows = torch.randint(len(pictures), (batch_size,))
         tokens = vit(pixel_values=pictures[rows] / 127.5 - 1).last_hidden_state[:, 1:]
-        regions = tokens.view(batch_size, GRID, side // GRID, GRID, side // GRID, width).mean((2, 4)).flatten(1, 2)
+        regions = (
+            tokens.view(batch_size, GRID, patches_per_side // GRID, GRID, patches_per_side // GRID, width)
+            .mean((2, 4))
+            .flatten(1, 2)
+        )
         named = zip(heads, labels[rows].unbind(-1), strict=True)
         loss = torch.stack([cross_entropy(head(regions).flatten(0, 1), label.flatten()) for head, label in named]).sum()
         loss.backward()

@@ -83,7 +83,7 @@ def test_a_sweep_that_reaches_its_limit_says_so_and_goes_on(root, tmp_path):
 WRITING = """
 import sys
 from pathlib import Path
-from bench.records.checkpoint_folder import checkpoint_folder, put_in_place
+from bench.records.checkpoint_folder import checkpoint_folder, commit_checkpoint
 from bench.records.record import write_json
 from strategies import compose, save_checkpoint
 from tests.bench.faulty_task import FaultyTask
@@ -95,7 +95,7 @@ while True:
     new = checkpoint_folder(folder, "new")
     save_checkpoint(tuned, new / "state.pt", number=number)
     write_json(new / "place.json", {"step": number, "torch": version("torch")})
-    put_in_place(folder)
+    commit_checkpoint(folder)
     print(number, flush=True)
 """
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bench.records.record import read_json
 from bench.sweep.tuning import best_trial, grid, make_trials, tunable, tuned_rate, tuning_columns
-from report.frames.learning_rates import tried_rates
+from report.frames.learning_rates import parse_trials
 from tests.bench.records.test_spec import BASE
 
 TASK = "tests.bench.faulty_task:FaultyTask(items=64)"
@@ -54,7 +54,7 @@ def test_the_best_is_chosen_and_the_default_of_equals(scores):
     assert (chosen.run_id == spec.run_id) == (spec.run_id in {run.run_id for run in best})
     told = tuning_columns(tried, 3.0)
     assert (told["tuning_best"], told["tuning_spread"]) == (max(known), max(known) - min(known))
-    read = tried_rates(told["tuned_rates"])
+    read = parse_trials(told["tuned_rates"])
     assert [rate for rate, _ in read] == [tuned_rate(run)[1] for run, _ in tried]
     assert [None if math.isnan(score) else score for _, score in read] == scores
 
@@ -118,7 +118,7 @@ def test_a_tuned_sweep(root, tmp_path):
     for name, part in (("full", "lr"), ("freeze", "head_lr")):
         runs = [row for row in compared if row["strategy"] == name]
         assert len({row[part] for row in runs}) == 1, "other seeds have the first one's rate"
-        tried = tried_rates(runs[0]["tuned_rates"])
+        tried = parse_trials(runs[0]["tuned_rates"])
         best = max(score for _, score in tried)
         assert dict(tried)[float(runs[0][part])] == best == pytest.approx(float(runs[0]["tuning_best"]), abs=1e-4)
         assert {row["tuned_rates"] for row in runs} == {runs[0]["tuned_rates"]}

@@ -30,9 +30,9 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(dim, dim)
         self.o_proj = nn.Linear(dim, dim)
 
-    def forward(self, asking: Tensor, other: Tensor, mask: Tensor | None) -> Tensor:
-        """Let `asking` (n, places, dim) look at `other` (n, tokens, dim), where mask (n, tokens) is 1."""
-        query, key, value = self.q_proj(asking), self.k_proj(other), self.v_proj(other)
+    def forward(self, queries: Tensor, other: Tensor, mask: Tensor | None) -> Tensor:
+        """Let `queries` (n, places, dim) look at `other` (n, tokens, dim), where mask (n, tokens) is 1."""
+        query, key, value = self.q_proj(queries), self.k_proj(other), self.v_proj(other)
         seen: Tensor = self.o_proj(attend(query, key, value, self.heads, mask))
         return seen
 

@@ -115,10 +115,10 @@ class CrossAttentionLayer(nn.Module):
 
     def forward(self, words: Tensor, image: Tensor) -> Tensor:
         """Update words (questions, words, dim) by image (questions, tokens, dim)."""
-        asking = self.attention_norm(words)
-        query = self.q_proj(asking)
+        queries = self.attention_norm(words)
+        query = self.q_proj(queries)
         seen = attend(query, self.k_proj(image), self.v_proj(image), self.heads)
-        words = words + self.o_proj(seen * self.gate_proj(asking))
+        words = words + self.o_proj(seen * self.gate_proj(queries))
         updated: Tensor = words + self.fc2(gelu(self.fc1(self.mlp_norm(words))))
         return updated
 
