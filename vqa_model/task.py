@@ -222,15 +222,15 @@ class VQATask:
             raise ValueError(f"the control {self.control!r} knows too little to be saved as a model")
         data = self._data
         processor = make_processor(data.image, data.tokenizer, pad_id=data.pad_id, max_length=data.max_length)
-        asked = self.train_set().questions
+        questions = self.train_set().questions
         own = {"dataset": self.dataset_name, "objective": self.objective, "eval_samples": len(self.eval_set())}
-        own |= {"train_samples": len(asked), "train_pictures": len(np.unique(asked.image_ids))}
+        own |= {"train_samples": len(questions), "train_pictures": len(np.unique(questions.image_ids))}
         save_model(model, processor, own | dict(facts), folder)
 
     def examples(self, n: int) -> list[dict[str, Any]]:
         """Describe the first `n` evaluation questions on different pictures: image, question, answers."""
-        asked = self.eval_set().questions
-        places = sorted(np.unique(asked.image_ids, return_index=True)[1].tolist())[:n]
+        questions = self.eval_set().questions
+        indices = sorted(np.unique(questions.image_ids, return_index=True)[1].tolist())[:n]
         return [
             {
                 "id": question.id,
@@ -238,5 +238,5 @@ class VQATask:
                 "question": question.text,
                 "answers": list(question.answers),
             }
-            for question in map(asked.__getitem__, places)
+            for question in map(questions.__getitem__, indices)
         ]

@@ -93,9 +93,9 @@ class Planner:
 
     def batch_bytes(self, plan: Plan) -> int:
         """Bytes of a batch, which lies on a GPU, too; only a prediction on CUDA's own tensors has seen it go there."""
-        seen = self.target.gpu is None or self.target.device != "cpu"
+        is_predicted = self.target.gpu is None or self.target.device != "cpu"
         batch = self.forecaster.largest_batch(plan, self.batch_size)
-        return 0 if seen else sum(tensor.nbytes for tensor in tensors_of(batch))
+        return 0 if is_predicted else sum(tensor.nbytes for tensor in tensors_of(batch))
 
     def time(self, plan: Plan, predicted: Prediction) -> dict[str, Any]:
         """Operations, seconds and dollars of the whole training."""

@@ -41,8 +41,8 @@ def build_matrix(plans: Sequence[NamedPlan], prepared: Mapping[str, Any], traini
     for seed in training.seeds:
         for named in plans:
             kind: Kind = "baseline" if named.plan == BASELINE else "run"
-            asked = training.lr_for_all or kind == "run" or len(plans) == 1
-            lr = training.lr if asked else None
+            rate_applies = training.lr_for_all or kind == "run" or len(plans) == 1
+            lr = training.lr if rate_applies else None
             spec = run_spec(
                 named, prepared["device"], prepared["main"], dataclasses.replace(training, seeds=[seed], lr=lr)
             )

@@ -98,8 +98,8 @@ def run_sweep(request: Request) -> list[dict[str, Any]]:
             pass  # request.time_limit says how far it came
         finally:  # an interrupted sweep has its CSVs too
             records = collect(request.out)
-    wanted = {spec.run_id for spec in specs}
-    return [dict(record["row"]) for record in records if record["run_id"] in wanted]
+    run_ids = {spec.run_id for spec in specs}
+    return [dict(record["row"]) for record in records if record["run_id"] in run_ids]
 
 
 def prepare(request: Request, plans: Sequence[NamedPlan]) -> dict[str, Any]:

@@ -85,6 +85,6 @@ class Sensors:
 def _handle(nvml: Any, device: torch.device) -> Any:
     """NVML counts all GPUs of the machine, torch those it may see."""
     nvml.nvmlInit()
-    place = device.index or 0
-    index = torch.cuda._get_nvml_device_index(torch.device("cuda", place))  # noqa: SLF001
+    device_index = device.index or 0
+    index = torch.cuda._get_nvml_device_index(torch.device("cuda", device_index))  # noqa: SLF001
     return nvml.nvmlDeviceGetHandleByIndex(index)

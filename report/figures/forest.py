@@ -66,13 +66,15 @@ def _marks(axes: Axes, rows: pd.DataFrame) -> None:
     """Draw interval and difference of every row, by verdict; hollow where one run is all there is."""
     for verdict, colour in COLOURS.items():
         for hollow, suffix in ((False, ""), (True, " (one run)")):
-            places = np.flatnonzero((rows["verdict"] == verdict) & ((rows["level"] == "run") == hollow))
-            if len(places):
-                part = 100 * rows.iloc[places][["difference", "low", "high"]]
-                axes.hlines(places, part["low"], part["high"], color=colour, linewidth=1)
+            rows_of_verdict = np.flatnonzero((rows["verdict"] == verdict) & ((rows["level"] == "run") == hollow))
+            if len(rows_of_verdict):
+                part = 100 * rows.iloc[rows_of_verdict][["difference", "low", "high"]]
+                axes.hlines(rows_of_verdict, part["low"], part["high"], color=colour, linewidth=1)
                 face: dict[str, Any] = {
                     "markerfacecolor": "white" if hollow else colour,
                     "markersize": 3.5,
                     "linestyle": "",
                 }
-                axes.plot(part["difference"], places, MARKERS[verdict], color=colour, label=verdict + suffix, **face)
+                axes.plot(
+                    part["difference"], rows_of_verdict, MARKERS[verdict], color=colour, label=verdict + suffix, **face
+                )

@@ -40,15 +40,21 @@ def predicted_memory(comparison: Comparison) -> Figure:
     figure, panel = canvas(comparison, title=title, inches=inches, notes=notes, spread="")
     axes = panel.subplots()
     unit, size = byte_unit(float(rows[MEASURED].max()))
-    places = np.arange(len(rows))
-    axes.barh(places, rows[MEASURED] / size, height=0.6, color="#9ecae1", label="measured")
+    row_positions = np.arange(len(rows))
+    axes.barh(row_positions, rows[MEASURED] / size, height=0.6, color="#9ecae1", label="measured")
     axes.plot(
-        rows[PREDICTED] / size, places, "|", color="#d55e00", markersize=8, markeredgewidth=1.4, label="predicted"
+        rows[PREDICTED] / size,
+        row_positions,
+        "|",
+        color="#d55e00",
+        markersize=8,
+        markeredgewidth=1.4,
+        label="predicted",
     )
     longest = float(rows[[PREDICTED, MEASURED]].max().max()) / size
-    for place, end, error in zip(places, rows[[PREDICTED, MEASURED]].max(axis=1) / size, errors, strict=False):
-        axes.text(end + 0.02 * longest, float(place), f"{error:+.1f} %", va="center", fontsize=6, color=GREY)
-    axes.set_yticks(places, names)
+    for row, end, error in zip(row_positions, rows[[PREDICTED, MEASURED]].max(axis=1) / size, errors, strict=False):
+        axes.text(end + 0.02 * longest, float(row), f"{error:+.1f} %", va="center", fontsize=6, color=GREY)
+    axes.set_yticks(row_positions, names)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, 1.22 * longest)
     axes.grid(visible=False, axis="y")

@@ -81,8 +81,8 @@ def _points(recipes: pd.DataFrame, cost: str, score: str, divisor: float) -> pd.
 def _chosen(points: pd.DataFrame) -> pd.Series[bool]:
     """Mark the points of the front to name: one where several coincide, and not more than can be read."""
     front = points[points["front"]].drop_duplicates(["x", "y"]).sort_values("x")
-    places = np.unique(np.linspace(0, len(front) - 1, MAX_NAMES).round().astype(int))  # spread over the costs
-    return points.index.to_series().isin(front.index[places])
+    indices = np.unique(np.linspace(0, len(front) - 1, MAX_NAMES).round().astype(int))  # spread over the costs
+    return points.index.to_series().isin(front.index[indices])
 
 
 def _axes(panel: SubFigure, points: pd.DataFrame, controls: pd.DataFrame, score: str) -> tuple[Axes, list[Annotation]]:

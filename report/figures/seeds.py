@@ -77,11 +77,11 @@ def seed_scores(comparison: Comparison) -> Figure:
 def _rows(axes: Axes, rows: Sequence[Sequence[float]], colours: Sequence[str]) -> None:
     first = math.fsum(rows[0]) / len(rows[0])
     axes.axvline(first, color=GREY, linewidth=0.5, linestyle=":")
-    for place, (values, colour) in enumerate(zip(rows, colours, strict=True)):
+    for row, (values, colour) in enumerate(zip(rows, colours, strict=True)):
         low, high = confidence_interval(values)
-        axes.hlines(place, max(low, 0), min(high, 100), color=colour, linewidth=1)
-        axes.plot(values, [place] * len(values), "o", color=colour, markersize=2.5, alpha=0.6, markeredgewidth=0)
-        axes.plot([(low + high) / 2], [place], "|", color=colour, markersize=7, markeredgewidth=1.4)
+        axes.hlines(row, max(low, 0), min(high, 100), color=colour, linewidth=1)
+        axes.plot(values, [row] * len(values), "o", color=colour, markersize=2.5, alpha=0.6, markeredgewidth=0)
+        axes.plot([(low + high) / 2], [row], "|", color=colour, markersize=7, markeredgewidth=1.4)
     ends = [end for values in rows for end in values]  # wide intervals of two seeds may leave the axes
     room = 0.35 * ((max(ends) - min(ends)) or 1.0)
     axes.set_xlim(min(ends) - room, max(ends) + room)

@@ -40,7 +40,7 @@ def page(data: dict[str, Any]) -> str:
 
     loader = jinja2.FileSystemLoader(HERE)
     templates = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    colours = {f"colour_{place}": colour for place, colour in enumerate(PALETTE)}
+    colours = {f"colour_{index}": colour for index, colour in enumerate(PALETTE)}
     return templates.get_template("page.html.j2").render(
         title=data["title"],
         data=safe(data),

@@ -55,8 +55,8 @@ class PageSidecars(SidecarFiles):
             text = file.read().decode("utf-8", errors="replace")
         return "\n".join(text.splitlines()[-LOG_LINES:])
 
-    def predictions(self, run_ids: Iterable[str], asked: list[Any]) -> tuple[Scores, dict[str, dict[Any, Any]]]:
-        """Scores of all questions by run, and what was answered to the `asked` ones: text, probability, score."""
+    def predictions(self, run_ids: Iterable[str], example_ids: list[Any]) -> tuple[Scores, dict[str, dict[Any, Any]]]:
+        """Scores of all questions by run, and what was answered to the `example_ids` ones: text, probability, score."""
         scores: Scores = {}
         answers: dict[str, dict[Any, Any]] = {}
         for run_id in run_ids:
@@ -66,7 +66,7 @@ class PageSidecars(SidecarFiles):
             table = _predictions(path)
             scores[run_id] = pd.Series(table["score"].to_numpy(), index=pd.Index(table["id"].to_numpy()), dtype=float)
             if "prediction" in table:
-                some = table[table["id"].isin(asked)]
+                some = table[table["id"].isin(example_ids)]
                 probability = (
                     some["probability"] if "probability" in some else pd.Series(float("nan"), index=some.index)
                 )
@@ -110,8 +110,8 @@ def _predictions(path: Path) -> pd.DataFrame:
 
     try:
         file = pq.ParquetFile(path)
-        wanted = [name for name in ("id", "prediction", "probability", "score") if name in file.schema_arrow.names]
-        frame: pd.DataFrame = file.read(columns=wanted).to_pandas()
+        columns = [name for name in ("id", "prediction", "probability", "score") if name in file.schema_arrow.names]
+        frame: pd.DataFrame = file.read(columns=columns).to_pandas()
     except (pa.ArrowException, OSError) as error:
         raise ReportError(f"{path}: not readable as predictions ({error}); delete the run's folder") from error
     if not {"id", "score"} <= set(frame):

@@ -142,8 +142,8 @@ class VQAData:
     @cached_property
     def _image_ids(self) -> dict[str, NDArray[np.int64]]:
         """Sorted ids of the pictures that the sets of each part ask about."""
-        asked = {part: [self._sets[name].image_ids for name in _PART if _PART[name] == part] for part in PARTS}
-        return {part: np.unique(np.concatenate(ids)) for part, ids in asked.items()}
+        ids_of_sets = {part: [self._sets[name].image_ids for name in _PART if _PART[name] == part] for part in PARTS}
+        return {part: np.unique(np.concatenate(ids)) for part, ids in ids_of_sets.items()}
 
     def _rows_of(self, name: str, questions: Questions) -> NDArray[np.int64]:
         """Row of each question's picture in the decoded array of its part, -1 where it is bad, (questions,)."""

@@ -63,18 +63,18 @@ def _percent(values: Sequence[float]) -> float:
 
 def match(results: dict[int, str], known: Iterable[int], file: Path, *, answered_only: bool) -> dict[int, str]:
     """Check that results and questions have the same ids; ValueError with the first that differs."""
-    asked = set(known)
-    strange = [number for number in results if number not in asked]
+    ids = set(known)
+    strange = [number for number in results if number not in ids]
     if strange:
         raise ValueError(f"{file}: {len(strange)} results are of no question here, the first of {strange[0]}")
-    missing = sorted(asked - set(results))
+    missing = sorted(ids - set(results))
     if missing and not answered_only:
         raise ValueError(
-            f"{file}: {len(missing)} of {len(asked)} questions have no result, the first {missing[0]}; answer all, "
+            f"{file}: {len(missing)} of {len(ids)} questions have no result, the first {missing[0]}; answer all, "
             "or use --answered-only"
         )
     if missing:
-        print(f"left out {len(missing)} of {len(asked)} questions, which have no result", file=sys.stderr)
+        print(f"left out {len(missing)} of {len(ids)} questions, which have no result", file=sys.stderr)
     if not results:
         raise ValueError(f"{file}: no results in it")
     return results

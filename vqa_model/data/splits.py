@@ -33,11 +33,13 @@ def choose_images(
 
     pairs: ids of questions that belong together, (pairs, 2); their pictures are kept together where they can be.
     """
-    images, places = np.unique(questions.image_ids, return_inverse=True)
+    images, image_rows = np.unique(questions.image_ids, return_inverse=True)
     rng = random.Random(f"{seed}/{fraction}")
     groups = np.arange(len(images)) if pairs is None else group_images(questions, pairs, images, rng)
     kinds = np.array([_kind(name) for name in questions.pools.answer_types])[questions.answer_types]
-    in_group = np.bincount(groups[places] * (len(TYPES) + 1) + kinds, minlength=(groups.max() + 1) * (len(TYPES) + 1))
+    in_group = np.bincount(
+        groups[image_rows] * (len(TYPES) + 1) + kinds, minlength=(groups.max() + 1) * (len(TYPES) + 1)
+    )
     per_type = in_group.reshape(-1, len(TYPES) + 1)
     order = list(range(len(per_type)))
     rng.shuffle(order)

@@ -83,8 +83,8 @@ class Tower:
                 **option,
             )
         except (OSError, RuntimeError, EOFError, UnpicklingError, SafetensorError) as error:
-            place = _damaged_file(self.folder) or self.folder
-            raise ValueError(f"{place}: cannot load the {self.kind} tower: {first_line(error)}") from error
+            path = _damaged_file(self.folder) or self.folder
+            raise ValueError(f"{path}: cannot load the {self.kind} tower: {first_line(error)}") from error
         finally:
             logging.set_verbosity(verbosity)
         self._check(sorted(found["missing_keys"]), sorted(found["mismatched_keys"]))
@@ -98,10 +98,10 @@ class Tower:
                 f"{self.folder}: {len(missing)} weights of the {self.kind} tower missing, first {missing[0]}"
             )
         if mismatched:
-            name, stored, wanted = mismatched[0]
+            name, stored, expected = mismatched[0]
             raise ValueError(
                 f"{self.weights()[0]}: {len(mismatched)} weights do not fit config.json, "
-                f"first {name}: {tuple(stored)}, not {tuple(wanted)}"
+                f"first {name}: {tuple(stored)}, not {tuple(expected)}"
             )
 
     def weights(self) -> list[Path]:

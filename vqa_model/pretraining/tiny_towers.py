@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PRETRAINING_SEED = 77
-_ASKED_SHARE, _MASKED_SHARE = 0.2, 0.85  # the rest of the asked words stay, so that a state keeps its own word
+_SELECTED_SHARE, _MASKED_SHARE = 0.2, 0.85  # the rest of the asked words stay, so that a state keeps its own word
 # BERT's 0.02 suits 768 wide models; at 96 it leaves weights so small that fine-tuning's first steps erase them.
 _TINY = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.1}
 
@@ -114,9 +114,9 @@ def pretrain_text(
     progress = _Progress("text", steps)
     for _ in range(steps):
         clean = ids[torch.randint(len(ids), (batch_size,))]
-        asked = (torch.rand(clean.shape) < _ASKED_SHARE) & (clean >= len(SPECIAL))
-        masked = clean.masked_fill(asked & (torch.rand(clean.shape) < _MASKED_SHARE), SPECIAL.index("[MASK]"))
-        labels = clean.masked_fill(~asked, -100)
+        selected = (torch.rand(clean.shape) < _SELECTED_SHARE) & (clean >= len(SPECIAL))
+        masked = clean.masked_fill(selected & (torch.rand(clean.shape) < _MASKED_SHARE), SPECIAL.index("[MASK]"))
+        labels = clean.masked_fill(~selected, -100)
         loss = bert(input_ids=masked, attention_mask=(clean > 0).long(), labels=labels).loss
         loss.backward()
         optimizer.step()
