@@ -137,8 +137,8 @@ def task_path(task: Task) -> str:
 
 def identity_options(task: Task) -> dict[str, Any]:
     """The options that decide the result: all but those that only say where something lies."""
-    places = getattr(task, "path_fields", ())
-    return _options(task, lambda f, _: f.name not in places)
+    path_fields = getattr(task, "path_fields", ())
+    return _options(task, lambda f, _: f.name not in path_fields)
 
 
 def _options(task: Task, keep: Callable[[dataclasses.Field[Any], Any], bool]) -> dict[str, Any]:

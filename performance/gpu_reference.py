@@ -21,8 +21,9 @@ import pynvml
 from gpu_findings import tell
 
 from bench.records.collect import collect
-from bench.sweep.matrix import Rules
-from bench.sweep.run import Request, run_sweep
+from bench.sweep.matrix import TrainingOptions
+from bench.sweep.request import Request
+from bench.sweep.run import run_sweep
 from strategies import parse_plans
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,7 +72,7 @@ def request(part: Part, out: Path, **options: int) -> Request:
     """The sweep as the command line would ask for it."""
     return Request(
         plans=parse_plans(",".join(part.recipes)),
-        rules=Rules(seeds=[0], batch_size=part.batch, max_steps=part.steps),
+        training=TrainingOptions(seeds=[0], batch_size=part.batch, max_steps=part.steps),
         task=TASK,
         overrides={"model": part.model, **options},
         out=out,

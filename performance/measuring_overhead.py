@@ -20,7 +20,7 @@ from intervals import told
 from measuring import save, show
 
 from bench.records.events import EventWriter
-from bench.worker.loop import MID_EVALUATIONS, Training, endless
+from bench.worker.loop import MID_EVALUATIONS, Training, cycle
 from bench.worker.sections import Clock
 from strategies import compose
 from vqa_model.task import VQATask
@@ -57,7 +57,7 @@ def watch_seconds(task: VQATask, emit: EventWriter, times: int) -> float:
     batch = task.collate([task.train_set()[place] for place in range(BATCH)])
     tuned: Any = Nothing(device)
     clock = Clock(emit, device)
-    training, batches = Training(tuned, task, clock, emit, BATCH, 10**9), endless([batch])
+    training, batches = Training(tuned, task, clock, emit, BATCH, 10**9), cycle([batch])
     with clock.section("warmup"):
         return seconds_each(lambda: training._advance(batches, training.step + 100), times) / 100  # noqa: SLF001
 
@@ -72,7 +72,7 @@ def main(model: str, threads: int, *, quick: bool) -> dict[str, Any]:
     loader = tuned.loader(
         task.train_set(), batch_size=BATCH, collate=task.collate, generator=torch.Generator().manual_seed(0)
     )
-    batches, factors, alone = endless(loader), [], []
+    batches, factors, alone = cycle(loader), [], []
     with tempfile.TemporaryDirectory() as scratch:
         emit = EventWriter(Path(scratch) / "events.jsonl")
         clock = Clock(emit, tuned.device)

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from bench.records.events import EventWriter
-from bench.worker.loop import Training, endless
+from bench.worker.loop import Training, cycle
 from bench.worker.sections import Clock
 from strategies import compose
 from strategies.execution.optimizer import MAX_NORM, WEIGHT_DECAY, multiplier
@@ -96,7 +96,7 @@ class Ours:
         )
         task: Any = self.loss
         self.training = Training(tuned, task, clock, emit, setting.batch, setting.steps)
-        self.batches = endless(loader)
+        self.batches = cycle(loader)
 
     def advance(self, steps: int) -> None:
         with self.training.clock.section("train"):
@@ -138,7 +138,7 @@ class Bare:
         torch.manual_seed(SEED)
         self.optimizer, self.schedule = peer_optimizer(setting, self.model, fused=self.fused)
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.batches: Iterator[Any] = endless(self.loader())
+        self.batches: Iterator[Any] = cycle(self.loader())
 
     def loader(self) -> DataLoader[Any]:
         return self.setting.loader(self.setting.task.train_set(), self.setting.task.collate)

@@ -12,7 +12,7 @@ import torch
 from student import DecodingSet, collate_decoded, score_step
 from torch import Tensor, nn
 
-from bench.worker.loop import endless
+from bench.worker.loop import cycle
 from strategies import compose
 from vqa_model.task import VQATask
 
@@ -81,7 +81,7 @@ class Climber:
             collate=self.task.collate if self.way.cached else collate_decoded,
             generator=torch.Generator().manual_seed(SEED),
         )
-        self._batches = endless(loader)
+        self._batches = cycle(loader)
 
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         losses = self.task.loss(model, batch)

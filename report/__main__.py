@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.check:
             return _check([Path(folder) for folder in folders])
         for folder in folders:
-            print("\n".join(OTHERS[command](Path(folder)) if command in OTHERS else write(folder, command)))
+            print("\n".join(HANDLERS[command](Path(folder)) if command in HANDLERS else write(folder, command)))
     except ReportError as error:
         return _refuse(str(error))
     except KeyboardInterrupt:
@@ -101,7 +101,7 @@ def _check(folders: list[Path]) -> int:
     return 1 if found else 0
 
 
-OTHERS: Final = {"compatibility": write_compatibility, "html": write_page, "paper": write_paper, "tables": _tables}
+HANDLERS: Final = {"compatibility": write_compatibility, "html": write_page, "paper": write_paper, "tables": _tables}
 
 
 def _refuse(line: str) -> int:

@@ -11,8 +11,8 @@ from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from report.figures.catalogue import FIGURES, OF_ALL
-from report.figures.style import written
+from report.figures.catalogue import ACROSS_SETTINGS, FIGURES
+from report.figures.style import render
 from report.frames.compare import compare
 from report.frames.results import load
 from report.page.build import page
@@ -59,7 +59,7 @@ def _stale_in(folder: Path) -> Iterator[str]:
 def _stale_figures(folder: Path, comparisons: list[Comparison]) -> Iterator[str]:
     """Each figure is drawn once for all its files; those of the paper are numbered by setting."""
     known: dict[Path, Callable[[], Figure]] = {
-        folder / FOLDER / plot.name: plot.draw for plot in plots_of(comparisons, (*FIGURES, *OF_ALL))
+        folder / FOLDER / plot.name: plot.draw for plot in plots_of(comparisons, (*FIGURES, *ACROSS_SETTINGS))
     }
     for number, comparison in enumerate(comparisons, start=1):
         known |= {folder / PAPER / f"{name}-{number}": partial(draw, comparison) for name, draw in FIGURES.items()}
@@ -79,5 +79,5 @@ def _stale_figures(folder: Path, comparisons: list[Comparison]) -> Iterator[str]
 
 def _bytes(figure: Figure, ending: str) -> bytes:
     file = io.BytesIO()
-    written(figure, file, ending)
+    render(figure, file, ending)
     return file.getvalue()

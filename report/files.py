@@ -9,7 +9,7 @@ from pathlib import Path
 from report.errors import ReportError
 
 
-def write_whole(path: Path, text: str) -> Path:
+def write_atomic(path: Path, text: str) -> Path:
     """Write a text file in one move; ReportError where that cannot be done."""
     try:
         handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pandas as pd
 
-from report.figures.catalogue import BASIC, BONUS, FIGURES, OF_ALL
+from report.figures.catalogue import ACROSS_SETTINGS, BASIC, BONUS, FIGURES
 from report.figures.style import save
-from report.files import write_whole
+from report.files import write_atomic
 from report.frames.compare import compare
 from report.frames.results import load
 from report.text.summary import heading, summary
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from report.frames.compare import Comparison
 
 MAX_DRAWN: Final = 4
-DRAWN: Final = {"all": BASIC, "bonus": BONUS, "figures": (*FIGURES, *OF_ALL), "summary": ()}
+DRAWN: Final = {"all": BASIC, "bonus": BONUS, "figures": (*FIGURES, *ACROSS_SETTINGS), "summary": ()}
 FOLDER: Final = "figures"
 
 
@@ -47,7 +47,7 @@ def write(folder: str | Path, command: str = "all") -> list[str]:
         lines.append(f"drawn: the {MAX_DRAWN} largest of {len(comparisons)} settings; all are in the summary")
     if command == "figures":
         return lines
-    return [*lines, *(str(write_whole(folder / name, text)) for name, text in pages(folder, comparisons).items())]
+    return [*lines, *(str(write_atomic(folder / name, text)) for name, text in pages(folder, comparisons).items())]
 
 
 def plots_of(comparisons: Sequence[Comparison], names: Sequence[str]) -> list[Plot]:
@@ -58,7 +58,7 @@ def plots_of(comparisons: Sequence[Comparison], names: Sequence[str]) -> list[Pl
         for name in names
         if name in FIGURES
     ]
-    return each + [Plot(name, partial(OF_ALL[name], comparisons)) for name in names if name in OF_ALL]
+    return each + [Plot(name, partial(ACROSS_SETTINGS[name], comparisons)) for name in names if name in ACROSS_SETTINGS]
 
 
 def _suffix(comparison: Comparison, comparisons: Sequence[Comparison]) -> str:
@@ -73,7 +73,7 @@ def pages(folder: Path, comparisons: Sequence[Comparison]) -> dict[str, str]:
     frame = pd.concat(frames) if frames else comparisons[0].paired
     figures = {
         heading(comparison, comparisons): [name + _suffix(comparison, comparisons) for name in FIGURES]
-        + (list(OF_ALL) if comparison is comparisons[-1] else [])
+        + (list(ACROSS_SETTINGS) if comparison is comparisons[-1] else [])
         for comparison in comparisons
     }
     there = {path.stem for path in (folder / FOLDER).glob("*.png")}

@@ -39,11 +39,11 @@ def run_command(parser: argparse.ArgumentParser, work: str, arguments: Sequence[
     try:
         return do(options) or 0
     except (ValueError, OSError) as error:
-        print(f"{parser.prog.removeprefix('python -m ')}: {said(error)}", file=sys.stderr)
+        print(f"{parser.prog.removeprefix('python -m ')}: {error_line(error)}", file=sys.stderr)
         return BAD_INPUT
 
 
-def said(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     """What is wrong, in one line: the file first where the system refused one."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror.lower()}; name another"

@@ -39,7 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; gives the exit status, 2 for bad input."""
-    return run_command(make_parser(), "vqa_model.modeling.anatomy:describe", arguments)
+    return run_command(make_parser(), "vqa_model.modeling.model_summary:describe", arguments)
 
 
 if __name__ == "__main__":

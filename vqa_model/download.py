@@ -12,7 +12,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from vqa_model.downloading.fetching import FetchFailed
+from vqa_model.downloading.fetcher import FetchError
 from vqa_model.downloading.options import INCOMPLETE, INTERRUPTED, PROGRAM, USAGE, make_parser
 from vqa_model.downloading.run import download
 
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.signal(number, signal.default_int_handler)
     try:
         return download(options)
-    except FetchFailed as error:
+    except FetchError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return INCOMPLETE
     except (ValueError, OSError) as error:

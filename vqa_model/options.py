@@ -24,7 +24,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "evaluate_on": ("eval", "tune"),
     "control": ("", "question-only", "majority-answer"),
 }
-LEAST = {"min_count": 1, "max_answers": 1, "image_size": 0}
+MINIMUM = {"min_count": 1, "max_answers": 1, "image_size": 0}
 SHORTEST_TEXT = 3  # a word piece between the two that open and close every question
 
 
@@ -52,7 +52,7 @@ def check_options(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> No
         raise ValueError(
             f"eval_fraction {options['eval_fraction']} is not in [0, 1]; 0.1 takes a tenth of the val pictures"
         )
-    for name, least in LEAST.items():
+    for name, least in MINIMUM.items():
         if options[name] < least:
             raise ValueError(f"{name} {options[name]} is below {least}")
     if options["max_length"] and options["max_length"] < SHORTEST_TEXT:

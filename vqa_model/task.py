@@ -26,10 +26,10 @@ from vqa_model.data.mounted_files import mounted_data
 from vqa_model.data.official_accuracy import evaluate
 from vqa_model.data.official_normalisation import normalise
 from vqa_model.data.pictures import read_picture
-from vqa_model.modeling.anatomy import describe_model
 from vqa_model.modeling.config import make_config
+from vqa_model.modeling.model_summary import describe_model
 from vqa_model.modeling.processing import make_processor, save_model
-from vqa_model.modeling.tokenizer import load_tokenizer, longest_text, tokenizer_fingerprint
+from vqa_model.modeling.tokenizer import load_tokenizer, max_text_tokens, tokenizer_fingerprint
 from vqa_model.modeling.towers import Tower, find_tower, image_settings
 from vqa_model.modeling.vqa import VQAConfig, VQAModel
 from vqa_model.options import check_options, problem_type
@@ -107,7 +107,7 @@ class VQATask:
             image=image_settings(self._towers["vision"], self.image_size),
             tokenizer=load_tokenizer(self._towers["text"]),
             pad_id=self._towers["text"].config.pad_token_id or 0,
-            longest=longest_text(self._towers["text"], self.max_length),
+            max_tokens=max_text_tokens(self._towers["text"], self.max_length),
             blank=self.control == "question-only",
         )
 
@@ -222,15 +222,15 @@ class VQATask:
             raise ValueError(f"the control {self.control!r} knows too little to be saved as a model")
         data = self._data
         processor = make_processor(data.image, data.tokenizer, pad_id=data.pad_id, max_length=data.max_length)
-        asked = self.train_set().questions
+        questions = self.train_set().questions
         own = {"dataset": self.dataset_name, "objective": self.objective, "eval_samples": len(self.eval_set())}
-        own |= {"train_samples": len(asked), "train_pictures": len(np.unique(asked.image_ids))}
+        own |= {"train_samples": len(questions), "train_pictures": len(np.unique(questions.image_ids))}
         save_model(model, processor, own | dict(facts), folder)
 
     def examples(self, n: int) -> list[dict[str, Any]]:
         """Describe the first `n` evaluation questions on different pictures: image, question, answers."""
-        asked = self.eval_set().questions
-        places = sorted(np.unique(asked.image_ids, return_index=True)[1].tolist())[:n]
+        questions = self.eval_set().questions
+        indices = sorted(np.unique(questions.image_ids, return_index=True)[1].tolist())[:n]
         return [
             {
                 "id": question.id,
@@ -238,5 +238,5 @@ class VQATask:
                 "question": question.text,
                 "answers": list(question.answers),
             }
-            for question in map(asked.__getitem__, places)
+            for question in map(questions.__getitem__, indices)
         ]

@@ -54,7 +54,7 @@ def positive_int(text: str) -> int:
     return int(positive(int, text))
 
 
-def several(text: str) -> int:
+def int_above_one(text: str) -> int:
     """A whole number above one."""
     number = positive_int(text)
     if number == 1:
@@ -67,7 +67,7 @@ def positive_float(text: str) -> float:
     return float(positive(float, text))
 
 
-def share(text: str) -> float:
+def fraction(text: str) -> float:
     """A number above 0 and at most 1."""
     value = positive_float(text)
     if value > 1:
@@ -86,7 +86,7 @@ def seed_list(text: str) -> list[int]:
     return seeds
 
 
-def span(text: str) -> float:
+def parse_duration(text: str) -> float:
     """Seconds of a time such as 90, 90s, 30m, 11.5h or 1:30:00."""
     parts = re.fullmatch(r"(\d+):([0-5]\d)(?::([0-5]\d))?", text)
     single = re.fullmatch(r"(\d+\.?\d*|\.\d+)([smh]?)", text)
@@ -165,7 +165,9 @@ def make_parser() -> argparse.ArgumentParser:
     task.add_argument("--model", metavar="SIZE", help="tiny (ships with weights), small, base or large")
     task.add_argument("--vision", metavar="CHECKPOINT", help="ViT-family checkpoint: local folder or hub id")
     task.add_argument("--text", metavar="CHECKPOINT", help="BERT-family checkpoint: local folder or hub id")
-    task.add_argument("--fraction", type=share, metavar="SHARE", help="share of the training images to use, e.g. 0.25")
+    task.add_argument(
+        "--fraction", type=fraction, metavar="SHARE", help="share of the training images to use, e.g. 0.25"
+    )
     task.add_argument("--skip-bad-images", action="store_true", help="leave out pictures that cannot be read")
     how = parser.add_argument_group("how to train")
     how.add_argument(
@@ -180,7 +182,7 @@ def make_parser() -> argparse.ArgumentParser:
     how.add_argument("--same-lr", action="store_true", help="let --lr hold for several recipes, baseline included")
     how.add_argument(
         "--tune",
-        type=several,
+        type=int_above_one,
         metavar="N",
         help="choose each recipe's rate among N on the tune set: its default and a grid around it, √10 apart",
     )
@@ -197,7 +199,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     where.add_argument(
         "--time-limit",
-        type=span,
+        type=parse_duration,
         metavar="TIME",
         help="pause the sweep in time for a wall-clock limit (90s, 30m, 11.5h, 1:30:00), exit status 75; the same "
         "command goes on in the middle of a run",

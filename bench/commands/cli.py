@@ -8,16 +8,20 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 from bench.commands.arguments import USAGE, make_parser, make_plan_parser
-from bench.commands.subcommands import COMMANDS, run_command
+from bench.commands.compare import make_compare_parser, run_compare
+from bench.commands.export import make_export_parser, run_export
+from bench.commands.merge import make_merge_parser, run_merge
 from bench.records.checkpoint_folder import PAUSED
 from bench.records.results_folder import InputError
-from bench.sweep.matrix import Rules
-from bench.sweep.run import Request, run_plan, run_sweep, show
+from bench.sweep.child_processes import run_plan
+from bench.sweep.matrix import TrainingOptions
+from bench.sweep.request import Request
+from bench.sweep.run import report_results, run_sweep
 from bench.sweep.table import print_table
 from bench.sweep.time_limit import TimeLimit
 from bench.task import DEFAULT_TASK
@@ -29,12 +33,19 @@ from strategies.protocol import Kind
 
 INTERRUPTED = 130
 
-NOT_YET = {
+UNIMPLEMENTED_OPTIONS = {
     "devices": "--devices: not yet; runs use one device, choose it with --device",
     "executor": "--executor: not yet; runs are started one after another on this machine",
 }
-LATER_COMMANDS = {
+UNIMPLEMENTED_COMMANDS = {
     "repro": "repro: not yet; runs/RUN_ID/spec.json holds everything that decided the run",
+}
+COMMANDS: Final[
+    dict[str, tuple[Callable[[], argparse.ArgumentParser], Callable[[argparse.Namespace, Sequence[str]], int]]]
+] = {
+    "compare": (make_compare_parser, run_compare),
+    "merge": (make_merge_parser, run_merge),
+    "export": (make_export_parser, run_export),
 }
 
 
@@ -56,7 +67,7 @@ def choose_plans(options: argparse.Namespace) -> tuple[NamedPlan, ...]:
 
 def make_request(options: argparse.Namespace, command: Sequence[str]) -> Request:
     """Turn parsed options into a sweep. InputError for what does not go together or is not there yet."""
-    for name, message in NOT_YET.items():
+    for name, message in UNIMPLEMENTED_OPTIONS.items():
         if getattr(options, name):
             raise InputError(message)
     plans = choose_plans(options)
@@ -65,22 +76,22 @@ def make_request(options: argparse.Namespace, command: Sequence[str]) -> Request
     if options.skip_bad_images:
         overrides["skip_bad_images"] = True
     preset = PRESETS["default" if options.strategies else options.preset or "default"]
-    rules = Rules(
+    training = TrainingOptions(
         seeds=options.seeds or list(preset.seeds), batch_size=options.batch_size, epochs=options.epochs,
         max_steps=options.max_steps, lr=options.lr, lr_for_all=options.same_lr,
     )  # fmt: skip
     if options.tune and options.lr:
         raise InputError("--tune chooses the rates itself, around each recipe's own; leave out --lr")
-    place = Path(options.data).resolve().name if options.data else "embedded"
+    out_name = Path(options.data).resolve().name if options.data else "embedded"
     if options.task != DEFAULT_TASK:
-        place = options.task.partition(":")[2].partition("(")[0] or place
-    place += "-tuned" if options.tune else ""
+        out_name = options.task.partition(":")[2].partition("(")[0] or out_name
+    out_name += "-tuned" if options.tune else ""
     return Request(
-        plans=plans, rules=rules, task=options.task, overrides=overrides, device=options.device,
+        plans=plans, training=training, task=options.task, overrides=overrides, device=options.device,
         baseline=not options.no_baseline, force=options.force, dry_run=options.dry_run, command=command,
         timeout_seconds=options.timeout, time_limit=options.time_limit and TimeLimit(options.time_limit),
         memory_snapshot=options.memory_snapshot, tune=options.tune,
-        out=options.out or Path("results/local") / place,
+        out=options.out or Path("results/local") / out_name,
     )  # fmt: skip
 
 
@@ -120,12 +131,23 @@ def print_cards(words: Sequence[str], cards: Mapping[str, Mapping[str, Any]]) ->
     return 0
 
 
+def run_command(name: str, words: Sequence[str]) -> int:
+    """Run one of the commands; 2 and one line for bad input."""
+    make, work = COMMANDS[name]
+    options = make().parse_args(words)
+    try:
+        return work(options, [name, *words])
+    except (ValueError, OSError) as error:
+        print(f"run_matrix.py: {error}", file=sys.stderr)
+        return USAGE
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit status: 0, 1 (--strict), 2 (bad input), 75 (--time-limit), 130 (Ctrl-C)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = given[0] if given and not given[0].startswith("-") else "run"
-    if command in LATER_COMMANDS:
-        print(LATER_COMMANDS[command], file=sys.stderr)
+    if command in UNIMPLEMENTED_COMMANDS:
+        print(UNIMPLEMENTED_COMMANDS[command], file=sys.stderr)
         return USAGE
     if command in {"list", *COMMANDS}:
         return print_list(given[1:]) if command == "list" else run_command(command, given[1:])
@@ -139,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return run_plan(request, gpu=options.gpu, calibration=options.calibration, out=options.out)
         rows = run_sweep(request)
         if rows:
-            show(rows, request.out)
+            report_results(rows, request.out)
     except (ValueError, OSError) as error:
         print(f"run_matrix.py: {error}", file=sys.stderr)
         return USAGE

@@ -8,22 +8,29 @@ find differences that are not there. Standard library only: comparing needs neit
 from __future__ import annotations
 
 import csv
+import functools
 import math
 import statistics
+from argparse import ArgumentParser, HelpFormatter, Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bench.commands.arguments import OneLineParser, positive_float
 from bench.records.results_folder import InputError
 from bench.sweep.table import print_table
 
 Row = Mapping[str, str]
 Pair = tuple[Row, Row]
 
-RECIPE: Final = ("kind", "plan", "task", "model", "dataset", "setting", "batch_size", "device")
-NEEDED: Final = ("run_id", "strategy", "plan", "seed", "status")
-AROUND: Final = {"environment_hash": "versions or machine", "gpu_name": "GPU", "num_threads": "number of threads"}
+RECIPE_COLUMNS: Final = ("kind", "plan", "task", "model", "dataset", "setting", "batch_size", "device")
+REQUIRED_COLUMNS: Final = ("run_id", "strategy", "plan", "seed", "status")
+ENVIRONMENT_COLUMNS: Final = {
+    "environment_hash": "versions or machine",
+    "gpu_name": "GPU",
+    "num_threads": "number of threads",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +57,7 @@ class Measure:
                 return after - before
         return math.nan
 
-    def written(self, change: float) -> str:
+    def formatted(self, change: float) -> str:
         """The change as people read it; nothing where it was not measured."""
         if math.isnan(change):
             return ""
@@ -67,6 +74,27 @@ MEASURES: Final = (
     Measure(name="quality", columns=("vqa_accuracy", "accuracy"), more="better", less="worse", relative=False),
 )
 THRESHOLDS: Final = {"time": 15.0, "memory": 5.0, "quality": 1.0}  # percent, percent, points
+
+
+def make_compare_parser() -> ArgumentParser:
+    """The parser of `compare`: two sweeps and what counts as a difference."""
+    parser = OneLineParser(
+        prog="run_matrix.py compare",
+        usage="run_matrix.py compare OLD NEW [--time PERCENT] [--memory PERCENT] [--quality POINTS]",
+        description="Find what changed between two sweeps: slower and faster, more and less memory, worse and better, "
+        "other statuses, lost runs. Runs are joined by run_id, else by recipe, setting and seed; seeds are summed up "
+        "by their median.",
+        epilog="exit status: 0 no difference, 1 a difference beyond the thresholds or a lost run, 2 bad input",
+        formatter_class=functools.partial(HelpFormatter, width=100),
+    )
+    parser.add_argument("old", type=Path, metavar="OLD", help="a results folder or its runs.csv")
+    parser.add_argument("new", type=Path, metavar="NEW", help="the same, later")
+    units = {"time": "PERCENT", "memory": "PERCENT", "quality": "POINTS"}
+    for name, unit in units.items():
+        limit = THRESHOLDS[name]
+        how = f"largest change of {name} that is no difference, in {unit.lower()} (default: {limit:g})"
+        parser.add_argument(f"--{name}", type=positive_float, default=limit, metavar=unit, help=how)
+    return parser
 
 
 def number(row: Row, column: str) -> float:
@@ -87,17 +115,17 @@ def read_runs(path: Path) -> list[Row]:
             rows: list[Row] = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"compare: {file} cannot be read ({error}); give a results folder or its runs.csv") from error
-    if lost := [column for column in NEEDED if column not in (reader.fieldnames or ())]:
+    if lost := [column for column in REQUIRED_COLUMNS if column not in (reader.fieldnames or ())]:
         raise InputError(f"compare: {file} has no column {', '.join(lost)}; give a results folder or its runs.csv")
     if not rows or any(None in row or None in row.values() for row in rows):
         raise InputError(f"compare: {file} has {'half-written rows' if rows else 'no rows'}; run its sweep again")
     return [row for row in rows if row.get("kind") != "tuning"]
 
 
-def recipe(row: Row) -> tuple[str, ...]:
+def recipe_key(row: Row) -> tuple[str, ...]:
     """What the seeds of one recipe share; a control's plan is that of its baseline, so its name counts."""
     name = row["strategy"] if row.get("kind") == "control" else row["plan"]
-    return (name, *(row.get(column, "") for column in RECIPE if column != "plan"))
+    return (name, *(row.get(column, "") for column in RECIPE_COLUMNS if column != "plan"))
 
 
 def join(old: Sequence[Row], new: Sequence[Row]) -> tuple[list[Pair], list[Row], list[Row]]:
@@ -105,25 +133,25 @@ def join(old: Sequence[Row], new: Sequence[Row]) -> tuple[list[Pair], list[Row],
     by_id = {row["run_id"]: row for row in new}
     pairs = [(row, by_id.pop(row["run_id"])) for row in old if row["run_id"] in by_id]
     paired = {row["run_id"] for row, _ in pairs}
-    waiting: dict[tuple[tuple[str, ...], str], list[Row]] = {}
+    unmatched: dict[tuple[tuple[str, ...], str], list[Row]] = {}
     for row in by_id.values():
-        waiting.setdefault((recipe(row), row["seed"]), []).append(row)
+        unmatched.setdefault((recipe_key(row), row["seed"]), []).append(row)
     lost = []
     for row in old:
         if row["run_id"] not in paired:
-            found = waiting.get((recipe(row), row["seed"]))
+            found = unmatched.get((recipe_key(row), row["seed"]))
             if found:
                 pairs.append((row, found.pop(0)))
             else:
                 lost.append(row)
-    return pairs, lost, [row for rows in waiting.values() for row in rows]
+    return pairs, lost, [row for rows in unmatched.values() for row in rows]
 
 
-def grouped(pairs: Iterable[Pair]) -> dict[tuple[str, ...], list[Pair]]:
+def group_by_recipe(pairs: Iterable[Pair]) -> dict[tuple[str, ...], list[Pair]]:
     """Pairs by recipe, in the order of the new sweep's first mention."""
     groups: dict[tuple[str, ...], list[Pair]] = {}
     for pair in pairs:
-        groups.setdefault(recipe(pair[1]), []).append(pair)
+        groups.setdefault(recipe_key(pair[1]), []).append(pair)
     return groups
 
 
@@ -133,7 +161,7 @@ def differences(pairs: Sequence[Pair], thresholds: Mapping[str, float]) -> tuple
     cells, found = [], []
     for measure in MEASURES:
         change = measure.change(finished)
-        cells.append(measure.written(change))
+        cells.append(measure.formatted(change))
         if abs(change) > measure.limit(thresholds[measure.name]) + 1e-12:
             found.append(measure.more if change > 0 else measure.less)
     changed = [f"{old['status']} → {new['status']}" for old, new in pairs if old["status"] != new["status"]]
@@ -149,7 +177,7 @@ def compare(old: Path, new: Path, thresholds: Mapping[str, float]) -> int:
     if not pairs:
         raise InputError(f"compare: no run of {old} has a counterpart in {new}: other recipes, seeds, data or device")
     lines, changed = [], []
-    for rows in grouped(pairs).values():
+    for rows in group_by_recipe(pairs).values():
         cells, found = differences(rows, thresholds)
         name = rows[0][1]["strategy"]
         lines.append([name, str(len(rows)), *cells, ", ".join(found)])
@@ -159,11 +187,20 @@ def compare(old: Path, new: Path, thresholds: Mapping[str, float]) -> int:
     for text, single in (("old", lost), ("new", added)):
         if single:
             print(f"only in {text}: " + ", ".join(f"{row['strategy']} (seed {row['seed']})" for row in single))
-    around = [word for column, word in AROUND.items() if any(a.get(column, "") != b.get(column, "") for a, b in pairs)]
-    if around:
-        print(f"differs around the runs: {', '.join(around)}; times may differ for that alone")
+    environment_changes = [
+        word
+        for column, word in ENVIRONMENT_COLUMNS.items()
+        if any(a.get(column, "") != b.get(column, "") for a, b in pairs)
+    ]
+    if environment_changes:
+        print(f"differs around the runs: {', '.join(environment_changes)}; times may differ for that alone")
     changed += [f"{len(lost)} runs are gone"] if lost else []
     time, memory, quality = (f"{thresholds[measure.name]:g}" for measure in MEASURES)
     limits = f"time ±{time} %, memory ±{memory} %, quality ±{quality} points; medians over seeds"
     print(f"{'; '.join(changed) or 'no difference'} [{limits}]")
     return int(bool(changed))
+
+
+def run_compare(options: Namespace, _: Sequence[str]) -> int:
+    """What changed between two sweeps."""
+    return compare(options.old, options.new, {measure.name: getattr(options, measure.name) for measure in MEASURES})

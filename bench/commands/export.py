@@ -1,129 +1,89 @@
-"""The `export` command, in a child process: the model of a finished run as a folder to use and to hand in.
-
-`python -m bench.commands.export REQUEST` builds the run's task and base model again, puts the run's weights into it,
-merges adapters into plain float weights, and has the task write the folder. Data and towers are found where the run
-found them, or where the request says; their fingerprints must be those of the run.
-"""
+"""`run_matrix.py export RUN`: finds a finished run and has a child process write its model as a folder."""
 
 from __future__ import annotations
 
-import shutil
+import functools
+import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from torch import nn
+from bench.commands.arguments import OneLineParser
+from bench.records.collect import read_records
+from bench.records.record import write_json
+from bench.records.results_folder import RECORD_FILE, InputError, run_folder
+from bench.sweep.child_processes import child_environment
+from strategies.saving.manifest import MANIFEST_FILE
 
-from bench.records.environment import package_versions
-from bench.records.manifest import check_manifest, write_manifest
-from bench.records.record import read_json
-from bench.records.results_folder import InputError, run_folder
-from bench.records.spec import RunSpec
-from bench.task import Task, load_task
-from bench.worker.loop import seed_everything
-from strategies import load, load_plain, save_peft
-from strategies.quiet import quiet
-
-WEIGHTS_FILE: Final = "model.safetensors"
-ROW_FACTS: Final = (
-    "strategy", "plan", "seed", "dataset", "model", "device", "gpu_name", "run_id", "epochs", "steps", "batch_size",
-    "lr", "head_lr", "train_samples", "trainable_parameters", "ttt_seconds", "peak_allocated_bytes",
-)  # fmt: skip
+RESULTS: Final = ("results/local/*", "results/*")
 
 
-def run_facts(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What a model card or manifest may say about a run; what was not measured is left out."""
-    row = record["row"]
-    known = {name: row[name] for name in ROW_FACTS if name in row}
-    return {**known, "metrics": record["metrics"].get("eval", {}), "packages": package_versions()}
-
-
-def rebuild(spec: RunSpec, overrides: Mapping[str, Any]) -> Task:
-    """The run's task; InputError when data or towers are others than the run's."""
-    task = load_task(spec.task_text, overrides)
-    for what, now, then in (
-        ("data", task.data_fingerprint(), spec.data),
-        ("model", task.model_fingerprint(), spec.model),
-    ):
-        if now != then:
-            raise InputError(f"the {what} is not what the run had (fingerprint {now}, was {then}); name its place")
-    return task
-
-
-def export(request: Mapping[str, Any]) -> str:
-    """Write the folder; gives a line about what was merged."""
-    folder, out = run_folder(Path(request["source"]), request["run_id"]), Path(request["out"])
-    check_manifest(folder / "weights")
-    record = read_json(folder / "record.json")
-    spec = RunSpec.from_json(record["spec"])
-    task = rebuild(spec, request["overrides"])
-    facts = run_facts(record)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        place = draft / out.name
-        said = WAYS[request["format"]](task, spec, folder / "weights", place, facts)
-        write_manifest(place, {**facts, "result": said, "data": spec.data, "base": spec.model})
-        if out.exists():
-            out.rename(draft / "replaced")
-        place.rename(out)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return said
-
-
-def build(task: Task, spec: RunSpec) -> nn.Module:
-    """The base model as the run began with it."""
-    seed_everything(spec.seed)
-    return task.build_model()
-
-
-def merged(task: Task, spec: RunSpec, weights: Path, place: Path, facts: Mapping[str, Any]) -> str:
-    """Write the whole model with adapters merged, in the task's own form where it has one."""
-    model = build(task, spec)
-    said = load_plain(weights, model)
-    if save := getattr(task, "save_model", None):
-        save(model.eval(), place, facts)
-    else:
-        save_state(model, place)
-    return str(said)
-
-
-def as_peft(task: Task, spec: RunSpec, weights: Path, place: Path, facts: Mapping[str, Any]) -> str:
-    """Write the adapters and what trained beside them in PEFT's format."""
-    del facts
-    off = save_peft(load(weights, build(task, spec)), build(task, spec), place)
-    return (
-        "adapters in PEFT's format, for the base model of this run's size and towers; read back by PEFT, "
-        f"the output of an adapted layer is off by {off:.0e} at most"
+def make_export_parser() -> ArgumentParser:
+    """The parser of `export`."""
+    parser = OneLineParser(
+        prog="run_matrix.py export",
+        description="Write the model of a finished run as a folder to use and to hand in: weights (safetensors, "
+        "adapters merged), processor, model card with the run's figures, manifest with hashes.",
+        epilog="examples:\n  run_matrix.py export lora --in results/local/embedded --out exported/lora\n"
+        "  run_matrix.py export 3f9c02a1b7de --in runs/all --out exported/best --data data/vqa2",
+        formatter_class=functools.partial(RawDescriptionHelpFormatter, width=100),
     )
+    add = parser.add_argument
+    add("run", metavar="RUN", help="a run_id, its beginning, the run's folder, or a recipe that ran with one seed")
+    add("--in", dest="source", type=Path, metavar="DIR", help="results folder (default: those under results/)")
+    add("--out", required=True, type=Path, metavar="DIR", help="folder to write; one that export wrote is replaced")
+    add("--format", choices=("merged", "peft"), default="merged", help="adapters merged, or apart in PEFT's own format")
+    add("--data", metavar="DIR", help="where the data lies now, if not where the run found it")
+    add("--vision", metavar="CHECKPOINT", help="the same for the vision tower")
+    add("--text", metavar="CHECKPOINT", help="the same for the text tower")
+    return parser
 
 
-WAYS: Final = {"merged": merged, "peft": as_peft}
+def run_export(options: Namespace, _: Sequence[str]) -> int:
+    """Find the run and have a child process export it, as the parent never loads torch."""
+    source, row = find_run(options.run, options.source)
+    out: Path = options.out
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / MANIFEST_FILE).exists()):
+        raise InputError(f"--out {out}: holds files that export did not write; name an empty or a new folder")
+    overrides = {name: value for name in ("data", "vision", "text") if (value := getattr(options, name)) is not None}
+    request = {
+        "source": str(source), "run_id": row["run_id"], "strategy": row["strategy"], "out": str(out.absolute()),
+        "overrides": overrides, "format": options.format,
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="tunematrix-") as scratch:
+        file = Path(scratch) / "request.json"
+        write_json(file, request)
+        command = [sys.executable, "-m", "bench.commands.export_model", str(file)]
+        return subprocess.run(command, env=child_environment({}), check=False).returncode
 
 
-def save_state(model: Any, folder: Path) -> None:
-    """Write a model's tensors, for a task that has no form of its own."""
-    from safetensors.torch import save_model
+def find_run(name: str, source: Path | None) -> tuple[Path, Mapping[str, Any]]:
+    """The results folder and row of one run that ended ok; InputError where there is none, or more than one.
 
-    folder.mkdir(parents=True)
-    save_model(model, str(folder / WEIGHTS_FILE))
-
-
-@quiet()
-def main(request_file: Path) -> int:
-    """Export as the request says; 2 and one line for what cannot be exported."""
-    request = read_json(request_file)
-    try:
-        said = export(request)
-    except (ValueError, OSError) as error:
-        print(f"run_matrix.py: export {request['run_id']}: {error}", file=sys.stderr)
-        return 2
-    print(f"{request['strategy']} (run {request['run_id']}): {said}\n{request['out']}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    name: a recipe, a run_id or its beginning; or the run's folder, which tells both.
+    """
+    path = Path(name)
+    if (path / RECORD_FILE).is_file():
+        name, source = path.resolve().name, path.resolve().parent.parent
+    folders = [source] if source else [p for pattern in RESULTS for p in sorted(Path().glob(pattern)) if p.is_dir()]
+    rows = [(folder, record["row"]) for folder in folders for record in read_records(folder)]
+    matching = [found for found in rows if name in {found[1]["run_id"], found[1]["strategy"]}]
+    matching = matching or [found for found in rows if found[1]["run_id"].startswith(name)]
+    finished = [found for found in matching if found[1]["status"] == "ok" and found[1]["kind"] != "tuning"]
+    searched = str(source) if source else f"the {len(folders)} folders under results/"
+    if not matching:
+        raise InputError(
+            f"export {name}: no such run or recipe in {searched}; runs.csv there lists them, --in names another"
+        )
+    if not finished:
+        raise InputError(f"export {name}: ended {matching[0][1]['status']}, so it left no weights")
+    if len({row["run_id"] for _, row in finished}) > 1:
+        ids = ", ".join(f"{row['run_id']} (seed {row['seed']})" for _, row in finished)
+        raise InputError(f"export {name}: {len(finished)} runs fit, name one of {ids}")
+    with_weights = [found for found in finished if (run_folder(found[0], found[1]["run_id"]) / "weights").is_dir()]
+    if not with_weights:
+        raise InputError(f"export {name}: its weights are not in {searched}; run it again with --force, or name --in")
+    return with_weights[0]

@@ -8,25 +8,29 @@ and renamed into it, so a merge that was stopped is completed by the same comman
 
 from __future__ import annotations
 
+import functools
 import shutil
 import tempfile
+from argparse import ArgumentParser, HelpFormatter, Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.commands.arguments import OneLineParser
 from bench.records.collect import collect, read_records
 from bench.records.record import FINAL, read_json, write_json
-from bench.records.results_folder import MARKER, InputError, check_out, claim, run_folder
+from bench.records.results_folder import MARKER, InputError, check_output_folder, lock_folder, run_folder
+from bench.sweep.run import report_results
 
 SCORES = ("vqa_accuracy", "accuracy", "f1_macro")
-SAME_SCORE = 1e-9
-SIDE_FILES = ("model.json", "chosen_images.json", "examples")
-HEAVY = ("weights", "memory.pickle")
+SCORE_TOLERANCE = 1e-9
+SIDECAR_FILES = ("model.json", "chosen_images.json", "examples")
+LARGE_FILES = ("weights", "memory.pickle")
 
 
 @dataclass
-class Found:
+class MergeReport:
     """What a merge came upon: copied runs, copies that were not needed, and what a reader should know."""
 
     copied: int = 0
@@ -34,21 +38,49 @@ class Found:
     notes: list[str] = field(default_factory=list)
 
 
-def merge(sources: Sequence[Path], out: Path, command: Sequence[str], *, weights: bool) -> tuple[list[Any], Found]:
+def make_merge_parser() -> ArgumentParser:
+    """The parser of `merge`."""
+    parser = OneLineParser(
+        prog="run_matrix.py merge",
+        description="Join results folders: of teammates, of notebooks, of GPUs side by side. The same run in several "
+        "folders is recognised by its run_id; copies whose scores differ are told.",
+        epilog="example: run_matrix.py merge runs/gpu0 runs/gpu1 teammate/runs --out runs/all",
+        formatter_class=functools.partial(HelpFormatter, width=100),
+    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="results folders (--out of sweeps)")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where to join them; may be one of them")
+    parser.add_argument("--no-weights", action="store_true", help="leave the weights of the runs out")
+    return parser
+
+
+def run_merge(options: Namespace, command: Sequence[str]) -> int:
+    """Join folders, say what came of it, and show the table."""
+    rows, report = merge(options.folders, options.out, command, weights=not options.no_weights)
+    report_results(rows, options.out)
+    copies = f", {report.duplicates} copies of runs that were there already" if report.duplicates else ""
+    print(f"{len(rows)} runs in {options.out}: {report.copied} copied{copies}")
+    for note in report.notes:
+        print(f"note: {note}")
+    return 0
+
+
+def merge(
+    sources: Sequence[Path], out: Path, command: Sequence[str], *, weights: bool
+) -> tuple[list[Any], MergeReport]:
     """Join `sources` in `out` and give all rows and what was found. InputError before anything is written."""
     records = {source.resolve(): _records(source) for source in sources}
-    check_out(out)
-    found = Found()
-    with claim(out, command):
+    check_output_folder(out)
+    report = MergeReport()
+    with lock_folder(out, command):
         if (out / "runs").is_dir():
             records = {out.resolve(): read_records(out), **records}
-        _join_runs(records, out, found, weights=weights)
-        _join_side_files([source for source in records if source != out.resolve()], out, found)
+        _merge_runs(records, out, report, weights=weights)
+        _merge_sidecars([source for source in records if source != out.resolve()], out, report)
         merged = collect(out)
     machines = sorted({_machine(record) for record in merged})
     if len(machines) > 1:
-        found.notes.append(f"times of {len(machines)} machines, not to be compared: {'; '.join(machines)}")
-    return [dict(record["row"]) for record in merged], found
+        report.notes.append(f"times of {len(machines)} machines, not to be compared: {'; '.join(machines)}")
+    return [dict(record["row"]) for record in merged], report
 
 
 def _records(source: Path) -> list[Mapping[str, Any]]:
@@ -57,34 +89,36 @@ def _records(source: Path) -> list[Mapping[str, Any]]:
     return read_records(source)
 
 
-def _join_runs(records: Mapping[Path, Sequence[Mapping[str, Any]]], out: Path, found: Found, *, weights: bool) -> None:
+def _merge_runs(
+    records: Mapping[Path, Sequence[Mapping[str, Any]]], out: Path, report: MergeReport, *, weights: bool
+) -> None:
     best: dict[str, tuple[Path, Mapping[str, Any]]] = {}
     for source, listed in records.items():
         for record in listed:
             known = best.setdefault(record["run_id"], (source, record))
             if known[1] is record:
                 continue
-            found.duplicates += 1
-            if _final(record) and _final(known[1]):
-                found.notes += _disagreement(known, (source, record))
-            elif _final(record):
+            report.duplicates += 1
+            if _is_final(record) and _is_final(known[1]):
+                report.notes += _score_mismatch(known, (source, record))
+            elif _is_final(record):
                 best[record["run_id"]] = (source, record)
     for run_id, (source, _) in best.items():
         if source != out.resolve():
-            _copy(run_folder(source, run_id), run_folder(out, run_id), leave_out=() if weights else HEAVY)
-            found.copied += 1
+            _copy(run_folder(source, run_id), run_folder(out, run_id), leave_out=() if weights else LARGE_FILES)
+            report.copied += 1
 
 
-def _final(record: Mapping[str, Any]) -> bool:
+def _is_final(record: Mapping[str, Any]) -> bool:
     return record["row"]["status"] in FINAL
 
 
-def _disagreement(one: tuple[Path, Mapping[str, Any]], other: tuple[Path, Mapping[str, Any]]) -> list[str]:
+def _score_mismatch(one: tuple[Path, Mapping[str, Any]], other: tuple[Path, Mapping[str, Any]]) -> list[str]:
     """A line for a score that two copies of one run differ in."""
     rows = one[1]["row"], other[1]["row"]
     for score in SCORES:
         values = [row.get(score) for row in rows]
-        if None not in values and abs(values[0] - values[1]) > SAME_SCORE:
+        if None not in values and abs(values[0] - values[1]) > SCORE_TOLERANCE:
             what = f"{rows[0]['strategy']} (seed {rows[0]['seed']}, run {rows[0]['run_id']}): {score} is"
             where = [f"{value:.4f} in {copy[0].name}" for value, copy in zip(values, (one, other), strict=True)]
             return [f"{what} {' and '.join(where)}; kept the first"]
@@ -104,13 +138,13 @@ def _copy(source: Path, target: Path, leave_out: Sequence[str]) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _join_side_files(sources: Sequence[Path], out: Path, found: Found) -> None:
+def _merge_sidecars(sources: Sequence[Path], out: Path, report: MergeReport) -> None:
     cards: dict[str, Any] = {}
     for source in [*sources, out]:
         if (source / "strategies.json").is_file():
             cards = read_json(source / "strategies.json") | cards
     write_json(out / "strategies.json", cards)
-    for name in SIDE_FILES:
+    for name in SIDECAR_FILES:
         for source in sources:
             have, new = out / name, source / name
             if new.is_dir() and not have.exists():
@@ -118,7 +152,7 @@ def _join_side_files(sources: Sequence[Path], out: Path, found: Found) -> None:
             elif new.is_file() and not have.exists():
                 shutil.copyfile(new, have)
             elif new.is_file() and new.read_bytes() != have.read_bytes():
-                found.notes.append(
+                report.notes.append(
                     f"{name} of {source.name} differs; kept the first: these are runs of several settings"
                 )
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import psutil
 
 from bench.commands.plan_table import PLAN_COLUMNS, print_plan
-from bench.forecast.calibration import Rate, calibrate
+from bench.forecast.calibration import Throughput, calibrate
 from bench.forecast.forecast import Forecaster
 from bench.forecast.gpus import Gpu, find_gpu
 from bench.records.collect import csv_text
@@ -30,11 +30,11 @@ from strategies.language.presets import REMEDIES
 from strategies.prediction.predict import Prediction, UnpredictableError
 from strategies.quiet import quiet
 
-SLACK: Final = 1.05  # allocator's rounding and fragmentation
+FRAGMENTATION: Final = 1.05  # allocator's rounding and fragmentation
 
 
 @dataclass(frozen=True)
-class Place:
+class TargetDevice:
     """Where the recipes are to run: a GPU of the table, or this machine."""
 
     gpu: Gpu | None
@@ -44,8 +44,8 @@ class Place:
     def budget_bytes(self) -> float:
         """What the allocator may hold at the peak, as predicted."""
         if self.gpu is None:
-            return float(psutil.virtual_memory().total) / SLACK
-        return (self.gpu.memory_bytes - self.gpu.context_bytes) / SLACK
+            return float(psutil.virtual_memory().total) / FRAGMENTATION
+        return (self.gpu.memory_bytes - self.gpu.context_bytes) / FRAGMENTATION
 
     @property
     def name(self) -> str:
@@ -58,72 +58,72 @@ class Planner:
     """Looks at recipes one after another."""
 
     forecaster: Forecaster
-    place: Place
+    target: TargetDevice
     batch_size: int
-    rate: Rate
+    throughput: Throughput
 
     def row(self, text: str, plan: Plan) -> dict[str, Any]:
         """One row of the plan: what is predicted, or why it cannot be."""
         row: dict[str, Any] = {"strategy": text, "plan": str(plan), "batch_size": self.batch_size}
-        problems = plan.problems(self.place.device, item=self.forecaster.items[0])
+        problems = plan.problems(self.target.device, item=self.forecaster.items[0])
         if problems:
             return row | {"verdict": problems[0].kind, "reason": "; ".join(problem.reason for problem in problems)}
         try:
-            here, doubled = self.forecaster(plan, [self.batch_size, 2 * self.batch_size])
+            predicted, doubled = self.forecaster(plan, [self.batch_size, 2 * self.batch_size])
         except UnpredictableError as error:
             return row | {"verdict": "unknown", "reason": str(error)}
         except PlanError as error:
             return row | {"verdict": "refused", "reason": str(error)}
-        return row | self.memory(plan, here, doubled) | self.time(plan, here)
+        return row | self.memory(plan, predicted, doubled) | self.time(plan, predicted)
 
-    def memory(self, plan: Plan, here: Prediction, doubled: Prediction) -> dict[str, Any]:
+    def memory(self, plan: Plan, predicted: Prediction, doubled: Prediction) -> dict[str, Any]:
         """Memory by kind, the largest batch, and whether it fits."""
-        batch, workspace = self.batch_bytes(plan), self.place.gpu.workspace_bytes if self.place.gpu else 0
-        peak = here.peak_bytes + batch + workspace
+        batch, workspace = self.batch_bytes(plan), self.target.gpu.workspace_bytes if self.target.gpu else 0
+        peak = predicted.peak_bytes + batch + workspace
         slope = (doubled.peak_bytes + (2 * batch) + workspace - peak) / self.batch_size
-        most = int((self.place.budget_bytes - peak) / slope + self.batch_size) if slope > 0 else None
-        fits = peak <= self.place.budget_bytes
+        max_batch_size = int((self.target.budget_bytes - peak) / slope + self.batch_size) if slope > 0 else None
+        fits = peak <= self.target.budget_bytes
         return {
-            "peak_bytes": peak, **{f"{kind}_bytes": size for kind, size in here.by_kind.items()},
-            "largest_batch_size": None if most is None else max(0, most),
-            "verdict": "fits" if fits else "does not fit", "reason": "" if fits else self.advice(plan, most),
-            "trainable_parameters": here.trainable_parameters, "total_parameters": here.total_parameters,
+            "peak_bytes": peak, **{f"{kind}_bytes": size for kind, size in predicted.by_kind.items()},
+            "largest_batch_size": None if max_batch_size is None else max(0, max_batch_size),
+            "verdict": "fits" if fits else "does not fit", "reason": "" if fits else self.advice(plan, max_batch_size),
+            "trainable_parameters": predicted.trainable_parameters, "total_parameters": predicted.total_parameters,
         }  # fmt: skip
 
     def batch_bytes(self, plan: Plan) -> int:
         """Bytes of a batch, which lies on a GPU, too; only a prediction on CUDA's own tensors has seen it go there."""
-        seen = self.place.gpu is None or self.place.device != "cpu"
+        is_predicted = self.target.gpu is None or self.target.device != "cpu"
         batch = self.forecaster.largest_batch(plan, self.batch_size)
-        return 0 if seen else sum(tensor.nbytes for tensor in tensors_of(batch))
+        return 0 if is_predicted else sum(tensor.nbytes for tensor in tensors_of(batch))
 
-    def time(self, plan: Plan, here: Prediction) -> dict[str, Any]:
+    def time(self, plan: Plan, predicted: Prediction) -> dict[str, Any]:
         """Operations, seconds and dollars of the whole training."""
-        seconds = self.rate.seconds(here.flops, str(plan.facts(self.place.device)["precision"]))
+        seconds = self.throughput.seconds(predicted.flops, str(plan.facts(self.target.device)["precision"]))
         steps = self.forecaster.steps(self.batch_size)
-        price = self.place.gpu.dollars_per_hour if self.place.gpu else None
+        price = self.target.gpu.dollars_per_hour if self.target.gpu else None
         return {
-            "flops_per_sample": here.flops / self.batch_size, "steps": steps,
+            "flops_per_sample": predicted.flops / self.batch_size, "steps": steps,
             "train_seconds": None if seconds is None else seconds * steps,
             "cost_dollars": None if seconds is None or price is None else seconds * steps * price / 3600,
         }  # fmt: skip
 
-    def advice(self, plan: Plan, most: int | None) -> str:
+    def advice(self, plan: Plan, max_batch_size: int | None) -> str:
         """What makes a recipe fit: the first of the remedies that does, or a smaller batch."""
-        ways = []
+        remedies = []
         for remedy in REMEDIES:
             try:
-                helped = compose(f"{plan}+{remedy}")
-                if helped.problems(self.place.device):
+                remedied = compose(f"{plan}+{remedy}")
+                if remedied.problems(self.target.device):
                     continue
-                peak = self.forecaster(helped, [self.batch_size])[0].peak_bytes
+                peak = self.forecaster(remedied, [self.batch_size])[0].peak_bytes
             except (PlanError, UnpredictableError):
                 continue
-            if peak <= self.place.budget_bytes:
-                ways.append(f"add {remedy} ({peak / 2**30:.1f} GiB)")
+            if peak <= self.target.budget_bytes:
+                remedies.append(f"add {remedy} ({peak / 2**30:.1f} GiB)")
                 break
-        if most and most > 0:
-            ways.append(f"--batch-size {most}")
-        return " or ".join(ways) or "no remedy known here makes it fit"
+        if max_batch_size and max_batch_size > 0:
+            remedies.append(f"--batch-size {max_batch_size}")
+        return " or ".join(remedies) or "no remedy known here makes it fit"
 
 
 def plan_all(request: Mapping[str, Any]) -> tuple[list[dict[str, Any]], Planner]:
@@ -135,8 +135,8 @@ def plan_all(request: Mapping[str, Any]) -> tuple[list[dict[str, Any]], Planner]
     batch_size = request["batch_size"] or task.default_batch_size
     forecaster = Forecaster(task, device, request["epochs"], request["max_steps"])
     runs = Path(request["calibration"]) if request["calibration"] else None
-    rate = calibrate(forecaster, gpu, runs, batch_size)
-    planner = Planner(forecaster, Place(gpu, device), batch_size, rate)
+    throughput = calibrate(forecaster, gpu, runs, batch_size)
+    planner = Planner(forecaster, TargetDevice(gpu, device), batch_size, throughput)
     plans = [(text, compose(plan)) for text, plan in request["plans"]]
     return [planner.row(text, plan) for text, plan in progress(plans)], planner
 
@@ -159,7 +159,7 @@ def main(request_file: Path) -> int:
     except (ValueError, OSError) as error:
         print(f"run_matrix.py: plan: {error}", file=sys.stderr)
         return 2
-    print_plan(rows, planner.place.name, planner.place.budget_bytes, planner.rate.source)
+    print_plan(rows, planner.target.name, planner.target.budget_bytes, planner.throughput.source)
     if request["out"]:
         out = Path(request["out"])
         out.mkdir(parents=True, exist_ok=True)

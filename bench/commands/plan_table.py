@@ -52,18 +52,18 @@ def cells(row: Mapping[str, Any]) -> list[str]:
     ]  # fmt: skip
 
 
-def print_plan(rows: Sequence[Mapping[str, Any]], place: str, budget_bytes: float, source: str) -> None:
+def print_plan(rows: Sequence[Mapping[str, Any]], device_name: str, budget_bytes: float, source: str) -> None:
     """Print what was predicted, where it comes from, and how far to trust it."""
     columns = ["recipe", "verdict", "peak", "weights", "gradients", "optimizer", "activations", "batch up to"]
     columns += ["GFLOP/example", "time", "cost", ""]
     lines = [cells(row) for row in rows]
-    kept = [place for place in range(len(columns)) if any(line[place] for line in lines)]
-    table = [[line[place] for place in kept] for line in lines]
-    print_table([columns[place] for place in kept], table, right=range(2, len(kept) - 1))
+    kept = [index for index in range(len(columns)) if any(line[index] for line in lines)]
+    table = [[line[index] for index in kept] for line in lines]
+    print_table([columns[index] for index in kept], table, right=range(2, len(kept) - 1))
     sizes = {row["batch_size"] for row in rows}
     steps = {row["steps"] for row in rows if "steps" in row}
     print(
-        f"For {place}: {size(budget_bytes)} for the allocator. Batch {', '.join(map(str, sorted(sizes)))}, "
+        f"For {device_name}: {size(budget_bytes)} for the allocator. Batch {', '.join(map(str, sorted(sizes)))}, "
         f"{', '.join(map(str, sorted(steps)))} updates. Nothing was trained."
     )
     print(f"Time: {source}. Peak: predicted from shapes; kernels' own temporaries and compiling are not seen.")

@@ -21,13 +21,13 @@ from bench.forecast.forecast import Forecaster
 from bench.forecast.gpus import Gpu, match_gpu
 from strategies import baseline
 
-ASSUMED: Final = {"fp32": 0.6, "tf32": 0.35, "fp16": 0.35, "bf16": 0.35}  # shares of the peak, not measured
-MOST_FLOPS: Final = 3e11  # of an update that is timed here; a smaller batch where it has more
-UPDATES: Final = 4
+ASSUMED_UTILISATION: Final = {"fp32": 0.6, "tf32": 0.35, "fp16": 0.35, "bf16": 0.35}  # shares of the peak, not measured
+MAX_FLOPS: Final = 3e11  # of an update that is timed here; a smaller batch where it has more
+NUM_UPDATES: Final = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rate:
+class Throughput:
     """Operations per second by precision, and where they come from, in words."""
 
     flops_per_second: Mapping[str, float]
@@ -39,27 +39,29 @@ class Rate:
         return None if rate is None else flops / rate
 
 
-def calibrate(forecaster: Forecaster, gpu: Gpu | None, runs: Path | None, batch_size: int) -> Rate:
+def calibrate(forecaster: Forecaster, gpu: Gpu | None, runs: Path | None, batch_size: int) -> Throughput:
     """The rate to predict with: of runs that were named, assumed for a GPU, else measured here.
 
     ValueError when the runs named have nothing to calibrate with.
     """
     if runs is not None:
-        return from_runs(runs, gpu)
-    return assumed(gpu) if gpu else measured(forecaster, batch_size)
+        return throughput_of_runs(runs, gpu)
+    return assumed_throughput(gpu) if gpu else measure_throughput(forecaster, batch_size)
 
 
-def assumed(gpu: Gpu) -> Rate:
+def assumed_throughput(gpu: Gpu) -> Throughput:
     """A share of the GPU's dense peaks; 16 bits of the other kind where one is not computed in hardware."""
-    rates = {name: ASSUMED[name] * peak * 1e12 for name, peak in gpu.tflops.items()}
+    rates = {name: ASSUMED_UTILISATION[name] * peak * 1e12 for name, peak in gpu.tflops.items()}
     sixteen = rates.get("bf16") or rates.get("fp16")
     if sixteen:
         rates = {"bf16": sixteen, "fp16": sixteen, **rates}
-    shares = f"{ASSUMED['fp32']:.0%} of the dense peak in fp32, {ASSUMED['fp16']:.0%} in 16 bits"
-    return Rate(flops_per_second=rates, source=f"assumed, not measured: {shares} (--calibration RUNS measures)")
+    shares = (
+        f"{ASSUMED_UTILISATION['fp32']:.0%} of the dense peak in fp32, {ASSUMED_UTILISATION['fp16']:.0%} in 16 bits"
+    )
+    return Throughput(flops_per_second=rates, source=f"assumed, not measured: {shares} (--calibration RUNS measures)")
 
 
-def from_runs(path: Path, gpu: Gpu | None) -> Rate:
+def throughput_of_runs(path: Path, gpu: Gpu | None) -> Throughput:
     """What runs that trained every weight reached, by precision; others follow by the ratio of the GPU's peaks."""
     path = path / "runs.csv" if path.is_dir() else path
     if not path.is_file():
@@ -82,24 +84,26 @@ def from_runs(path: Path, gpu: Gpu | None) -> Rate:
     for precision, peak in peaks.items():
         if shares and precision not in rates:
             rates[precision] = statistics.median(shares) * peak
-    return Rate(flops_per_second=rates, source=f"calibrated with {sum(map(len, found.values()))} runs of {path}")
+    return Throughput(flops_per_second=rates, source=f"calibrated with {sum(map(len, found.values()))} runs of {path}")
 
 
-def measured(forecaster: Forecaster, batch_size: int) -> Rate:
+def measure_throughput(forecaster: Forecaster, batch_size: int) -> Throughput:
     """What full fine-tuning reaches here: the fastest of a few updates, on a batch that takes seconds at most."""
     plan, task = baseline(), forecaster.task
     operations = forecaster(plan, [batch_size])[0].flops
-    size = max(1, min(batch_size, int(batch_size * MOST_FLOPS / operations)))
+    size = max(1, min(batch_size, int(batch_size * MAX_FLOPS / operations)))
     if size < batch_size:
         operations = forecaster(plan, [size])[0].flops
     with torch.random.fork_rng():
         tuned = plan.apply(task.build_model(), device=forecaster.device, total_steps=1000)
         batch = forecaster.largest_batch(plan, size)
         seconds = []
-        for _ in range(UPDATES):
+        for _ in range(NUM_UPDATES):
             started = time.perf_counter()
             float(tuned.step(task.loss, batch))  # reading the loss waits for the device
             seconds.append(time.perf_counter() - started)
     rate = operations / min(seconds)
-    told = f"measured here: {UPDATES} updates of full fine-tuning, {rate / 1e9:.0f} GFLOP/s, taken for every precision"
-    return Rate(flops_per_second=dict.fromkeys(ASSUMED, rate), source=told)
+    source = (
+        f"measured here: {NUM_UPDATES} updates of full fine-tuning, {rate / 1e9:.0f} GFLOP/s, taken for every precision"
+    )
+    return Throughput(flops_per_second=dict.fromkeys(ASSUMED_UTILISATION, rate), source=source)

@@ -24,8 +24,8 @@ from strategies import Plan, PlanError, compose, volume
 from strategies.prediction.predict import Prediction, UnpredictableError, predict
 from strategies.training.loader import training_loader
 
-LOOKED_AT: Final = 300  # batches
-WORTH_SHARING: Final = 12.0  # seconds won: what processes of their own take to start
+MAX_BATCHES: Final = 300  # batches
+MIN_SECONDS_SAVED: Final = 12.0  # seconds won: what processes of their own take to start
 
 
 @dataclass
@@ -55,8 +55,8 @@ class Forecaster:
     def steps(self, batch_size: int) -> int:
         """Optimizer updates of the whole training."""
         epochs = self.task.default_epochs if self.epochs is None else self.epochs
-        wanted = max(1, round(epochs * (len(self.items) // batch_size)))
-        return min(wanted, self.max_steps or wanted)
+        total = max(1, round(epochs * (len(self.items) // batch_size)))
+        return min(total, self.max_steps or total)
 
     @cached_property
     def items(self) -> Any:
@@ -67,26 +67,26 @@ class Forecaster:
     def distinct(self) -> dict[str, int]:
         """How many different keys the items declare, by scope."""
         keys: dict[str, set[Any]] = {}
-        for place in range(len(self.items)):
-            for scope, key in self.items[place].get("keys", {}).items():
+        for index in range(len(self.items)):
+            for scope, key in self.items[index].get("keys", {}).items():
                 keys.setdefault(scope, set()).add(key)
         return {scope: len(found) for scope, found in keys.items()}
 
     def largest_batch(self, plan: Plan, batch_size: int) -> Any:
         """The largest of the first batches that the plan's loader makes."""
-        feeding = tuple(member for member in plan.members if member.kind == "data")
-        if (feeding, batch_size) not in self._batches:
-            self._batches[feeding, batch_size] = self._largest(feeding, batch_size)
-        return self._batches[feeding, batch_size]
+        data_members = tuple(member for member in plan.members if member.kind == "data")
+        if (data_members, batch_size) not in self._batches:
+            self._batches[data_members, batch_size] = self._largest(data_members, batch_size)
+        return self._batches[data_members, batch_size]
 
-    def _largest(self, feeding: Sequence[Any], batch_size: int) -> Any:
+    def _largest(self, data_members: Sequence[Any], batch_size: int) -> Any:
         times = -(-batch_size // len(self.items))  # a small set is seen more than once
         loader = training_loader(
-            feeding, self.items if times == 1 else ConcatDataset([self.items] * times), batch_size=batch_size,
+            data_members, self.items if times == 1 else ConcatDataset([self.items] * times), batch_size=batch_size,
             collate=self.task.collate, generator=torch.Generator().manual_seed(self.seed), drop_last=True,
             pin_memory=False,
         )  # fmt: skip
-        return max((batch for batch, _ in zip(loader, range(LOOKED_AT), strict=False)), key=volume)
+        return max((batch for batch, _ in zip(loader, range(MAX_BATCHES), strict=False)), key=volume)
 
 
 def predict_all(forecaster: Forecaster, plans: Sequence[str], batch_size: int) -> dict[str, Prediction]:
@@ -94,25 +94,25 @@ def predict_all(forecaster: Forecaster, plans: Sequence[str], batch_size: int) -
 
     The first one tells how long all will take; the others share the processors where that is worth it.
     """
-    wanted = list(dict.fromkeys(plans))
-    if not wanted or batch_size > len(forecaster.items):
+    unique_plans = list(dict.fromkeys(plans))
+    if not unique_plans or batch_size > len(forecaster.items):
         return {}
     started = time.perf_counter()
-    found = [_attempt(forecaster, batch_size, wanted[0])]
-    seconds = (time.perf_counter() - started) * (len(wanted) - 1)
-    workers = max(1, min(os.cpu_count() or 1, len(wanted) - 1))
-    if seconds - seconds / workers < WORTH_SHARING:
-        found += [_attempt(forecaster, batch_size, plan) for plan in wanted[1:]]
+    predictions = [_predict_or_none(forecaster, batch_size, unique_plans[0])]
+    seconds = (time.perf_counter() - started) * (len(unique_plans) - 1)
+    workers = max(1, min(os.cpu_count() or 1, len(unique_plans) - 1))
+    if seconds - seconds / workers < MIN_SECONDS_SAVED:
+        predictions += [_predict_or_none(forecaster, batch_size, plan) for plan in unique_plans[1:]]
     else:
-        print(f"predicting what {len(wanted)} recipes need, about {seconds / workers:.0f} s", file=sys.stderr)
-        made_of = (task_text(forecaster.task), forecaster.device, forecaster.epochs, forecaster.max_steps)
+        print(f"predicting what {len(unique_plans)} recipes need, about {seconds / workers:.0f} s", file=sys.stderr)
+        initargs = (task_text(forecaster.task), forecaster.device, forecaster.epochs, forecaster.max_steps)
         spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, spawn, initializer=_start, initargs=made_of) as pool:
-            found += pool.map(partial(_in_child, batch_size), wanted[1:])
-    return {plan: prediction for plan, prediction in zip(wanted, found, strict=True) if prediction}
+        with ProcessPoolExecutor(workers, spawn, initializer=_init_worker, initargs=initargs) as pool:
+            predictions += pool.map(partial(_predict_in_worker, batch_size), unique_plans[1:])
+    return {plan: prediction for plan, prediction in zip(unique_plans, predictions, strict=True) if prediction}
 
 
-def _attempt(forecaster: Forecaster, batch_size: int, plan: str) -> Prediction | None:
+def _predict_or_none(forecaster: Forecaster, batch_size: int, plan: str) -> Prediction | None:
     """None where it cannot be: what stands in the way of a run is told by the run."""
     try:
         return forecaster(compose(plan), [batch_size])[0]
@@ -120,13 +120,13 @@ def _attempt(forecaster: Forecaster, batch_size: int, plan: str) -> Prediction |
         return None
 
 
-_here: dict[str, Forecaster] = {}  # of a child process
+_worker_state: dict[str, Forecaster] = {}  # of a child process
 
 
-def _start(task: str, device: str, epochs: float | None, max_steps: int | None) -> None:
+def _init_worker(task: str, device: str, epochs: float | None, max_steps: int | None) -> None:
     torch.set_num_threads(1)
-    _here["forecaster"] = Forecaster(load_task(task), device, epochs, max_steps)
+    _worker_state["forecaster"] = Forecaster(load_task(task), device, epochs, max_steps)
 
 
-def _in_child(batch_size: int, plan: str) -> Prediction | None:
-    return _attempt(_here["forecaster"], batch_size, plan)
+def _predict_in_worker(batch_size: int, plan: str) -> Prediction | None:
+    return _predict_or_none(_worker_state["forecaster"], batch_size, plan)

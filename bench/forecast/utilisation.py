@@ -24,13 +24,13 @@ def utilisation(row: Mapping[str, Any], members: Sequence[Mapping[str, Any]]) ->
         found["cost_dollars"] = row["ttt_seconds"] / 3600 * gpu.dollars_per_hour
     peak, speed = gpu.tflops.get(row.get("precision", "")), row.get("samples_per_second")
     whole = row.get("trainable_parameters") == row.get("total_parameters")
-    plain = all(_plain(catalogue()[member["name"]]) for member in members)
+    plain = all(_counts_plain_model(catalogue()[member["name"]]) for member in members)
     if peak and speed and row.get("model_flops_per_sample") and whole and plain:
         found["mfu"] = row["model_flops_per_sample"] * speed / (peak * 1e12)
     return found
 
 
-def _plain(member: type[Strategy]) -> bool:
+def _counts_plain_model(member: type[Strategy]) -> bool:
     """Whether a run with this member does the plain model's work, in the precision that it tells."""
-    told = member.facts is not Strategy.facts
-    return member.kind != "data" and (member.kind != "numerics" or told)
+    declares_precision = member.facts is not Strategy.facts
+    return member.kind != "data" and (member.kind != "numerics" or declares_precision)

@@ -18,7 +18,7 @@ from bench.records.record import read_json
 DEADLINE: Final = "TUNEMATRIX_DEADLINE"  # environment variable of a worker: seconds since the epoch
 PAUSED: Final = 75  # exit status of a worker that paused, and of the sweep: try again later (EX_TEMPFAIL)
 STATE_FILE: Final = "state.pt"
-PLACE_FILE: Final = "place.json"
+PROGRESS_FILE: Final = "place.json"
 
 
 def checkpoint_folder(folder: Path, kind: str = "") -> Path:
@@ -26,33 +26,33 @@ def checkpoint_folder(folder: Path, kind: str = "") -> Path:
     return folder / f"checkpoint{kind and '.'}{kind}"
 
 
-def put_in_place(folder: Path) -> None:
+def commit_checkpoint(folder: Path) -> None:
     """Let the new checkpoint take the place of the old one; killed at any moment, this leaves a whole one."""
-    new, now, old = (checkpoint_folder(folder, kind) for kind in ("new", "", "old"))
+    new, current, old = (checkpoint_folder(folder, kind) for kind in ("new", "", "old"))
     shutil.rmtree(old, ignore_errors=True)
-    if now.exists():
-        now.rename(old)
-    new.rename(now)
+    if current.exists():
+        current.rename(old)
+    new.rename(current)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def place_of(folder: Path) -> dict[str, Any] | None:
+def read_progress(folder: Path) -> dict[str, Any] | None:
     """What a paused run says of itself: step, total, log length, seconds; None where there is nothing to go on from."""
-    now, old = checkpoint_folder(folder), checkpoint_folder(folder, "old")
-    if not now.exists() and old.exists():  # killed between two renames
-        old.rename(now)
-    if not (now / PLACE_FILE).exists():
+    current, old = checkpoint_folder(folder), checkpoint_folder(folder, "old")
+    if not current.exists() and old.exists():  # killed between two renames
+        old.rename(current)
+    if not (current / PROGRESS_FILE).exists():
         return None
-    place: dict[str, Any] = read_json(now / PLACE_FILE)
-    return place if place["torch"] == version("torch") else None
+    progress: dict[str, Any] = read_json(current / PROGRESS_FILE)
+    return progress if progress["torch"] == version("torch") else None
 
 
-def cut_log(folder: Path, place: dict[str, Any]) -> None:
+def truncate_log(folder: Path, progress: dict[str, Any]) -> None:
     """Drop the events after the checkpoint."""
-    os.truncate(folder / EVENTS_FILE, place["events_bytes"])
+    os.truncate(folder / EVENTS_FILE, progress["events_bytes"])
 
 
-def forget(folder: Path) -> None:
+def remove_checkpoint(folder: Path) -> None:
     """Remove the checkpoint of a run that has its record."""
     for kind in ("new", "", "old"):
         shutil.rmtree(checkpoint_folder(folder, kind), ignore_errors=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.records.record import FILES, MEMORY_KINDS, RUN_COLUMNS, SCHEMA_VERSION, read_json
-from bench.records.targets import to_target
+from bench.records.targets import time_to_target
 
 Record = Mapping[str, Any]
 KIND_ORDER = {"baseline": 0, "run": 1, "control": 2, "tuning": 3}
@@ -37,7 +37,7 @@ def _order(record: Record) -> tuple[Any, ...]:
 
 def tables(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
     """Rows of every CSV, by file name."""
-    reached = to_target(records)
+    reached = time_to_target(records)
     rows = [{**record["row"], **reached.get(record["run_id"], {})} for record in records]
     return {
         "runs.csv": [{column: row.get(column) for column in RUN_COLUMNS} for row in rows],

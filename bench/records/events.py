@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 EVENTS_FILE = "events.jsonl"
-ADDED_UP = ("seconds", "energy_joules")  # of a section that is entered again; of anything else the most counts
+SUMMED = ("seconds", "energy_joules")  # of a section that is entered again; of anything else the most counts
 
 
 class EventWriter:
@@ -51,7 +51,7 @@ class EventReader:
 
 
 @dataclass
-class Folded:
+class RunResult:
     """What a run's events say: columns of its row, its tables, and how it ended."""
 
     row: dict[str, Any] = field(default_factory=dict)
@@ -76,8 +76,8 @@ class Folded:
         section = self.sections.setdefault(name, {})
         for key, value in figures.items():
             if value is not None:
-                known = section.get(key, 0)
-                section[key] = known + value if key in ADDED_UP else max(value, known)
+                previous = section.get(key, 0)
+                section[key] = previous + value if key in SUMMED else max(value, previous)
 
     def _on_step(self, **_: Any) -> None:
         """For the live display only."""
@@ -98,9 +98,9 @@ class Folded:
         self.status, self.reason, self.ended_at = status, reason, at
 
 
-def fold(events: Iterable[Mapping[str, Any]]) -> Folded:
+def aggregate_events(events: Iterable[Mapping[str, Any]]) -> RunResult:
     """Fold a run's events; the order is the order they were written in."""
-    folded = Folded()
+    result = RunResult()
     for event in events:
-        folded.add(event)
-    return folded
+        result.add(event)
+    return result

@@ -23,7 +23,7 @@ class InputError(ValueError):
     """What the user asked for cannot be done; the message is one line: what, where, the alternative."""
 
 
-def check_out(out: Path) -> None:
+def check_output_folder(out: Path) -> None:
     """InputError when results cannot or should not be written there."""
     try:
         if out.exists() and not out.is_dir():
@@ -37,7 +37,7 @@ def check_out(out: Path) -> None:
 
 
 @contextmanager
-def claim(out: Path, command: Sequence[str]) -> Iterator[int]:
+def lock_folder(out: Path, command: Sequence[str]) -> Iterator[int]:
     """Mark the folder as a sweep's and hold it; InputError when another sweep holds it.
 
     Gives the lock's file descriptor: a run that inherits it keeps the folder locked even if its sweep is killed.
@@ -63,7 +63,7 @@ def read_record(out: Path, run_id: str) -> dict[str, Any] | None:
     return read_json(path) if path.exists() else None
 
 
-def finished(out: Path, run_id: str) -> bool:
+def is_finished(out: Path, run_id: str) -> bool:
     """Whether the run has a record that a new attempt would not change."""
     record = read_record(out, run_id)
     return record is not None and record.get("row", {}).get("status") in FINAL

@@ -24,14 +24,14 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def carried(default: Any) -> Any:
+def excluded_from_id(default: Any) -> Any:
     """Declare a field that travels with the spec but is not part of the run's identity."""
     return field(default=default, metadata={"identity": False})
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """One run. Fields made with `carried` do not enter `run_id`.
+    """One run. Fields made with `excluded_from_id` do not enter `run_id`.
 
     members: the plan's strategies with every field filled in (`Plan.canonical()`).
     task_options: the task's options without those that only say where data lies.
@@ -50,18 +50,18 @@ class RunSpec:
     lr: float | None
     head_lr: float
     device: str
-    strategy: str = carried("full")
-    plan: str = carried("full")
-    kind: Kind = carried("run")
-    task_text: str = carried("")
-    dataset: str = carried("")
-    model_name: str = carried("")
-    setting: str = carried("")
-    refusal: Mapping[str, str] | None = carried(None)
-    predicted_peak_bytes: int | None = carried(None)
-    model_flops_per_sample: float | None = carried(None)
-    memory_snapshot: bool = carried(default=False)
-    tuning: Mapping[str, Any] | None = carried(None)
+    strategy: str = excluded_from_id("full")
+    plan: str = excluded_from_id("full")
+    kind: Kind = excluded_from_id("run")
+    task_text: str = excluded_from_id("")
+    dataset: str = excluded_from_id("")
+    model_name: str = excluded_from_id("")
+    setting: str = excluded_from_id("")
+    refusal: Mapping[str, str] | None = excluded_from_id(None)
+    predicted_peak_bytes: int | None = excluded_from_id(None)
+    model_flops_per_sample: float | None = excluded_from_id(None)
+    memory_snapshot: bool = excluded_from_id(default=False)
+    tuning: Mapping[str, Any] | None = excluded_from_id(None)
 
     def identity(self) -> dict[str, Any]:
         """The JSON-able value that is hashed."""
@@ -82,6 +82,6 @@ class RunSpec:
         """Read back `to_json`; ValueError names unknown or missing fields (an older suite's spec, say)."""
         known = {f.name for f in fields(cls)}
         required = {f.name for f in fields(cls) if f.metadata.get("identity", True)}
-        if odd := (set(value) - known) | (required - set(value)):
-            raise ValueError(f"not a run specification of this version: fields {sorted(odd)} differ")
+        if mismatched := (set(value) - known) | (required - set(value)):
+            raise ValueError(f"not a run specification of this version: fields {sorted(mismatched)} differ")
         return cls(**value)

@@ -15,14 +15,14 @@ from bench.records.record import TARGET_SHARE
 Row = Mapping[str, Any]
 Record = Mapping[str, Any]
 
-SAME: Final = ("task", "model", "dataset", "setting", "seed", "batch_size", "device")
+COMPARISON_KEY: Final = ("task", "model", "dataset", "setting", "seed", "batch_size", "device")
 TARGET_METRIC: Final = ("tune", "accuracy")
-FINISHED: Final = frozenset({"ok", "diverged"})  # had its chance; one that was stopped might have got there
+RAN_TO_END: Final = frozenset({"ok", "diverged"})  # had its chance; one that was stopped might have got there
 
 
-def comparable(row: Row) -> tuple[Any, ...]:
+def comparison_key(row: Row) -> tuple[Any, ...]:
     """What a run and its baseline have in common."""
-    return tuple(row.get(column) for column in SAME)
+    return tuple(row.get(column) for column in COMPARISON_KEY)
 
 
 def baselines(rows: Iterable[Row]) -> dict[tuple[Any, ...], Row]:
@@ -30,10 +30,10 @@ def baselines(rows: Iterable[Row]) -> dict[tuple[Any, ...], Row]:
 
     One pass, so that a sweep of thousands of runs is printed as quickly per run as a small one.
     """
-    return {comparable(row): row for row in rows if row.get("kind") == "baseline"}
+    return {comparison_key(row): row for row in rows if row.get("kind") == "baseline"}
 
 
-def progress(record: Record) -> list[tuple[int, float, float]]:
+def tune_curve(record: Record) -> list[tuple[int, float, float]]:
     """Steps, training seconds and value of every evaluation on the tune set, in order."""
     points = [
         (step, seconds, value) for step, seconds, *what, value in record["history"] if tuple(what) == TARGET_METRIC
@@ -41,25 +41,25 @@ def progress(record: Record) -> list[tuple[int, float, float]]:
     return sorted(points)
 
 
-def to_target(records: Sequence[Record]) -> dict[str, dict[str, float]]:
+def time_to_target(records: Sequence[Record]) -> dict[str, dict[str, float]]:
     """Columns `time_to_target_seconds` and `steps_to_target` by run id.
 
     The target is TARGET_SHARE of the baseline's last value on the tune set. A finished run that never got there is at
     infinity; a run without a baseline or without evaluations on the tune set is left out.
     """
     rows = baselines(record["row"] for record in records if record["row"]["status"] == "ok")
-    finals = {record["run_id"]: progress(record)[-1][2] for record in records if progress(record)}
+    finals = {record["run_id"]: tune_curve(record)[-1][2] for record in records if tune_curve(record)}
     found = {}
     for record in records:
-        row, points = record["row"], progress(record)
-        target = finals.get(rows.get(comparable(row), {}).get("run_id", ""))
+        row, points = record["row"], tune_curve(record)
+        target = finals.get(rows.get(comparison_key(row), {}).get("run_id", ""))
         if target is None or not points:
             continue
         reached = [(step, seconds) for step, seconds, value in points if value >= TARGET_SHARE * target]
         if reached:
             setup = row.get("setup_seconds") or 0.0
             found[record["run_id"]] = _columns(reached[0][1] + setup, reached[0][0])
-        elif row["status"] in FINISHED:
+        elif row["status"] in RAN_TO_END:
             found[record["run_id"]] = _columns(math.inf, math.inf)
     return found
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.forecast.utilisation import utilisation
-from bench.records.checkpoint_folder import DEADLINE, PAUSED, cut_log, forget, place_of
-from bench.records.events import EVENTS_FILE, EventReader, Folded
+from bench.records.checkpoint_folder import DEADLINE, PAUSED, read_progress, remove_checkpoint, truncate_log
+from bench.records.events import EVENTS_FILE, EventReader, RunResult
 from bench.records.record import SCHEMA_VERSION, TUNING_COLUMNS, read_json, write_json
 from bench.records.results_folder import RECORD_FILE
 from bench.records.spec import RunSpec
@@ -32,7 +32,7 @@ KERNEL_COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surroundings:
+class LaunchOptions:
     """What every run of a sweep shares: its name, extra columns, and the limits it runs under."""
 
     sweep: str
@@ -45,7 +45,7 @@ class Surroundings:
 def launch(
     spec: RunSpec,
     folder: Path,
-    surroundings: Surroundings,
+    options: LaunchOptions,
     *,
     environ: Mapping[str, str],
     watch: Callable[[Mapping[str, Any]], None] = lambda _: None,
@@ -55,55 +55,55 @@ def launch(
     A run that paused goes on; else the folder is emptied first. watch: called with every event as it arrives.
     KeyboardInterrupt kills the run and leaves no record.
     """
-    place = place_of(folder)
-    if place:
-        cut_log(folder, place)
+    progress = read_progress(folder)
+    if progress:
+        truncate_log(folder, progress)
     else:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "spec.json", spec.to_json())
-    folded, kills_before, begun = Folded(), out_of_memory_kills(), time.time()
-    earlier = place["wall_seconds"] if place else 0.0
-    timeout = None if surroundings.timeout_seconds is None else surroundings.timeout_seconds - earlier
-    left = None if surroundings.deadline is None else surroundings.deadline - begun
+    result, kills_before, started = RunResult(), oom_kill_count(), time.time()
+    earlier = progress["wall_seconds"] if progress else 0.0
+    timeout = None if options.timeout_seconds is None else options.timeout_seconds - earlier
+    left = None if options.deadline is None else options.deadline - started
     reader = EventReader(folder / EVENTS_FILE)
 
-    def drain() -> None:
+    def read_events() -> None:
         for event in reader():
-            folded.add(event)
+            result.add(event)
             watch(event)
 
     # Compiling is always from cold, or its cost would depend on what ran before; torch cannot have spaces in this path.
     # Whatever a run leaves in temporary files goes with them, also when it is killed.
     with (folder / "log.txt").open("ab") as log, tempfile.TemporaryDirectory(prefix="tunematrix-") as cache:
-        limit = {} if surroundings.deadline is None else {DEADLINE: repr(surroundings.deadline)}
+        limit = {} if options.deadline is None else {DEADLINE: repr(options.deadline)}
         cold = limit | {"TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": f"{cache}/triton", "TMPDIR": cache}
         child = subprocess.Popen(
             [sys.executable, "-m", "bench.worker.run", str(folder)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            env={**os.environ, **environ, **cold, "PYTHONUNBUFFERED": "1"}, pass_fds=surroundings.inherited,
+            env={**os.environ, **environ, **cold, "PYTHONUNBUFFERED": "1"}, pass_fds=options.inherited,
         )  # fmt: skip
         try:
-            stopped = wait(child, min((s for s in (timeout, left) if s is not None), default=None), drain)
+            stopped = wait(child, min((s for s in (timeout, left) if s is not None), default=None), read_events)
         finally:
             kill_group(child)
     ended = time.time()
-    drain()
+    read_events()
     timed_out = stopped and timeout is not None and (left is None or timeout <= left)
-    if not timed_out and not folded.status and (stopped or child.returncode == PAUSED):
+    if not timed_out and not result.status and (stopped or child.returncode == PAUSED):
         return None
-    folded.row["wall_seconds"] = earlier + ended - begun
-    if folded.ended_at is not None:
-        folded.sections["exit"] = {"seconds": ended - folded.ended_at}
+    result.row["wall_seconds"] = earlier + ended - started
+    if result.ended_at is not None:
+        result.sections["exit"] = {"seconds": ended - result.ended_at}
     if timed_out:
-        folded.status, folded.reason = (
+        result.status, result.reason = (
             "timeout",
-            f"stopped after --timeout {surroundings.timeout_seconds:g} s",
+            f"stopped after --timeout {options.timeout_seconds:g} s",
         )
-    elif not folded.status:
-        folded.status, folded.reason = cause_of_death(child.returncode, kills_before, folder)
-    record = write_record(spec, folded, folder, surroundings)
-    forget(folder)
+    elif not result.status:
+        result.status, result.reason = exit_reason(child.returncode, kills_before, folder)
+    record = write_record(spec, result, folder, options)
+    remove_checkpoint(folder)
     return record
 
 
@@ -136,7 +136,7 @@ def kill_group(child: subprocess.Popen[bytes]) -> None:
     child.wait()
 
 
-def out_of_memory_kills() -> int:
+def oom_kill_count() -> int:
     """How often the kernel has killed a process for memory, here or on the machine; 0 where it does not say."""
     for counters in KERNEL_COUNTERS:
         if counters.exists():
@@ -145,9 +145,9 @@ def out_of_memory_kills() -> int:
     return 0
 
 
-def cause_of_death(code: int, kills_before: int, folder: Path) -> tuple[str, str]:
+def exit_reason(code: int, kills_before: int, folder: Path) -> tuple[str, str]:
     """Status and reason of a process that ended without saying why."""
-    if code == -signal.SIGKILL and out_of_memory_kills() > kills_before:
+    if code == -signal.SIGKILL and oom_kill_count() > kills_before:
         return "oom", "killed by the kernel: the machine's memory ran out"
     last = [line for line in (folder / "log.txt").read_text(errors="replace").splitlines() if line.strip()]
     names = {int(number): number.name for number in signal.Signals}
@@ -155,33 +155,33 @@ def cause_of_death(code: int, kills_before: int, folder: Path) -> tuple[str, str
     return "failed", f"process {ending}" + (f"; last line of its log: {last[-1].strip()[:200]}" if last else "")
 
 
-def write_record(spec: RunSpec, folded: Folded, folder: Path, surroundings: Surroundings) -> dict[str, Any]:
+def write_record(spec: RunSpec, result: RunResult, folder: Path, options: LaunchOptions) -> dict[str, Any]:
     """Fold everything known about a run into its record and write it atomically."""
     row: dict[str, Any] = {
-        "run_id": spec.run_id, "sweep": surroundings.sweep, "strategy": spec.strategy, **labels(spec),
+        "run_id": spec.run_id, "sweep": options.sweep, "strategy": spec.strategy, **sweep_columns(spec),
         "plan": spec.plan, "task": spec.task, "model": spec.model_name, "dataset": spec.dataset, "seed": spec.seed,
-        "status": folded.status, "reason": folded.reason, "section": folded.section, "device": spec.device,
+        "status": result.status, "reason": result.reason, "section": result.section, "device": spec.device,
         "batch_size": spec.batch_size, "lr": spec.lr, "head_lr": spec.head_lr,
         "predicted_peak_bytes": spec.predicted_peak_bytes, "model_flops_per_sample": spec.model_flops_per_sample,
         "created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }  # fmt: skip
-    if "load" in folded.sections:
-        row["load_seconds"] = folded.sections["load"]["seconds"]
-    row |= training_totals(folded) | folded.row | surroundings.columns
-    row |= {key: folded.environment.get(key) for key in ("gpu_name", "environment_hash")}
+    if "load" in result.sections:
+        row["load_seconds"] = result.sections["load"]["seconds"]
+    row |= training_totals(result) | result.row | options.columns
+    row |= {key: result.environment.get(key) for key in ("gpu_name", "environment_hash")}
     row |= utilisation(row, spec.members)
     memory = {k.removesuffix("_bytes"): row[k] for k in row if k in _MEMORY_COLUMNS}
     record = {
         "schema": SCHEMA_VERSION, "run_id": spec.run_id, "spec": spec.to_json(),
         "row": {key: value for key, value in row.items() if value not in (None, "")},
-        "sections": folded.sections, "history": folded.history, "metrics": folded.metrics, "memory": memory,
-        "environment": folded.environment,
+        "sections": result.sections, "history": result.history, "metrics": result.metrics, "memory": memory,
+        "environment": result.environment,
     }  # fmt: skip
     write_json(folder / RECORD_FILE, record)
     return record
 
 
-def labels(spec: RunSpec) -> dict[str, Any]:
+def sweep_columns(spec: RunSpec) -> dict[str, Any]:
     """Columns that say what a run is in the sweep that asked for it; in another the same run may be something else."""
     return dict.fromkeys(TUNING_COLUMNS) | {"kind": spec.kind, "setting": spec.setting, **(spec.tuning or {})}
 
@@ -189,18 +189,18 @@ def labels(spec: RunSpec) -> dict[str, Any]:
 def relabel(spec: RunSpec, folder: Path) -> None:
     """Let a finished run's record say what the run is in this sweep; what was measured stays as it is."""
     record = read_json(folder / RECORD_FILE)
-    row = {**record["row"], **labels(spec)}
+    row = {**record["row"], **sweep_columns(spec)}
     row = {key: value for key, value in row.items() if value not in (None, "")}
     if row != record["row"]:
-        carried = {"kind": spec.kind, "setting": spec.setting, "tuning": spec.tuning}
-        write_json(folder / RECORD_FILE, {**record, "row": row, "spec": {**record["spec"], **carried}})
+        excluded = {"kind": spec.kind, "setting": spec.setting, "tuning": spec.tuning}
+        write_json(folder / RECORD_FILE, {**record, "row": row, "spec": {**record["spec"], **excluded}})
 
 
 _MEMORY_COLUMNS = frozenset({"weights_bytes", "gradients_bytes", "optimizer_bytes", "activations_bytes"})
 
 
 # Columns that are the most, or the sum, of what the training sections have under a name; the GPU's on CUDA only.
-_OF_TRAINING: Final[dict[str, tuple[str, Callable[[list[float]], float]]]] = {
+_TRAINING_COLUMNS: Final[dict[str, tuple[str, Callable[[list[float]], float]]]] = {
     "peak_allocated_bytes": ("peak_allocated_bytes", max),
     "peak_reserved_bytes": ("peak_reserved_bytes", max),
     "peak_device_bytes": ("device_bytes", max),
@@ -210,10 +210,11 @@ _OF_TRAINING: Final[dict[str, tuple[str, Callable[[list[float]], float]]]] = {
 }
 
 
-def training_totals(folded: Folded) -> dict[str, float]:
+def training_totals(result: RunResult) -> dict[str, float]:
     """Peaks and energy of the training sections."""
-    parts = [folded.sections[name] for name in ("warmup", "train") if name in folded.sections]
+    parts = [result.sections[name] for name in ("warmup", "train") if name in result.sections]
     found = {
-        column: (work, [part[name] for part in parts if name in part]) for column, (name, work) in _OF_TRAINING.items()
+        column: (work, [part[name] for part in parts if name in part])
+        for column, (name, work) in _TRAINING_COLUMNS.items()
     }
     return {column: work(values) for column, (work, values) in found.items() if values}

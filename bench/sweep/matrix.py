@@ -15,7 +15,7 @@ BASELINE: Final = baseline()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rules:
+class TrainingOptions:
     """How runs are trained, as given on the command line; None means the task's or the plan's default."""
 
     seeds: Sequence[int]
@@ -26,25 +26,25 @@ class Rules:
     lr_for_all: bool = False
 
 
-def with_baseline(plans: Sequence[NamedPlan], *, wanted: bool) -> list[NamedPlan]:
+def with_baseline(plans: Sequence[NamedPlan], *, include: bool) -> list[NamedPlan]:
     """The plans with full fine-tuning in front, unless it is there already or not wanted."""
     rest = [named for named in plans if named.plan != BASELINE]
-    if len(rest) == len(plans) and not wanted:
+    if len(rest) == len(plans) and not include:
         return list(plans)
     return [NamedPlan(str(BASELINE), BASELINE), *rest]
 
 
-def build_matrix(plans: Sequence[NamedPlan], prepared: Mapping[str, Any], rules: Rules) -> list[RunSpec]:
+def build_matrix(plans: Sequence[NamedPlan], prepared: Mapping[str, Any], training: TrainingOptions) -> list[RunSpec]:
     """Every run of the sweep, in the order it will be run."""
-    shared = setting(prepared["main"], rules)
+    shared = setting(prepared["main"], training)
     specs = []
-    for seed in rules.seeds:
+    for seed in training.seeds:
         for named in plans:
             kind: Kind = "baseline" if named.plan == BASELINE else "run"
-            asked = rules.lr_for_all or kind == "run" or len(plans) == 1
-            lr = rules.lr if asked else None
+            rate_applies = training.lr_for_all or kind == "run" or len(plans) == 1
+            lr = training.lr if rate_applies else None
             spec = run_spec(
-                named, prepared["device"], prepared["main"], dataclasses.replace(rules, seeds=[seed], lr=lr)
+                named, prepared["device"], prepared["main"], dataclasses.replace(training, seeds=[seed], lr=lr)
             )
             specs.append(
                 dataclasses.replace(
@@ -57,29 +57,29 @@ def build_matrix(plans: Sequence[NamedPlan], prepared: Mapping[str, Any], rules:
                 )
             )
         for name, control in prepared["controls"].items():
-            rules_here = dataclasses.replace(rules, seeds=[seed], lr=None)
-            spec = run_spec(NamedPlan(str(BASELINE), BASELINE), prepared["device"], control, rules_here)
+            control_training = dataclasses.replace(training, seeds=[seed], lr=None)
+            spec = run_spec(NamedPlan(str(BASELINE), BASELINE), prepared["device"], control, control_training)
             specs.append(dataclasses.replace(spec, kind="control", setting=shared, strategy=name))
     return specs
 
 
-def setting(task: Mapping[str, Any], rules: Rules) -> str:
+def setting(task: Mapping[str, Any], training: TrainingOptions) -> str:
     """What the runs of a sweep share and runs of another may not, in words; controls have their task's."""
-    length = f"{task['epochs'] if rules.epochs is None else rules.epochs:g} epochs"
-    cut = [f"at most {rules.max_steps} steps"] if rules.max_steps else []
+    length = f"{task['epochs'] if training.epochs is None else training.epochs:g} epochs"
+    cut = [f"at most {training.max_steps} steps"] if training.max_steps else []
     contents = [f"data {task['data'][:6]}", f"model {task['model'][:6]}"]
     return ", ".join([*filter(None, [task["changed"]]), length, *cut, *contents])
 
 
-def run_spec(named: NamedPlan, device: str, task: Mapping[str, Any], rules: Rules) -> RunSpec:
+def run_spec(named: NamedPlan, device: str, task: Mapping[str, Any], training: TrainingOptions) -> RunSpec:
     """One run's specification: the first seed, and the plan's own rates unless the rules name one."""
     rates = named.plan.rates()
-    lr = rates.lr if rules.lr is None or rates.lr is None else rules.lr
-    epochs = float(task["epochs"]) if rules.epochs is None else rules.epochs
+    lr = rates.lr if training.lr is None or rates.lr is None else training.lr
+    epochs = float(task["epochs"]) if training.epochs is None else training.epochs
     return RunSpec(
         members=named.plan.canonical(), task=task["task"], task_options=task["task_options"], data=task["data"],
-        model=task["model"], seed=rules.seeds[0], batch_size=rules.batch_size or task["batch_size"], epochs=epochs,
-        max_steps=rules.max_steps, lr=lr, head_lr=rates.head_lr,
+        model=task["model"], seed=training.seeds[0], batch_size=training.batch_size or task["batch_size"],
+        epochs=epochs, max_steps=training.max_steps, lr=lr, head_lr=rates.head_lr,
         device=device, strategy=named.text, plan=str(named.plan), task_text=task["task_text"],
         dataset=task["dataset"], model_name=task["model_name"],
     )  # fmt: skip

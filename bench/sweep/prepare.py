@@ -24,20 +24,20 @@ from strategies import baseline, compose
 from strategies.quiet import quiet
 
 
-def choose_device(wanted: str) -> str:
+def choose_device(requested: str) -> str:
     """The device type to run on: as asked, else CUDA where there is one."""
-    wanted = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
+    requested = requested or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(wanted)
+        device = torch.device(requested)
     except RuntimeError as error:
-        raise ValueError(f"--device {wanted}: not a device torch knows; use cpu or cuda") from error
+        raise ValueError(f"--device {requested}: not a device torch knows; use cpu or cuda") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device {wanted}: torch {torch.__version__} finds no CUDA GPU here; use --device cpu")
+        raise ValueError(f"--device {requested}: torch {torch.__version__} finds no CUDA GPU here; use --device cpu")
     if device.type not in {"cpu", "cuda"}:
-        raise ValueError(f"--device {wanted}: runs are measured on cpu and cuda only")
+        raise ValueError(f"--device {requested}: runs are measured on cpu and cuda only")
     if device.type == "cuda":
         check_kernels(device)
-    return wanted
+    return requested
 
 
 def check_kernels(device: torch.device) -> None:
@@ -62,7 +62,7 @@ def describe_task(task: Task) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def answer(request: Mapping[str, Any]) -> dict[str, Any]:
+def prepare_sweep(request: Mapping[str, Any]) -> dict[str, Any]:
     """Prepare the task and look at every plan; ValueError when data, model or device cannot be used."""
     device = choose_device(request["device"])
     task = load_task(request["task"], request["overrides"])
@@ -96,7 +96,7 @@ def workspace_bytes(device: str) -> int:
     return gpu.workspace_bytes if gpu else 0
 
 
-def write_side_files(request: Mapping[str, Any], folder: Path) -> None:
+def write_sidecars(request: Mapping[str, Any], folder: Path) -> None:
     """Files the report reads besides the CSVs: the model, a few examples, the chosen images."""
     task = load_task(request["task"], request["overrides"])
     if describe := getattr(task, "describe", None):
@@ -118,9 +118,9 @@ def main(request_file: Path, answer_file: Path) -> int:
     """Answer a request file; a problem with the user's input is answered in one line, status 2."""
     request = read_json(request_file)
     try:
-        found = answer(request)
+        found = prepare_sweep(request)
         if request["side_files"]:
-            write_side_files(request, Path(request["side_files"]))
+            write_sidecars(request, Path(request["side_files"]))
     except (ValueError, OSError) as error:
         write_json(answer_file, {"error": str(error)})
         return 2

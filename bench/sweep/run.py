@@ -6,55 +6,39 @@ The parent of all runs. It never imports torch, so it holds no GPU memory and st
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.records.collect import collect, read_records
 from bench.records.environment import git_state
-from bench.records.events import Folded
-from bench.records.record import read_json, write_json
-from bench.records.results_folder import InputError, check_out, claim, finished, run_folder
+from bench.records.events import RunResult
+from bench.records.record import write_json
+from bench.records.results_folder import InputError, check_output_folder, is_finished, lock_folder, run_folder
 from bench.records.spec import RunSpec
-from bench.sweep.launcher import Surroundings, launch, relabel, write_record
-from bench.sweep.matrix import Rules, build_matrix, certain_refusal, refuse_if_none_can_run, with_baseline
+from bench.sweep.child_processes import ROOT, child_environment, prepare
+from bench.sweep.launcher import LaunchOptions, launch, relabel, write_record
+from bench.sweep.matrix import (
+    build_matrix,
+    certain_refusal,
+    refuse_if_none_can_run,
+    with_baseline,
+)
 from bench.sweep.progress import duration, introduce, make_display
+from bench.sweep.request import Request
 from bench.sweep.table import outcome, percent, print_matrix, print_results
-from bench.sweep.time_limit import TimeLimit, TimeUpError
+from bench.sweep.time_limit import TimeLimitReachedError
 from bench.sweep.tuning import in_tuned_setting, trial_runs, tunable, tune, tuned_rate
 from strategies import NamedPlan, catalogue, compose
 from strategies.cards.card import card
 
-OTHERS_NOTICED = 2**28  # bytes on the GPU
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """A sweep as asked for on the command line."""
-
-    plans: Sequence[NamedPlan]
-    rules: Rules
-    task: str
-    overrides: Mapping[str, Any]
-    out: Path
-    device: str = ""
-    baseline: bool = True
-    force: bool = False
-    dry_run: bool = False
-    timeout_seconds: float | None = None
-    time_limit: TimeLimit | None = None
-    memory_snapshot: bool = False
-    tune: int | None = None
-    command: Sequence[str] = ()
+OTHER_GPU_BYTES_REPORTED = 2**28  # bytes on the GPU
 
 
 def run_sweep(request: Request) -> list[dict[str, Any]]:
@@ -62,32 +46,33 @@ def run_sweep(request: Request) -> list[dict[str, Any]]:
 
     InputError before anything is written when the request cannot be served.
     """
-    check_out(request.out)
+    check_output_folder(request.out)
     read_records(request.out)  # a damaged one is better known now than after the runs
     if not request.dry_run:
         refuse_if_none_can_run(request.plans, {named.text: certain_refusal(named) for named in request.plans})
-    plans = with_baseline(request.plans, wanted=request.baseline)
+    plans = with_baseline(request.plans, include=request.baseline)
     if not request.dry_run:
         print(f"Looking at the data, the model and {len(plans)} recipes first", flush=True)
     prepared = prepare(request, plans)
     if request.memory_snapshot and not prepared["device"].startswith("cuda"):
         raise InputError(f"--memory-snapshot: needs a CUDA GPU, this is {prepared['device']}; memory.csv has the kinds")
     specs = [
-        replace(spec, memory_snapshot=request.memory_snapshot) for spec in build_matrix(plans, prepared, request.rules)
+        replace(spec, memory_snapshot=request.memory_snapshot)
+        for spec in build_matrix(plans, prepared, request.training)
     ]
     if request.tune:
         if not prepared["tune_samples"]:
             raise InputError("--tune: the task has no tune set to choose by; give it a tune_set, or leave out --tune")
         specs = in_tuned_setting(specs, request.tune)
     if request.dry_run:
-        show_planned(specs, request)
+        print_planned(specs, request)
         shutil.rmtree(prepared["side_files"].parent)
         return []
-    batch_size = request.rules.batch_size or prepared["main"]["batch_size"]
+    batch_size = request.training.batch_size or prepared["main"]["batch_size"]
     if batch_size > prepared["train_samples"]:
         raise InputError(f"--batch-size {batch_size} is larger than the training set ({prepared['train_samples']})")
     refuse_if_none_can_run(request.plans, {spec.strategy: spec.refusal for spec in specs})
-    with claim(request.out, request.command) as lock:
+    with lock_folder(request.out, request.command) as lock:
         introduce(prepared, len(specs), request.tune, request.out)
         write_json(request.out / "strategies.json", cards(plans))
         shutil.copytree(prepared["side_files"], request.out, dirs_exist_ok=True)
@@ -96,67 +81,12 @@ def run_sweep(request: Request) -> list[dict[str, Any]]:
         try:
             specs = tune(specs, request.tune, request.out, run) if request.tune else specs
             run(specs)
-        except TimeUpError:
+        except TimeLimitReachedError:
             pass  # request.time_limit says how far it came
         finally:  # an interrupted sweep has its CSVs too
             records = collect(request.out)
-    wanted = {spec.run_id for spec in specs}
-    return [dict(record["row"]) for record in records if record["run_id"] in wanted]
-
-
-def prepare(request: Request, plans: Sequence[NamedPlan]) -> dict[str, Any]:
-    """Ask a child process about task, data, model, device and every plan. InputError carries its one line."""
-    scratch = Path(tempfile.mkdtemp(prefix="tunematrix-"))
-    asked = {
-        "task": request.task, "overrides": dict(request.overrides), "device": request.device,
-        "plans": [str(named.plan) for named in plans], "batch_size": request.rules.batch_size,
-        "epochs": request.rules.epochs, "max_steps": request.rules.max_steps, "predict": not request.dry_run,
-        "side_files": "" if request.dry_run else str(scratch / "side_files"),
-    }  # fmt: skip
-    (scratch / "side_files").mkdir()
-    write_json(scratch / "request.json", asked)
-    command = [
-        sys.executable,
-        "-m",
-        "bench.sweep.prepare",
-        str(scratch / "request.json"),
-        str(scratch / "answer.json"),
-    ]
-    child = subprocess.run(command, stdout=sys.stderr, env=child_environment({}), check=False)
-    if not (scratch / "answer.json").exists():
-        raise InputError(f"looking at task and data failed (exit status {child.returncode}); its traceback is above")
-    answer: dict[str, Any] = read_json(scratch / "answer.json")
-    if "error" in answer:
-        shutil.rmtree(scratch)
-        raise InputError(answer["error"])
-    return answer | {"side_files": scratch / "side_files"}
-
-
-def run_plan(request: Request, *, gpu: str, calibration: str, out: Path | None) -> int:
-    """Have a child process predict what was asked for and print it; gives its exit status."""
-    rules = request.rules
-    asked = {
-        "task": request.task, "overrides": dict(request.overrides), "device": request.device, "gpu": gpu,
-        "plans": [(named.text, str(named.plan)) for named in with_baseline(request.plans, wanted=request.baseline)],
-        "batch_size": rules.batch_size, "epochs": rules.epochs, "max_steps": rules.max_steps,
-        "calibration": calibration, "out": str(out or ""),
-    }  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="tunematrix-") as scratch:
-        file = Path(scratch) / "request.json"
-        write_json(file, asked)
-        command = [sys.executable, "-m", "bench.commands.plan", str(file)]
-        return subprocess.run(command, env=child_environment({}), check=False).returncode
-
-
-def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """Environment of a child: it finds this suite, and tasks in the current folder, on its path.
-
-    OpenMP threads spin only briefly while they wait: with anything else running on two cores, GNU's default made a
-    step of the tiny model 3 to 20 times slower; sleeping at once costs twice the time on a quiet machine. A value
-    that is set already stays.
-    """
-    paths = [str(ROOT), str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {"GOMP_SPINCOUNT": "20000", **os.environ, **extra, "PYTHONPATH": os.pathsep.join(paths)}
+    run_ids = {spec.run_id for spec in specs}
+    return [dict(record["row"]) for record in records if record["run_id"] in run_ids]
 
 
 def cards(plans: Sequence[NamedPlan]) -> dict[str, Any]:
@@ -165,11 +95,11 @@ def cards(plans: Sequence[NamedPlan]) -> dict[str, Any]:
     return {name: card(catalogue()[name]) for name in sorted(names)}
 
 
-def show_planned(specs: Sequence[RunSpec], request: Request) -> None:
+def print_planned(specs: Sequence[RunSpec], request: Request) -> None:
     """Print what would run; with --tune the trials, since what follows them is not known."""
     refused = [spec for spec in specs if spec.refusal]
     shown = [*trial_runs(specs, request.tune), *refused] if request.tune else specs
-    print_matrix(shown, {spec.run_id for spec in shown if finished(request.out, spec.run_id)})
+    print_matrix(shown, {spec.run_id for spec in shown if is_finished(request.out, spec.run_id)})
     if request.tune and (left := len(specs) - len(tunable(specs)) - len(refused)):
         print(f"Then {left} runs at the rates that did best on the tune set: the other seeds, and controls.")
 
@@ -182,7 +112,7 @@ def run_all(
     just_run: ids of what this sweep has run already, which --force does not run again; grows.
     """
     columns = {**git_state(ROOT), "cache_seconds": prepared["cache_seconds"]}
-    surroundings = Surroundings(
+    options = LaunchOptions(
         sweep=request.out.name,
         columns=columns,
         timeout_seconds=request.timeout_seconds,
@@ -190,7 +120,7 @@ def run_all(
         deadline=request.time_limit.deadline if request.time_limit else None,
     )
     new = [spec for spec in specs if spec.run_id not in just_run]
-    todo = [spec for spec in new if request.force or not finished(request.out, spec.run_id)]
+    todo = [spec for spec in new if request.force or not is_finished(request.out, spec.run_id)]
     if len(todo) < len(new):
         done = f"{len(new) - len(todo)} of {len(new)} runs are finished already in {request.out}"
         print(f"{done} (--force runs them again)")
@@ -208,13 +138,13 @@ def run_all(
             if spec.refusal:
                 shutil.rmtree(folder, ignore_errors=True)
                 record = write_record(
-                    spec, Folded(status=spec.refusal["status"], reason=spec.refusal["reason"]), folder, surroundings
+                    spec, RunResult(status=spec.refusal["status"], reason=spec.refusal["reason"]), folder, options
                 )
             else:
                 if request.time_limit:
                     request.time_limit.check(spec, todo, number, folder)
                 environ = child_environment(compose(spec.plan).environ())
-                ran = launch(spec, folder, surroundings, environ=environ, watch=display.event)
+                ran = launch(spec, folder, options, environ=environ, watch=display.event)
                 if ran is None:
                     assert request.time_limit is not None
                     request.time_limit.stop(spec, todo, number, folder)
@@ -228,7 +158,7 @@ def run_all(
         print(f"{len(todo)} runs in {duration(elapsed)}, {percent(training / elapsed)} % of it training")
 
 
-def show(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
+def report_results(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
     """Print the table and draw the figures."""
     print()
     print_results(rows)
@@ -238,10 +168,10 @@ def show(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
         print(f"\nCSVs, figures and summary: {out}")
     else:
         print(f"\nCSVs: {out} (drawing the figures failed, see above)")
-    beside = [row for row in rows if row.get("other_gpu_bytes", 0) > OTHERS_NOTICED]
-    if beside:
-        most = max(row["other_gpu_bytes"] for row in beside) / 2**30
-        print(f"Others used the GPU when {len(beside)} runs began ({most:.1f} GiB at most): their times say little.")
+    shared = [row for row in rows if row.get("other_gpu_bytes", 0) > OTHER_GPU_BYTES_REPORTED]
+    if shared:
+        most = max(row["other_gpu_bytes"] for row in shared) / 2**30
+        print(f"Others used the GPU when {len(shared)} runs began ({most:.1f} GiB at most): their times say little.")
     failed = [f"{row['strategy']} (seed {row['seed']})" for row in rows if row["status"] != "ok"]
     if failed:
         print(

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.records.spec import RunSpec
-from bench.records.targets import baselines, comparable
+from bench.records.targets import baselines, comparison_key
 from bench.sweep.progress import duration
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def print_results(rows: Sequence[Row]) -> None:
     """Print the comparison; on a terminal in colour, elsewhere as plain text of full width."""
     columns = ["strategy", *SCORES, "TTT (× full)", "peak memory (× full)", "trainable", "seed", "status"]
     references = baselines(rows)
-    cells = [result_cells(row, references.get(comparable(row), {})) for row in rows]
+    cells = [result_cells(row, references.get(comparison_key(row), {})) for row in rows]
     lines = [dict(zip(columns, line, strict=True)) for line in cells]
     if len({row["seed"] for row in rows}) == 1:
         columns.remove("seed")

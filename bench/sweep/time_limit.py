@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
-from bench.records.checkpoint_folder import place_of
+from bench.records.checkpoint_folder import read_progress
 from bench.records.spec import RunSpec
 from bench.sweep.progress import duration
 from strategies import compose, not_resumable
 
-ENDING_SECONDS: Final = 30.0
-ENDING_SHARE: Final = 0.05
+RESERVED_SECONDS: Final = 30.0
+RESERVED_SHARE: Final = 0.05
 
 
-class TimeUpError(Exception):
+class TimeLimitReachedError(Exception):
     """The sweep stops here; its TimeLimit says how far it came."""
 
 
@@ -29,22 +29,24 @@ class TimeLimit:
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.message = seconds, ""
-        self.ending = min(ENDING_SECONDS, ENDING_SHARE * seconds)
-        self.deadline = time.time() + seconds - self.ending
+        self.reserved_seconds = min(RESERVED_SECONDS, RESERVED_SHARE * seconds)
+        self.deadline = time.time() + seconds - self.reserved_seconds
 
     def check(self, spec: RunSpec, todo: Sequence[RunSpec], number: int, folder: Path) -> None:
         """Stop before a run for which nothing useful is left."""
-        if time.time() + self.ending >= self.deadline:
+        if time.time() + self.reserved_seconds >= self.deadline:
             self.stop(spec, todo, number, folder)
 
     def stop(self, spec: RunSpec, todo: Sequence[RunSpec], number: int, folder: Path) -> NoReturn:
         """Say how far the sweep came, and stop it. number: of the run (from 1) that did not finish."""
-        place = place_of(folder)
-        where = f"paused at step {place['step']} of {place['total']}" if place else "to start from its beginning"
-        if not place and (names := not_resumable(compose(spec.plan))):
+        progress = read_progress(folder)
+        where = (
+            f"paused at step {progress['step']} of {progress['total']}" if progress else "to start from its beginning"
+        )
+        if not progress and (names := not_resumable(compose(spec.plan))):
             where += f", as {names[0]} cannot be resumed exactly,"
         self.message = (
             f"time limit of {duration(self.seconds)}: {number - 1} of {len(todo)} runs done, {spec.strategy} "
             f"(seed {spec.seed}) {where}, {len(todo) - number} not started; the same command goes on from there"
         )
-        raise TimeUpError
+        raise TimeLimitReachedError

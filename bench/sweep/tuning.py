@@ -30,7 +30,7 @@ def grid(number: int) -> list[float]:
     return [FACTOR**power for power in range(lowest, lowest + number)]
 
 
-def trials(spec: RunSpec, number: int) -> list[RunSpec]:
+def make_trials(spec: RunSpec, number: int) -> list[RunSpec]:
     """The runs that choose a recipe's rate, from the lowest; the one at the default is `spec` but for its kind."""
     part, rate = tuned_rate(spec)
     rates = [rate if factor == 1 else float(f"{factor * rate:.3g}") for factor in grid(number)]
@@ -51,18 +51,20 @@ def score(record: Mapping[str, Any] | None) -> float | None:
     return found[-1] if found else None
 
 
-def choose(tried: Sequence[Trial], default: RunSpec) -> RunSpec:
+def best_trial(scored_trials: Sequence[Trial], default: RunSpec) -> RunSpec:
     """The trial with the best score; of equal ones the default or the lowest; the default if none has one."""
-    scored = [(value, run.run_id == default.run_id, run) for run, value in tried if value is not None]
+    scored = [(value, run.run_id == default.run_id, run) for run, value in scored_trials if value is not None]
     return max(scored, key=lambda entry: entry[:2], default=(None, True, default))[2]
 
 
-def facts(tried: Sequence[Trial], seconds: float) -> dict[str, Any]:
+def tuning_columns(scored_trials: Sequence[Trial], seconds: float) -> dict[str, Any]:
     """Columns of every run of a tuned recipe: what was tried, how well it did, and the seconds of training it took."""
-    known = [value for _, value in tried if value is not None]
-    told = [f"{tuned_rate(run)[1]:g}={'failed' if value is None else format(value, '.4f')}" for run, value in tried]
-    best = {"tuning_best": max(known), "tuning_spread": max(known) - min(known)} if known else {}
-    return {"tuned_rates": " ".join(told), "tuning_seconds": seconds, **best}
+    scores = [value for _, value in scored_trials if value is not None]
+    listed = [
+        f"{tuned_rate(run)[1]:g}={'failed' if value is None else format(value, '.4f')}" for run, value in scored_trials
+    ]
+    best = {"tuning_best": max(scores), "tuning_spread": max(scores) - min(scores)} if scores else {}
+    return {"tuned_rates": " ".join(listed), "tuning_seconds": seconds, **best}
 
 
 def in_tuned_setting(specs: Sequence[RunSpec], number: int) -> list[RunSpec]:
@@ -77,7 +79,7 @@ def tunable(specs: Sequence[RunSpec]) -> list[RunSpec]:
 
 def trial_runs(specs: Sequence[RunSpec], number: int) -> list[RunSpec]:
     """All trials of a sweep, in the order in which they are run."""
-    return [trial for spec in tunable(specs) for trial in trials(spec, number)]
+    return [trial for spec in tunable(specs) for trial in make_trials(spec, number)]
 
 
 def tune(specs: Sequence[RunSpec], number: int, out: Path, run: Callable[[Sequence[RunSpec]], None]) -> list[RunSpec]:
@@ -85,19 +87,19 @@ def tune(specs: Sequence[RunSpec], number: int, out: Path, run: Callable[[Sequen
 
     run: runs specifications into `out`, finished ones left out.
     """
-    groups = {spec.plan: (spec, trials(spec, number)) for spec in tunable(specs)}
+    groups = {spec.plan: (spec, make_trials(spec, number)) for spec in tunable(specs)}
     print(f"Choosing each recipe's rate among {number}, on the tune set, with seed {specs[0].seed}:")
     run(trial_runs(specs, number))
     chosen: dict[str, dict[str, Any]] = {}
-    facts_of: dict[str, dict[str, Any]] = {}
-    for plan, (default, tried) in groups.items():
-        records = [read_record(out, trial.run_id) for trial in tried]
-        results = list(zip(tried, map(score, records), strict=True))
+    columns_of: dict[str, dict[str, Any]] = {}
+    for plan, (default, trial_specs) in groups.items():
+        records = [read_record(out, trial.run_id) for trial in trial_specs]
+        results = list(zip(trial_specs, map(score, records), strict=True))
         spent = sum(record["row"].get("ttt_seconds", 0.0) for record in records if record)
-        best, told = choose(results, default), facts(results, spent)
-        print(f"{default.strategy}: {tuned_rate(best)[0]} {tuned_rate(best)[1]:g} of {told['tuned_rates']}")
+        best, columns = best_trial(results, default), tuning_columns(results, spent)
+        print(f"{default.strategy}: {tuned_rate(best)[0]} {tuned_rate(best)[1]:g} of {columns['tuned_rates']}")
         chosen[plan] = {"lr": best.lr, "head_lr": best.head_lr}
-        facts_of[plan] = told
+        columns_of[plan] = columns
     print("Now what is left, at these rates:")
-    at_rates = [replace(spec, **chosen.get(spec.plan, {})) for spec in specs]
-    return [spec if spec.kind == "control" else replace(spec, tuning=facts_of.get(spec.plan)) for spec in at_rates]
+    tuned = [replace(spec, **chosen.get(spec.plan, {})) for spec in specs]
+    return [spec if spec.kind == "control" else replace(spec, tuning=columns_of.get(spec.plan)) for spec in tuned]

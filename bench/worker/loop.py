@@ -38,7 +38,7 @@ class PausedError(Exception):
     """The deadline is near: training stopped after an update."""
 
 
-def endless(loader: Any) -> Iterator[Any]:
+def cycle(loader: Any) -> Iterator[Any]:
     """Batches of one pass after another; a loader without a whole batch is an error."""
     while True:
         batch = None
@@ -67,7 +67,7 @@ class Training:
     deadline: float = math.inf  # seconds since the epoch
     warm_steps: int = 0  # steps in the section `warmup`
     stops_done: int = 0
-    keep_place: Callable[[], object] | None = None  # called before evaluations, so that none of them loses updates
+    checkpoint: Callable[[], object] | None = None  # called before evaluations, so that none of them loses updates
     _pending: tuple[int, Tensor] | None = None
 
     def run(self, batches: Iterator[Any], tune_items: Sequence[Any]) -> None:
@@ -76,19 +76,19 @@ class Training:
         stops = {max(first, self.total_steps * n // MID_EVALUATIONS) for n in range(1, MID_EVALUATIONS + 1)}
         to_do = sorted(stops)[self.stops_done :]
         if to_do and self.step < to_do[0]:  # a process that goes on warms up again, but not beyond an evaluation
-            begun, waited = self.step, self.data_wait_seconds
+            start_step, waited = self.step, self.data_wait_seconds
             try:
                 with self.clock.section("warmup"):
-                    self._advance(batches, min(begun + WARMUP_STEPS, to_do[0]))
+                    self._advance(batches, min(start_step + WARMUP_STEPS, to_do[0]))
             finally:
-                self.warm_steps += self.step - begun
+                self.warm_steps += self.step - start_step
                 self.warmup_wait_seconds += self.data_wait_seconds - waited
         for stop in to_do:
             with self.clock.section("train"):
                 self._advance(batches, stop)
             self._pause_if_due(self.clock.seconds.get("eval", 0.0) / max(1, self.stops_done))
-            if self.keep_place:
-                self.keep_place()
+            if self.checkpoint:
+                self.checkpoint()
             with self.clock.section("eval"):
                 predictions = predict(self.tuned, self.task, tune_items, self.batch_size)
             right = sum(p["prediction"] == p["target"] for p in predictions)
@@ -106,15 +106,15 @@ class Training:
     def _advance(self, batches: Iterator[Any], stop: int) -> None:
         compiled_before = compiler_seconds()
         while self.step < stop:
-            asked = time.perf_counter()
+            started = time.perf_counter()
             batch = next(batches)
-            self.data_wait_seconds += time.perf_counter() - asked
+            self.data_wait_seconds += time.perf_counter() - started
             if volume(batch) > volume(self.largest_batch):
                 self.largest_batch = batch
             loss = self.tuned.step(self.task.loss, batch)
             if self.first_step_seconds is None:
                 self.clock.synchronise()
-                self.first_step_seconds = time.perf_counter() - asked
+                self.first_step_seconds = time.perf_counter() - started
             self.step += 1
             self._read_pending()
             if self.step % READ_EVERY == 0 or self.step in {1, stop}:

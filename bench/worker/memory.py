@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 def allocation_peak(step: Callable[[], object]) -> int:
     """Most bytes the CPU allocator held above its level at the start while `step` ran."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as window:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as prof:
         step()
-    assert window.profiler is not None
-    results = window.profiler.kineto_results
+    assert prof.profiler is not None
+    results = prof.profiler.kineto_results
     assert results is not None
     events = [(event.start_ns(), event.nbytes()) for event in results.events() if event.name() == "[memory]"]
     level = peak = 0
@@ -36,12 +36,12 @@ def allocation_peak(step: Callable[[], object]) -> int:
     return peak
 
 
-def allocator_troubles(device: torch.device) -> dict[str, int]:
+def allocator_retries(device: torch.device) -> dict[str, int]:
     """How often the CUDA caching allocator had to give memory back and try again, and how often that was in vain."""
     if device.type != "cuda":
         return {}
-    told = torch.cuda.memory_stats(device)
-    return {name: told.get(name, 0) for name in ("num_alloc_retries", "num_ooms")}
+    stats = torch.cuda.memory_stats(device)
+    return {name: stats.get(name, 0) for name in ("num_alloc_retries", "num_ooms")}
 
 
 def write_snapshot(step: Callable[[], object], file: Path) -> None:

@@ -20,11 +20,11 @@ import torch
 from bench.records.checkpoint_folder import (
     DEADLINE,
     PAUSED,
-    PLACE_FILE,
+    PROGRESS_FILE,
     STATE_FILE,
     checkpoint_folder,
-    place_of,
-    put_in_place,
+    commit_checkpoint,
+    read_progress,
 )
 from bench.records.events import EVENTS_FILE
 from bench.records.record import write_json
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from bench.worker.loop import Training
     from strategies import Tuned
 
-__all__ = ["PAUSED", "Batches", "deadline", "go_on", "pause"]
+__all__ = ["PAUSED", "Batches", "deadline", "pause", "resume"]
 
 BYTES_PER_SECOND: Final = 100e6  # of a slow disk
 MARGIN: Final = 2.0
-CARRIED: Final = (
+RESUMED_FIELDS: Final = (
     "step", "data_wait_seconds", "warmup_wait_seconds", "first_step_seconds", "compile_seconds", "warm_steps",
     "stops_done",
 )  # fmt: skip
@@ -51,9 +51,9 @@ class Batches:
 
     def __init__(self, loader: Any, generator: torch.Generator) -> None:
         self._loader, self._generator = loader, generator
-        self._pass: Any = None
-        self._began = generator.get_state()
-        self._taken = 0
+        self._iterator: Any = None
+        self._start_state = generator.get_state()
+        self._offset = 0
 
     @property
     def num_items(self) -> int:
@@ -64,32 +64,32 @@ class Batches:
         return self
 
     def __next__(self) -> Any:
-        if self._pass is not None:
-            for batch in self._pass:
-                self._taken += 1
+        if self._iterator is not None:
+            for batch in self._iterator:
+                self._offset += 1
                 return batch
-        self._begin()
-        batch = next(self._pass, None)
+        self._restart()
+        batch = next(self._iterator, None)
         if batch is None:
             raise ValueError("the training set is smaller than one batch; lower --batch-size")
-        self._taken = 1
+        self._offset = 1
         return batch
 
-    def _begin(self) -> None:
-        self._began, self._taken = self._generator.get_state(), 0
-        self._pass = iter(self._loader)
+    def _restart(self) -> None:
+        self._start_state, self._offset = self._generator.get_state(), 0
+        self._iterator = iter(self._loader)
 
-    def place(self) -> dict[str, Any]:
+    def position(self) -> dict[str, Any]:
         """The generator's state when this pass began, and the batches since."""
-        return {"began": self._began, "taken": self._taken}
+        return {"began": self._start_state, "taken": self._offset}
 
-    def go_to(self, place: dict[str, Any]) -> None:
+    def seek(self, position: dict[str, Any]) -> None:
         """Go on behind the batches of a place, without reading their items."""
-        self._generator.set_state(place["began"])
-        self._begin()
-        for _ in range(place["taken"]):
-            self._pass._next_index()  # noqa: SLF001 - torch has no public way to draw and not read
-        self._taken = place["taken"]
+        self._generator.set_state(position["began"])
+        self._restart()
+        for _ in range(position["taken"]):
+            self._iterator._next_index()  # noqa: SLF001 - torch has no public way to draw and not read
+        self._offset = position["taken"]
 
 
 def deadline(tuned: Tuned) -> float:
@@ -105,33 +105,33 @@ def deadline(tuned: Tuned) -> float:
 
 def pause(training: Training, batches: Batches, folder: Path, setup_seconds: float) -> None:
     """Write the checkpoint; it is the section `checkpoint`, outside the time to train."""
-    before, new, clock = place_of(folder), checkpoint_folder(folder, "new"), training.clock
+    previous, new, clock = read_progress(folder), checkpoint_folder(folder, "new"), training.clock
     shutil.rmtree(new, ignore_errors=True)
     with clock.section("checkpoint"):
-        progress = {name: getattr(training, name) for name in CARRIED}
+        progress = {name: getattr(training, name) for name in RESUMED_FIELDS}
         save_checkpoint(
-            training.tuned, new / STATE_FILE, progress=progress, batches=batches.place(), setup_seconds=setup_seconds
+            training.tuned, new / STATE_FILE, progress=progress, batches=batches.position(), setup_seconds=setup_seconds
         )
-    place = {
+    state = {
         "step": training.step, "total": training.total_steps, "torch": version("torch"),
         "events_bytes": (folder / EVENTS_FILE).stat().st_size,
         "seconds": {name: clock.seconds.get(name, 0.0) for name in ("warmup", "train", "eval")},
-        "wall_seconds": process_age() + (before["wall_seconds"] if before else 0.0),
+        "wall_seconds": process_age() + (previous["wall_seconds"] if previous else 0.0),
     }  # fmt: skip
-    write_json(new / PLACE_FILE, place)
-    put_in_place(folder)
+    write_json(new / PROGRESS_FILE, state)
+    commit_checkpoint(folder)
 
 
-def go_on(training: Training, batches: Batches, folder: Path, setup_seconds: float) -> float:
+def resume(training: Training, batches: Batches, folder: Path, setup_seconds: float) -> float:
     """Go to where the run paused, if it did; gives the set-up time that counts, that of the first start."""
-    place = place_of(folder)
-    if place is None:
+    progress = read_progress(folder)
+    if progress is None:
         return setup_seconds
     with training.clock.section("checkpoint"):
         saved = load_checkpoint(training.tuned, checkpoint_folder(folder) / STATE_FILE)
-        batches.go_to(saved["batches"])
+        batches.seek(saved["batches"])
         for name, value in saved["progress"].items():
             setattr(training, name, value)
-        training.clock.seconds.update(place["seconds"])
+        training.clock.seconds.update(progress["seconds"])
         restore_random(saved["random"], training.tuned.device)
     return float(saved["setup_seconds"])

@@ -20,10 +20,10 @@ from bench.records.events import EventWriter
 from bench.records.record import write_json
 from bench.records.spec import RunSpec
 from bench.task import Prediction, Task, load_task
-from bench.worker.attribution import attribute, busy_seconds
-from bench.worker.loop import DivergedError, PausedError, Training, endless, predict, seed_everything
-from bench.worker.memory import allocator_troubles, probe, write_snapshot
-from bench.worker.pause import Batches, deadline, go_on, pause
+from bench.worker.loop import DivergedError, PausedError, Training, cycle, predict, seed_everything
+from bench.worker.memory import allocator_retries, probe, write_snapshot
+from bench.worker.pause import Batches, deadline, pause, resume
+from bench.worker.profiling import busy_seconds, profile_step
 from bench.worker.scores import classification_scores
 from bench.worker.sections import Clock, process_age
 from bench.worker.sensors import Sensors
@@ -35,7 +35,7 @@ def run(spec: RunSpec, folder: Path, emit: EventWriter) -> None:
     """The whole run: load, set up, train, evaluate, save, then look at a few more steps from within."""
     device = torch.device(spec.device)
     torch.set_flush_denormal(True)  # a saturated loss makes denormal gradients, 15 × slower on CPU
-    clock = begin(device, emit)
+    clock = start_clock(device, emit)
     with clock.section("load"):
         gc.disable()  # importing and reading make many objects and no garbage: looking for it takes a sixth of the time
         task = load_task(spec.task_text)
@@ -46,7 +46,9 @@ def run(spec: RunSpec, folder: Path, emit: EventWriter) -> None:
     steps = total_steps(spec, len(train_items))
     with clock.section("setup"):
         plan = compose(spec.plan)
-        tuned = plan.apply(model, device=device, seed=spec.seed, total_steps=steps, **other_rates(spec, plan))
+        tuned = plan.apply(
+            model, device=device, seed=spec.seed, total_steps=steps, **learning_rate_overrides(spec, plan)
+        )
     seed_everything(spec.seed)
     emit(
         "measured", train_samples=len(train_items), num_threads=torch.get_num_threads(),
@@ -68,48 +70,48 @@ def run(spec: RunSpec, folder: Path, emit: EventWriter) -> None:
         add_facts(folder / "weights", weights_facts(spec, scores))
     emit("measured", saved_bytes=saved)
     with clock.section("probe"):
-        look_within(training, endless(loader), folder if spec.memory_snapshot else None)
+        profile_run(training, cycle(loader), folder if spec.memory_snapshot else None)
 
 
 def train(training: Training, batches: Batches, tune_items: Sequence[Any], folder: Path, setup: float) -> None:
     """Train from where the run is to its end or its deadline, and tell what that took. setup: seconds it took."""
     clock, emit = training.clock, training.emit
-    setup = go_on(training, batches, folder, setup)
+    setup = resume(training, batches, folder, setup)
     if training.deadline < math.inf:
-        training.keep_place = partial(pause, training, batches, folder, setup)
+        training.checkpoint = partial(pause, training, batches, folder, setup)
     try:
         training.run(batches, tune_items)
-        if training.keep_place:  # the last evaluation may take too long
-            training.keep_place()
+        if training.checkpoint:  # the last evaluation may take too long
+            training.checkpoint()
     except PausedError:
         pause(training, batches, folder, setup)
         raise
     finally:
         emit("measured", **training_figures(training, batches.num_items, setup), **training.tuned.found())
-        emit("measured", **allocator_troubles(clock.device))
+        emit("measured", **allocator_retries(clock.device))
         emit("environment", after_training=clock.sensors.state())
 
 
-def other_rates(spec: RunSpec, plan: Plan) -> dict[str, Any]:
+def learning_rate_overrides(spec: RunSpec, plan: Plan) -> dict[str, Any]:
     """Rates to replace the plan's own; None where they are the same, so that every scope keeps its own member's."""
-    own, asked = plan.rates(), {"lr": spec.lr, "head_lr": spec.head_lr}
-    return {name: None if rate == getattr(own, name) else rate for name, rate in asked.items()}
+    own, requested = plan.rates(), {"lr": spec.lr, "head_lr": spec.head_lr}
+    return {name: None if rate == getattr(own, name) else rate for name, rate in requested.items()}
 
 
-def begin(device: torch.device, emit: EventWriter) -> Clock:
+def start_clock(device: torch.device, emit: EventWriter) -> Clock:
     """Tell where the run happens, and give its clock; all up to here is the section `startup`."""
     sensors = Sensors(device)
-    emit("measured", other_gpu_bytes=sensors.bytes_of_others)
+    emit("measured", other_gpu_bytes=sensors.other_processes_bytes)
     emit("environment", **describe_environment(device), **sensors.state())
     emit("section_end", name="startup", seconds=process_age())
     return Clock(emit, device, sensors)
 
 
-def look_within(training: Training, batches: Iterator[Any], snapshot: Path | None) -> None:
+def profile_run(training: Training, batches: Iterator[Any], snapshot: Path | None) -> None:
     """What a step is made of and what its memory is for, from a few more steps; each figure told when it is there."""
     tuned, loss, clock, emit = training.tuned, training.task.loss, training.clock, training.emit
     training.largest_batch = training.largest_batch or next(batches)  # a run may go on after its last update
-    emit("measured", **attribute(tuned, loss, batches, clock.synchronise))
+    emit("measured", **profile_step(tuned, loss, batches, clock.synchronise))
 
     def step() -> object:
         return tuned.step(loss, training.largest_batch)
@@ -146,10 +148,10 @@ def total_steps(spec: RunSpec, num_items: int) -> int:
     per_epoch = num_items // spec.batch_size
     if per_epoch == 0:
         raise ValueError(f"--batch-size {spec.batch_size} is larger than the training set ({num_items} items)")
-    wanted = [spec.max_steps] if spec.max_steps else []
+    limits = [spec.max_steps] if spec.max_steps else []
     if spec.epochs is not None:
-        wanted.append(max(1, round(spec.epochs * per_epoch)))
-    return min(wanted)
+        limits.append(max(1, round(spec.epochs * per_epoch)))
+    return min(limits)
 
 
 def training_figures(training: Training, num_items: int, setup_seconds: float) -> dict[str, Any]:

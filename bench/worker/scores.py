@@ -17,7 +17,7 @@ def classification_scores(predictions: Sequence[Mapping[str, Any]]) -> dict[str,
     targets = [str(p["target"]) for p in predictions]
     answers = [str(p["prediction"]) for p in predictions]
     scores = {"accuracy": sum(map(str.__eq__, targets, answers)) / len(targets)}
-    number = {answer: place for place, answer in enumerate(sorted({*targets, *answers}))}  # sorts faster than words
+    number = {answer: index for index, answer in enumerate(sorted({*targets, *answers}))}  # sorts faster than words
     true, given = [number[answer] for answer in targets], [number[answer] for answer in answers]
     for average in ("macro", "weighted"):
         precision, recall, f1, _ = precision_recall_fscore_support(true, given, average=average, zero_division=0)

@@ -78,7 +78,7 @@ class Clock:
 
         What the marks themselves take is the section `measuring`, so that all add up to the run.
         """
-        asked = time.perf_counter()
+        entered = time.perf_counter()
         self._emit("section", name=name)
         reset_peak_rss()
         if self.device.type == "cuda":
@@ -95,7 +95,7 @@ class Clock:
             self._entered = None
             self.seconds[name] = self.seconds.get(name, 0.0) + end - start
             self._emit("section_end", name=name, seconds=end - start, **self._spent(joules), **self._peaks())
-            self._emit("section_end", name="measuring", seconds=start - asked + time.perf_counter() - end)
+            self._emit("section_end", name="measuring", seconds=start - entered + time.perf_counter() - end)
 
     def _spent(self, before: float | None) -> dict[str, float]:
         after = self.sensors.joules()

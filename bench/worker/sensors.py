@@ -31,15 +31,15 @@ class Sensors:
                 import pynvml
 
                 self._nvml = pynvml
-                self._handle = self._ask(lambda: _handle(pynvml, device))
-        self.bytes_of_others = self.used_bytes()
+                self._handle = self._query(lambda: _handle(pynvml, device))
+        self.other_processes_bytes = self.used_bytes()
 
-    def _ask(self, question: Callable[[], Any]) -> Any:
+    def _query(self, query: Callable[[], Any]) -> Any:
         """An answer, or None where this GPU or driver has none."""
         if self._nvml is None:
             return None
         try:
-            return question()
+            return query()
         except (self._nvml.NVMLError, RuntimeError):
             return None
 
@@ -48,18 +48,18 @@ class Sensors:
         nvml, handle = self._nvml, self._handle
         if handle is None:
             return None
-        found = self._ask(lambda: nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2))
+        found = self._query(lambda: nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2))
         return None if found is None else int(found.used)
 
     def own_bytes(self) -> int | None:
         """Memory in use beyond what others had when this process began: allocator, CUDA context, libraries."""
         used = self.used_bytes()
-        return None if used is None or self.bytes_of_others is None else max(0, used - self.bytes_of_others)
+        return None if used is None or self.other_processes_bytes is None else max(0, used - self.other_processes_bytes)
 
     def joules(self) -> float | None:
         """Energy since the driver was loaded (Volta and later), refreshed some ten times a second."""
         nvml, handle = self._nvml, self._handle
-        found = None if handle is None else self._ask(lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(handle))
+        found = None if handle is None else self._query(lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(handle))
         return None if found is None else found / 1000
 
     def state(self) -> dict[str, Any]:
@@ -67,14 +67,16 @@ class Sensors:
         nvml, handle = self._nvml, self._handle
         if handle is None:
             return {}
-        reasons = self._ask(lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
-        power = self._ask(lambda: nvml.nvmlDeviceGetPowerUsage(handle))
+        reasons = self._query(lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
+        power = self._query(lambda: nvml.nvmlDeviceGetPowerUsage(handle))
         found = {
-            "driver": self._ask(nvml.nvmlSystemGetDriverVersion),
-            "sm_clock_mhz": self._ask(lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)),
-            "max_sm_clock_mhz": self._ask(lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM)),
+            "driver": self._query(nvml.nvmlSystemGetDriverVersion),
+            "sm_clock_mhz": self._query(lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)),
+            "max_sm_clock_mhz": self._query(lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM)),
             "power_watts": None if power is None else power / 1000,
-            "temperature_celsius": self._ask(lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)),
+            "temperature_celsius": self._query(
+                lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)
+            ),
             "throttled": None if reasons is None else [why for bit, why in THROTTLED.items() if reasons & bit],
         }
         return {name: value for name, value in found.items() if value is not None}
@@ -83,6 +85,6 @@ class Sensors:
 def _handle(nvml: Any, device: torch.device) -> Any:
     """NVML counts all GPUs of the machine, torch those it may see."""
     nvml.nvmlInit()
-    place = device.index or 0
-    index = torch.cuda._get_nvml_device_index(torch.device("cuda", place))  # noqa: SLF001
+    device_index = device.index or 0
+    index = torch.cuda._get_nvml_device_index(torch.device("cuda", device_index))  # noqa: SLF001
     return nvml.nvmlDeviceGetHandleByIndex(index)

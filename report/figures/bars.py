@@ -13,7 +13,7 @@ import pandas as pd
 import seaborn as sns
 
 from bench.records.record import MEMORY_KINDS, TARGET_SHARE
-from report.figures.style import GREY, canvas, row_inches, say_empty, short, styled
+from report.figures.style import GREY, canvas, draw_placeholder, row_inches, styled, wrap_label
 from report.frames.steps import PARTS
 from report.frames.targets import SECONDS
 from report.frames.units import amount, byte_unit, step_unit, time_unit, times
@@ -36,7 +36,7 @@ class Stack(NamedTuple):
     """What a figure of bars shows.
 
     total, ratio: columns of `entries`; parts: name -> values that add up to the total; after: more, outside it;
-    lacking: what to say in place of a bar.
+    missing_text: what to say in place of a bar.
     """
 
     title: str
@@ -45,7 +45,7 @@ class Stack(NamedTuple):
     unit_of: Callable[[float], tuple[str, float]]
     parts: dict[str, pd.Series[float]]
     after: dict[str, pd.Series[float]]
-    lacking: str = "not measured ({status})"
+    missing_text: str = "not measured ({status})"
 
 
 @styled
@@ -115,13 +115,13 @@ def target_bars(comparison: Comparison) -> Figure:
         rows.assign(**added),
         Stack(
             f"Time to {100 * TARGET_SHARE:.0f} % of the baseline's tune accuracy", "reach", "reach_ratio", time_unit,
-            {"to the target": reach}, after, lacking="none ({status})",
+            {"to the target": reach}, after, missing_text="none ({status})",
         ),
     )  # fmt: skip
 
 
 def _name(label: str) -> str:
-    return short(label, 20)
+    return wrap_label(label, 20)
 
 
 def _rows(comparison: Comparison) -> pd.DataFrame:
@@ -135,7 +135,7 @@ def _draw(comparison: Comparison, rows: pd.DataFrame, stack: Stack) -> Figure:
     """One row per entry; parts, rest, and the total with its ratio to the baseline at the end."""
     if rows[stack.total].isna().all():
         figure, panel = canvas(comparison, title=stack.title, inches=1.6)
-        say_empty(panel.subplots(), f"no finished run has {MEASURED.get(stack.total, stack.total)}")
+        draw_placeholder(panel.subplots(), f"no finished run has {MEASURED.get(stack.total, stack.total)}")
         return figure
     rows, hidden = rows.head(MAX_BARS), len(rows) - MAX_BARS
     explained = sum((part.fillna(0) for part in stack.parts.values()), start=pd.Series(0.0, index=rows.index))
@@ -187,15 +187,15 @@ def _segments(axes: Axes, rows: pd.DataFrame, stack: Stack, rest: pd.Series[floa
 def _decorate(axes: Axes, rows: pd.DataFrame, stack: Stack, ends: list[float], unit: tuple[str, float]) -> None:
     """Totals, ratios and reasons beside the bars; recipes as tick labels, the first on top."""
     longest = max(ends)
-    for place, (total, ratio, status) in enumerate(
+    for index, (total, ratio, status) in enumerate(
         zip(rows[stack.total], rows[stack.ratio], rows["status"], strict=True)
     ):
-        reason = stack.lacking.format(status=status) if math.isnan(total) else ""
-        said = reason or f"{amount(total, unit)}" + ("" if math.isnan(ratio) else f"  {times(ratio)}")
+        reason = stack.missing_text.format(status=status) if math.isnan(total) else ""
+        text = reason or f"{amount(total, unit)}" + ("" if math.isnan(ratio) else f"  {times(ratio)}")
         axes.text(
-            ends[place] + 0.015 * longest,
-            place,
-            said,
+            ends[index] + 0.015 * longest,
+            index,
+            text,
             va="center",
             fontsize=6.5,
             color=GREY if reason else "k",

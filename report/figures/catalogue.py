@@ -8,13 +8,13 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Final
 
+from report.figures.ablations import cumulative_ablation_bars, leave_one_out_bars
 from report.figures.bars import memory_bars, step_bars, target_bars, time_bars
 from report.figures.curves import learning_curves
-from report.figures.effects import ladder_effects, left_out_effects
 from report.figures.forest import differences
-from report.figures.maps import by_answer_type, by_question_type, pair_effects
-from report.figures.predicted import predicted_memory
-from report.figures.savings import savings
+from report.figures.heatmaps import by_answer_type, by_question_type, pairwise_heatmap
+from report.figures.predicted_memory import predicted_memory
+from report.figures.scaling import scaling_curves
 from report.figures.scatter import accuracy_against
 from report.figures.seeds import seed_scores
 
@@ -37,14 +37,14 @@ FIGURES: Final[dict[str, Callable[[Comparison], Figure]]] = {
     "time_to_target": target_bars,
     "differences": differences,
     "seeds": seed_scores,
-    "ladder": ladder_effects,
-    "leave_one_out": left_out_effects,
-    "pairs": pair_effects,
+    "ladder": cumulative_ablation_bars,
+    "leave_one_out": leave_one_out_bars,
+    "pairs": pairwise_heatmap,
     "predicted_memory": predicted_memory,
     "answer_types": by_answer_type,
     "question_types": by_question_type,
 }
-OF_ALL: Final[dict[str, Callable[[Sequence[Comparison]], Figure]]] = {"savings": savings}
+ACROSS_SETTINGS: Final[dict[str, Callable[[Sequence[Comparison]], Figure]]] = {"savings": scaling_curves}
 CAPTIONS: Final = {
     "accuracy_vs_memory": "Quality against peak memory",
     "accuracy_vs_ttt": "Quality against time to train",

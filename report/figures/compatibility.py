@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 STATUSES: Final = {
     "ok": "#8fbfe0", "refused": "#d55e00", "unverified": "#cccccc", "inert": "#cc78bc", "crashed": "#222222",
 }  # fmt: skip
-NEEDED: Final = ("one", "other", "status")
-WIDE: Final = 7.16  # inches: both columns of a two-column paper
-AROUND: Final = 1.2
-PAD: Final = 0.12  # inches, for the longest names
+REQUIRED_COLUMNS: Final = ("one", "other", "status")
+WIDTH_INCHES: Final = 7.16  # inches: both columns of a two-column paper
+MARGIN_INCHES: Final = 1.2
+PAD_INCHES: Final = 0.12  # inches, for the longest names
 
 
 def write_compatibility(file: Path) -> list[str]:
@@ -33,23 +33,27 @@ def write_compatibility(file: Path) -> list[str]:
             rows = list(csv.DictReader(text))
     except (OSError, UnicodeDecodeError) as error:
         raise ReportError(f"{file}: not readable as CSV ({error}); make compatibility writes one") from error
-    if not rows or any(column not in rows[0] for column in NEEDED):
-        raise ReportError(f"{file}: has no rows with {', '.join(NEEDED)}; make compatibility writes such a file")
+    if not rows or any(column not in rows[0] for column in REQUIRED_COLUMNS):
+        raise ReportError(
+            f"{file}: has no rows with {', '.join(REQUIRED_COLUMNS)}; make compatibility writes such a file"
+        )
     pairs = {(row["one"], row["other"]): row["status"] for row in rows}
-    return [f"{path}" for path in save(tried(pairs), file.parent, file.stem)]
+    return [f"{path}" for path in save(compatibility_matrix(pairs), file.parent, file.stem)]
 
 
 @styled
-def tried(pairs: dict[tuple[str, str], str]) -> Figure:
+def compatibility_matrix(pairs: dict[tuple[str, str], str]) -> Figure:
     """Draw a triangle of cells, coloured by what came of a pair; statuses that are not known are crashes."""
     names = sorted({name for pair in pairs for name in pair})
-    places, kinds = {name: place for place, name in enumerate(names)}, list(STATUSES)
+    indices, kinds = {name: index for index, name in enumerate(names)}, list(STATUSES)
     cells = np.full((len(names), len(names)), np.nan)
     for pair, status in pairs.items():
-        one, other = sorted(places[name] for name in pair)
+        one, other = sorted(indices[name] for name in pair)
         cells[other, one] = kinds.index(status if status in kinds else "crashed")
-    high = AROUND + (WIDE - AROUND) / 61 * len(names)
-    figure = Figure(figsize=(WIDE, max(high, 2.5)), layout=ConstrainedLayoutEngine(w_pad=PAD, h_pad=PAD))
+    high = MARGIN_INCHES + (WIDTH_INCHES - MARGIN_INCHES) / 61 * len(names)
+    figure = Figure(
+        figsize=(WIDTH_INCHES, max(high, 2.5)), layout=ConstrainedLayoutEngine(w_pad=PAD_INCHES, h_pad=PAD_INCHES)
+    )
     axes = figure.subplots()
     edges = np.arange(len(names) + 1) - 0.5
     axes.pcolormesh(edges, edges, cells, cmap=ListedColormap(list(STATUSES.values())), vmin=-0.5, vmax=len(kinds) - 0.5,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import seaborn as sns
 
-from report.figures.style import Look, canvas, looks, say_empty, short, styled
+from report.figures.style import EntryStyle, canvas, draw_placeholder, entry_styles, styled, wrap_label
 from report.frames.units import time_unit
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from report.frames.compare import Comparison
 
-MAX_COLOURED: Final = 9
+MAX_HIGHLIGHTED: Final = 9
 MAX_NAME: Final = 16
 TUNE_NAMES: Final = {"vqa_accuracy": "Tune-set VQA accuracy", "accuracy": "Tune-set accuracy"}
 
@@ -42,10 +42,10 @@ def learning_curves(comparison: Comparison, *, by_updates: bool = False) -> Figu
     )
     measured = {label for _, rows in panels for label in rows["entry"]}
     drawn = [label for label in recipes if label in measured]
-    look = _coloured(comparison, drawn)
-    hidden = len(drawn) - len(look)
+    styles = _highlighted(comparison, drawn)
+    hidden = len(drawn) - len(styles)
     notes = [f"Thin grey: {hidden} more recipes; the best by final quality are coloured."] if hidden else []
-    names = {label: short(label, 20) for label in look}
+    names = {label: wrap_label(label, 20) for label in styles}
     columns = 3 if max(map(len, names.values()), default=0) <= MAX_NAME else 2
     lines = max((name.count("\n") + 1 for name in names.values()), default=0)
     inches = 3.3 + 0.14 * lines * math.ceil(len(names) / columns)
@@ -57,9 +57,9 @@ def learning_curves(comparison: Comparison, *, by_updates: bool = False) -> Figu
     unit, divisor = time_unit(slowest)
     for axes, (label, rows) in zip(both, panels, strict=True):
         if rows.empty:
-            say_empty(axes, f"history.csv has no {label.removesuffix(' (%)')} of a finished recipe")
+            draw_placeholder(axes, f"history.csv has no {label.removesuffix(' (%)')} of a finished recipe")
             continue
-        _curves(axes, rows, drawn, look, None if by_updates else divisor)
+        _curves(axes, rows, drawn, styles, None if by_updates else divisor)
         axes.set_ylabel(label)
         sns.despine(ax=axes)
     both[1].set_xlabel("updates" if by_updates else f"training time in {unit}")
@@ -69,15 +69,17 @@ def learning_curves(comparison: Comparison, *, by_updates: bool = False) -> Figu
     return figure
 
 
-def _coloured(comparison: Comparison, drawn: list[str]) -> dict[str, Look]:
+def _highlighted(comparison: Comparison, drawn: list[str]) -> dict[str, EntryStyle]:
     """Choose the entries worth a colour: all, or with many the baseline and the best; return their looks."""
     entries = comparison.entries[comparison.entries["label"].isin(drawn)]
     recipes = entries[entries["kind"] == "run"].sort_values(comparison.score, ascending=False, kind="stable")
-    kept = {*entries.loc[entries["kind"] != "run", "label"], *recipes["label"].head(MAX_COLOURED - 1)}
-    return {label: look for label, look in looks(comparison).items() if label in kept}
+    kept = {*entries.loc[entries["kind"] != "run", "label"], *recipes["label"].head(MAX_HIGHLIGHTED - 1)}
+    return {label: style for label, style in entry_styles(comparison).items() if label in kept}
 
 
-def _curves(axes: Axes, rows: pd.DataFrame, drawn: list[str], look: dict[str, Look], unit: float | None) -> None:
+def _curves(
+    axes: Axes, rows: pd.DataFrame, drawn: list[str], styles: dict[str, EntryStyle], unit: float | None
+) -> None:
     """Draw one line per entry, in the table's order; entries without a look are thin and unnamed.
 
     unit: seconds that are 1 on the axis; None for updates.
@@ -90,10 +92,10 @@ def _curves(axes: Axes, rows: pd.DataFrame, drawn: list[str], look: dict[str, Lo
     for label in (label for label in drawn if label in curves):
         curve = curves[label]
         along = curve["seconds"] / unit if unit else curve.index.get_level_values("step")
-        if label not in look:
+        if label not in styles:
             axes.plot(along, curve["mean"], color="#cfcfcf", linewidth=0.5, zorder=1)
             continue
-        colour, marker = look[label]
+        colour, marker = styles[label]
         every = max(1, len(curve) // 5)
         axes.plot(
             along,

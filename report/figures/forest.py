@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import seaborn as sns
 
-from report.figures.style import GREY, canvas, row_inches, say_empty, short, styled
+from report.figures.style import GREY, canvas, draw_placeholder, row_inches, styled, wrap_label
 from report.frames.inference import BETTER, EQUAL, MARGIN, UNKNOWN, WORSE
 from report.frames.paired import statements
 
@@ -32,11 +32,11 @@ MARKERS: Final = {BETTER: "^", EQUAL: "s", WORSE: "v", UNKNOWN: "o"}
 def differences(comparison: Comparison) -> Figure:
     """Draw the difference of each recipe with several seeds; with one seed that of its run, hollow."""
     base = comparison.baseline
-    title = f"Difference from {short(base['label']) if base is not None else 'the baseline'}, with 95 % interval"
+    title = f"Difference from {wrap_label(base['label']) if base is not None else 'the baseline'}, with 95 % interval"
     rows = statements(comparison.paired).sort_values("difference", ascending=False, kind="stable", ignore_index=True)
     if rows.empty:
         figure, panel = canvas(comparison, title=title, inches=1.6)
-        say_empty(panel.subplots(), "no recipe has predictions and a baseline run of the same seed")
+        draw_placeholder(panel.subplots(), "no recipe has predictions and a baseline run of the same seed")
         return figure
     notes = ["Better, worse and equal are each wrong in about 5 % of cases. Band: within 1 point."]
     if (rows["level"] == "run").any():
@@ -45,7 +45,7 @@ def differences(comparison: Comparison) -> Figure:
     if hidden > 0:
         notes.append(f"{hidden} more recipes are in the tables.")
     rows = rows.head(MAX_ROWS)
-    names = [short(label, 24) for label in rows["strategy"]]
+    names = [wrap_label(label, 24) for label in rows["strategy"]]
     inches = 0.85 + row_inches(names) * len(rows)
     figure, panel = canvas(comparison, title=title, inches=inches, notes=notes, spread=SPREAD)
     axes = panel.subplots()
@@ -66,13 +66,15 @@ def _marks(axes: Axes, rows: pd.DataFrame) -> None:
     """Draw interval and difference of every row, by verdict; hollow where one run is all there is."""
     for verdict, colour in COLOURS.items():
         for hollow, suffix in ((False, ""), (True, " (one run)")):
-            places = np.flatnonzero((rows["verdict"] == verdict) & ((rows["level"] == "run") == hollow))
-            if len(places):
-                part = 100 * rows.iloc[places][["difference", "low", "high"]]
-                axes.hlines(places, part["low"], part["high"], color=colour, linewidth=1)
+            rows_of_verdict = np.flatnonzero((rows["verdict"] == verdict) & ((rows["level"] == "run") == hollow))
+            if len(rows_of_verdict):
+                part = 100 * rows.iloc[rows_of_verdict][["difference", "low", "high"]]
+                axes.hlines(rows_of_verdict, part["low"], part["high"], color=colour, linewidth=1)
                 face: dict[str, Any] = {
                     "markerfacecolor": "white" if hollow else colour,
                     "markersize": 3.5,
                     "linestyle": "",
                 }
-                axes.plot(part["difference"], places, MARKERS[verdict], color=colour, label=verdict + suffix, **face)
+                axes.plot(
+                    part["difference"], rows_of_verdict, MARKERS[verdict], color=colour, label=verdict + suffix, **face
+                )

@@ -13,8 +13,8 @@ import numpy as np
 import seaborn as sns
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from report.figures.naming import name_points
-from report.figures.style import GREY, canvas, looks, say_empty, styled
+from report.figures.point_labels import name_points
+from report.figures.style import GREY, canvas, draw_placeholder, entry_styles, styled
 from report.frames.compare import pareto_front
 from report.frames.units import SCORE_NAMES, byte_unit, energy_unit, percent, time_unit
 
@@ -50,7 +50,7 @@ def accuracy_against(comparison: Comparison, cost: str) -> Figure:
     notes = [f"Not measured, so not drawn: {lost}."] if lost else []
     if not known.any():
         figure, panel = canvas(comparison, title=title, inches=1.6, notes=notes)
-        say_empty(panel.subplots(), f"no finished run has both {score} and {cost}")
+        draw_placeholder(panel.subplots(), f"no finished run has both {score} and {cost}")
         return figure
     unit, divisor = unit_of(float(recipes.loc[known, cost].max()))
     points = _points(recipes[known], cost, score, divisor)
@@ -81,8 +81,8 @@ def _points(recipes: pd.DataFrame, cost: str, score: str, divisor: float) -> pd.
 def _chosen(points: pd.DataFrame) -> pd.Series[bool]:
     """Mark the points of the front to name: one where several coincide, and not more than can be read."""
     front = points[points["front"]].drop_duplicates(["x", "y"]).sort_values("x")
-    places = np.unique(np.linspace(0, len(front) - 1, MAX_NAMES).round().astype(int))  # spread over the costs
-    return points.index.to_series().isin(front.index[places])
+    indices = np.unique(np.linspace(0, len(front) - 1, MAX_NAMES).round().astype(int))  # spread over the costs
+    return points.index.to_series().isin(front.index[indices])
 
 
 def _axes(panel: SubFigure, points: pd.DataFrame, controls: pd.DataFrame, score: str) -> tuple[Axes, list[Annotation]]:
@@ -163,9 +163,9 @@ def _draw(axes: Axes, points: pd.DataFrame, comparison: Comparison) -> None:
     axes.plot(front["x"], front["y"], drawstyle="steps-post", color="#9a9a9a", linewidth=1.0, zorder=1.5)
     rest = points[~points["named"]]
     axes.plot(rest["x"], rest["y"], ".", color="#bdbdbd", markersize=3, zorder=1.2)
-    look = looks(comparison)
+    styles = entry_styles(comparison)
     for row in points[points["named"]].to_dict("records"):
-        colour, marker = look[row["label"]]
+        colour, marker = styles[row["label"]]
         x, y = row["x"], row["y"]
         if row["num_ok"] > 1:
             reach = np.array([[x - row["x_low"]], [row["x_high"] - x]])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import seaborn as sns
 from scipy.special import stdtrit
 
-from report.figures.style import GREY, canvas, looks, row_inches, say_empty, short, styled
+from report.figures.style import GREY, canvas, draw_placeholder, entry_styles, row_inches, styled, wrap_label
 from report.frames.inference import ALPHA
 from report.frames.units import SCORE_NAMES
 
@@ -28,7 +28,7 @@ MAX_ROWS: Final = 40
 SPREAD: Final = "lines 95 % intervals over seeds"
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
+def confidence_interval(values: Sequence[float]) -> tuple[float, float]:
     """Ends of the 95 % interval of the mean of at least two values; one value gives itself twice."""
     mean = math.fsum(values) / len(values)
     if len(values) == 1:
@@ -47,7 +47,7 @@ def seed_scores(comparison: Comparison) -> Figure:
     labels = [label for label in comparison.entries["label"] if label in found]
     if not labels:
         figure, panel = canvas(comparison, title=title, inches=1.6)
-        say_empty(panel.subplots(), f"no finished run has {comparison.score}")
+        draw_placeholder(panel.subplots(), f"no finished run has {comparison.score}")
         return figure
     single = [label for label in labels if len(found[label]) == 1]
     notes = ["One seed has no interval."] if len(single) == len(labels) else []
@@ -56,12 +56,14 @@ def seed_scores(comparison: Comparison) -> Figure:
     if len(labels) > MAX_ROWS:
         notes.append(f"{len(labels) - MAX_ROWS} more recipes are in the tables.")
     labels = labels[:MAX_ROWS]
-    names = [short(label, 24) for label in labels]
+    names = [wrap_label(label, 24) for label in labels]
     inches = 0.65 + row_inches(names) * len(labels)
     figure, panel = canvas(comparison, title=title, inches=inches, notes=notes, spread=SPREAD)
     axes = panel.subplots()
     _rows(
-        axes, [[100 * value for value in found[label]] for label in labels], [looks(comparison)[k][0] for k in labels]
+        axes,
+        [[100 * value for value in found[label]] for label in labels],
+        [entry_styles(comparison)[k][0] for k in labels],
     )
     axes.set_yticks(range(len(labels)), names)
     axes.set_ylim(len(labels) - 0.5, -0.5)
@@ -75,11 +77,11 @@ def seed_scores(comparison: Comparison) -> Figure:
 def _rows(axes: Axes, rows: Sequence[Sequence[float]], colours: Sequence[str]) -> None:
     first = math.fsum(rows[0]) / len(rows[0])
     axes.axvline(first, color=GREY, linewidth=0.5, linestyle=":")
-    for place, (values, colour) in enumerate(zip(rows, colours, strict=True)):
-        low, high = interval(values)
-        axes.hlines(place, max(low, 0), min(high, 100), color=colour, linewidth=1)
-        axes.plot(values, [place] * len(values), "o", color=colour, markersize=2.5, alpha=0.6, markeredgewidth=0)
-        axes.plot([(low + high) / 2], [place], "|", color=colour, markersize=7, markeredgewidth=1.4)
+    for row, (values, colour) in enumerate(zip(rows, colours, strict=True)):
+        low, high = confidence_interval(values)
+        axes.hlines(row, max(low, 0), min(high, 100), color=colour, linewidth=1)
+        axes.plot(values, [row] * len(values), "o", color=colour, markersize=2.5, alpha=0.6, markeredgewidth=0)
+        axes.plot([(low + high) / 2], [row], "|", color=colour, markersize=7, markeredgewidth=1.4)
     ends = [end for values in rows for end in values]  # wide intervals of two seeds may leave the axes
     room = 0.35 * ((max(ends) - min(ends)) or 1.0)
     axes.set_xlim(min(ends) - room, max(ends) + room)

@@ -80,7 +80,7 @@ METADATA: Final[dict[str, dict[str, Any]]] = {
 Arguments = ParamSpec("Arguments")
 
 
-class Look(NamedTuple):
+class EntryStyle(NamedTuple):
     """Colour and marker of one entry."""
 
     colour: str
@@ -100,13 +100,13 @@ def styled(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
     def wrapper(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
         with mpl.rc_context(house_style()):
             figure = draw(*args, **kwargs)
-            freeze(figure)
+            freeze_layout(figure)
             return figure
 
     return wrapper
 
 
-def freeze(figure: Figure) -> None:
+def freeze_layout(figure: Figure) -> None:
     """Lay the figure out once and round the result: the solver's last digits differ from call to call."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
@@ -114,30 +114,30 @@ def freeze(figure: Figure) -> None:
         axes.set_position(Bbox.from_bounds(*(round(float(edge), 4) for edge in axes.get_position().bounds)))
 
 
-def looks(comparison: Comparison) -> dict[str, Look]:
+def entry_styles(comparison: Comparison) -> dict[str, EntryStyle]:
     """Colour and marker per label, by place in the table; controls are grey."""
-    found, place = {}, 0
+    found, index = {}, 0
     for label, kind in zip(comparison.entries["label"], comparison.entries["kind"], strict=True):
         if kind == "control":
-            found[label] = Look(GREY, "")
+            found[label] = EntryStyle(GREY, "")
         else:
-            found[label] = Look(PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)])
-            place += 1
+            found[label] = EntryStyle(PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)])
+            index += 1
     return found
 
 
-def short(label: str, width: int = 22) -> str:
+def wrap_label(label: str, width: int = 22) -> str:
     """Fit a label on two lines, broken at a plus or comma where possible, cut at such a place if longer."""
     if len(label) <= width:
         return label
-    ends = [[place + 1 for place, sign in enumerate(label) if sign in signs] for signs in ("+,", " _(=")]
-    for places in ends:
-        if found := [place for place in places if place <= width and len(label) - place <= width]:
+    ends = [[position + 1 for position, sign in enumerate(label) if sign in signs] for signs in ("+,", " _(=")]
+    for positions in ends:
+        if found := [position for position in positions if position <= width and len(label) - position <= width]:
             return label[: found[-1]] + "\n" + label[found[-1] :].strip()
     if len(label) <= 2 * width:
         return label[:width] + "\n" + label[width:].strip()
-    head = max((place for place in ends[0] if place < width), default=width - 1)
-    tail = min((place for place in ends[0] if len(label) - place < width), default=len(label) - width + 1)
+    head = max((position for position in ends[0] if position < width), default=width - 1)
+    tail = min((position for position in ends[0] if len(label) - position < width), default=len(label) - width + 1)
     return f"{label[:head]}\n…{label[tail:]}"
 
 
@@ -186,14 +186,14 @@ def canvas(
     return figure, panel
 
 
-def say_empty(axes: Axes, reason: str) -> None:
+def draw_placeholder(axes: Axes, reason: str) -> None:
     """Turn a panel into a sentence that says why nothing is drawn."""
     axes.set_axis_off()
     text = textwrap.fill(f"Nothing to draw: {reason}.", 48)
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=GREY)
 
 
-def written(figure: Figure, target: Path | IO[bytes], ending: str) -> None:
+def render(figure: Figure, target: Path | IO[bytes], ending: str) -> None:
     """Write a figure in one format; equal data gives equal bytes."""
     with mpl.rc_context(house_style()):
         figure.savefig(target, format=ending, dpi=150, metadata=METADATA[ending])
@@ -205,7 +205,7 @@ def save(figure: Figure, folder: Path, name: str, endings: Sequence[str] = tuple
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, ending in zip(paths, endings, strict=True):
-            written(figure, path, ending)
+            render(figure, path, ending)
     except OSError as error:
         raise ReportError(f"{folder}: cannot write figures ({error.strerror}); copy the sweep elsewhere") from error
     return paths

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 VERDICTS: Final = (BETTER, WORSE, EQUAL, UNKNOWN)
 
 
-class Rates(NamedTuple):
+class VerdictRates(NamedTuple):
     """Shares of draws, 0 to 1.
 
     false: a difference was found where there is none. equal, unknown: the other verdicts. naive_false: a difference
@@ -34,23 +34,23 @@ class Rates(NamedTuple):
     half_width: float
 
 
-def rates(scores: NDArray[np.float64], group_size: int, draws: int, seed: int = 0) -> Rates:
+def rates(scores: NDArray[np.float64], group_size: int, draws: int, seed: int = 0) -> VerdictRates:
     """Compare `draws` random pairs of groups of `group_size` runs; `scores`: (runs, questions) of one recipe."""
     if not 1 <= group_size <= len(scores) // 2:
         raise ValueError(f"two groups of {group_size} runs need {2 * group_size}; there are {len(scores)}")
     random = np.random.default_rng(seed)
-    said: Counter[str] = Counter()
+    verdict_counts: Counter[str] = Counter()
     naive, half_widths = 0, []
     for _ in range(draws):
         chosen = random.permutation(len(scores))[: 2 * group_size].reshape(2, group_size)
         differences = scores[chosen[0]] - scores[chosen[1]]
         naive += verdict(two_runs(differences.mean(axis=0))) in {BETTER, WORSE}
         if group_size == 1:
-            said[UNKNOWN] += 1
+            verdict_counts[UNKNOWN] += 1
             continue
         estimate = two_recipes(differences)
-        said[verdict(estimate)] += 1
+        verdict_counts[verdict(estimate)] += 1
         half_widths.append((estimate.high - estimate.low) / 2)
-    shares = [said[word] / draws for word in VERDICTS]
+    shares = [verdict_counts[word] / draws for word in VERDICTS]
     middle = float(np.median(half_widths)) if half_widths else float("nan")
-    return Rates(shares[0] + shares[1], shares[2], shares[3], naive / draws, middle)
+    return VerdictRates(shares[0] + shares[1], shares[2], shares[3], naive / draws, middle)

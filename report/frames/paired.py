@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Scores = dict[str, "pd.Series[float]"]  # run id -> score by question
 
 SHARED: Final = ("plan", "setting", "device", "batch_size")
-FEWEST_SEEDS: Final = 2
+MIN_SEEDS: Final = 2
 
 
 def paired(folder: Path, runs: pd.DataFrame) -> pd.DataFrame:
@@ -109,7 +109,7 @@ def _recipe(run: dict[str, Any], by_seed: dict[float, pd.Series[float]]) -> dict
     table, _ = aligned(list(by_seed.values()))  # (seeds, questions)
     about = {key: run[key] for key in ("strategy", *SHARED)} | {"seeds": " ".join(f"{seed:g}" for seed in by_seed)}
     row = {"level": "recipe", **about, "num_questions": table.shape[1], "difference": float(np.mean(table))}
-    if min(table.shape) < FEWEST_SEEDS:
+    if min(table.shape) < MIN_SEEDS:
         return row | {"verdict": UNKNOWN}
     estimate = two_recipes(table)
     return row | estimate._asdict() | {"verdict": verdict(estimate)}

@@ -59,12 +59,12 @@ def break_even_lines(comparison: Comparison) -> list[str]:
     found: dict[tuple[str, str], list[float]] = {}
     for run, sibling in _siblings(comparison.finished):
         found.setdefault((run["entry"], sibling["entry"]), []).append(_epochs(run, sibling))
-    said = [
+    sentences = [
         f"- {code(label)} against {code(less)}: {_after(float(np.median(epochs)))}"
         for (label, less), epochs in found.items()
         if not np.isnan(epochs).any()
     ]
-    return ["### When compiling has paid for itself", "", *said, ""] if said else []
+    return ["### When compiling has paid for itself", "", *sentences, ""] if sentences else []
 
 
 def _siblings(runs: pd.DataFrame) -> list[tuple[dict[Any, Any], dict[Any, Any]]]:
@@ -76,7 +76,7 @@ def _siblings(runs: pd.DataFrame) -> list[tuple[dict[Any, Any], dict[Any, Any]]]
     pairs = []
     for run in runs[runs["compile_seconds"].notna()].to_dict("records"):
         plan = members(run["plan"])
-        less = (plain.get((plan[:place] + plan[place + 1 :], run["seed"])) for place in range(len(plan)))
+        less = (plain.get((plan[:index] + plan[index + 1 :], run["seed"])) for index in range(len(plan)))
         pairs += [(run, other) for other in less if other]
     return pairs
 

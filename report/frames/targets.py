@@ -38,10 +38,10 @@ def target_lines(comparison: Comparison) -> list[str]:
     unit = time_unit(float(runs.loc[runs[SECONDS] < math.inf, SECONDS].max()))
     lines = ["### Time to target", "", EXPLAINED, ""]
     lines += ["| recipe | reached by | time to target | × baseline | updates |", "|---|---:|---:|---:|---:|"]
-    for label, seconds, ratio, steps, got_there, total in rows.join(reached).itertuples():
+    for label, seconds, ratio, steps, num_reached, total in rows.join(reached).itertuples():
         missed = ("not reached", MISSING, MISSING)
         cells = (amount(seconds, unit), times(ratio), f"{steps:.0f}") if seconds < math.inf else missed
-        lines.append(f"| {code(label)} | {got_there} of {total} | {' | '.join(cells)} |")
+        lines.append(f"| {code(label)} | {num_reached} of {total} | {' | '.join(cells)} |")
     return [*lines, ""]
 
 
@@ -56,8 +56,8 @@ def too_good(comparison: Comparison) -> str:
     found = slowest[slowest <= TOO_GOOD * base]
     if found.empty:
         return ""
-    said = ", ".join(f"{label} ({steps:.0f})" for label, steps in found.items())
+    steps_text = ", ".join(f"{label} ({steps:.0f})" for label, steps in found.items())
     return (
         f"Too good to pass unchecked: with every seed, at most half the updates of the quickest baseline run "
-        f"({base:.0f}) took {said} to the target; look at data, rates and target before believing it."
+        f"({base:.0f}) took {steps_text} to the target; look at data, rates and target before believing it."
     )

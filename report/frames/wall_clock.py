@@ -28,20 +28,20 @@ def wall_lines(comparisons: Sequence[Comparison]) -> list[str]:
     if sections.empty or not sections["seconds"].sum() > 0:
         return []
     seconds = sections.groupby("section")["seconds"].sum()
-    rest = _outside(comparisons, sections)
+    rest = _unsectioned_seconds(comparisons, sections)
     total = float(seconds.sum()) + rest
     training = float(seconds[seconds.index.isin(TRAINING)].sum())
     others = seconds[~seconds.index.isin(TRAINING)].sort_values(ascending=False)
-    said = [f"{name} {percent(value / total)}" for name, value in others.items()]
-    said += [f"outside sections {percent(rest / total)}"] if rest > 0 else []
+    shares = [f"{name} {percent(value / total)}" for name, value in others.items()]
+    shares += [f"outside sections {percent(rest / total)}"] if rest > 0 else []
     text = (
         f"Of {amount(total, time_unit(total))} that {sections['run_id'].nunique()} runs took, "
-        f"{percent(training / total)} was training (warm-up included). The rest: {', '.join(said)}."
+        f"{percent(training / total)} was training (warm-up included). The rest: {', '.join(shares)}."
     )
     return ["### Where the wall clock went", "", text, ""]
 
 
-def _outside(comparisons: Sequence[Comparison], sections: pd.DataFrame) -> float:
+def _unsectioned_seconds(comparisons: Sequence[Comparison], sections: pd.DataFrame) -> float:
     """Seconds of the runs' wall clock that no section covers; 0 where the wall clock was not recorded."""
     runs = pd.concat([comparison.runs for comparison in comparisons]).drop_duplicates("run_id")
     if WALL not in runs:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from report.figures.style import GREY, PALETTE
-from report.files import write_whole
+from report.files import write_atomic
 from report.frames.compare import compare
 from report.frames.results import load
 from report.page.data import page_data
@@ -30,7 +30,7 @@ def write_page(folder: Path) -> list[str]:
     data = page_data(results, compare(results))
     path = folder / NAME
     text = page(data)
-    write_whole(path, text)
+    write_atomic(path, text)
     return [f"{path}: {len(text.encode()) / MIB:.1f} MiB, one page", *(f"  {note}" for note in data["notes"])]
 
 
@@ -40,7 +40,7 @@ def page(data: dict[str, Any]) -> str:
 
     loader = jinja2.FileSystemLoader(HERE)
     templates = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    colours = {f"colour_{place}": colour for place, colour in enumerate(PALETTE)}
+    colours = {f"colour_{index}": colour for index, colour in enumerate(PALETTE)}
     return templates.get_template("page.html.j2").render(
         title=data["title"],
         data=safe(data),

@@ -25,18 +25,18 @@ NAMES: Final = {
     "peak_rss_bytes": "Peak RSS", "peak_tree_rss_bytes": "Peak RSS with children",
 }  # fmt: skip
 ENDINGS: Final = {"_seconds": "seconds", "_bytes": "bytes", "_joules": "joules", "_dollars": "dollars"}
-MEANT: Final = {"_seconds": "_time", "_bytes": "_memory", "_joules": "", "_dollars": ""}
+QUANTITIES: Final = {"_seconds": "_time", "_bytes": "_memory", "_joules": "", "_dollars": ""}
 RATIOS: Final = {
     "ttt_ratio": "time to train over that of the baseline run of the same seed",
     "memory_ratio": "peak memory over that of the baseline run of the same seed",
 }
-FIRST: Final = (
+SHOWN_FIRST: Final = (
     "strategy", "seed", "status", "vqa_accuracy", "accuracy", "f1_macro", "ttt_seconds", "ttt_ratio",
     "peak_allocated_bytes", "memory_ratio", "trainable_parameters", "samples_per_second", "energy_joules",
 )  # fmt: skip
-HIGH: Final = frozenset({"mfu", "samples_per_second", "eval_samples_per_second", "tuning_best", *SHARES})
-NEITHER: Final = frozenset({"tuning_spread", "other_gpu_bytes", "total_parameters", "predicted_peak_bytes"})
-LOW: Final = frozenset({"trainable_parameters", "steps_to_target", *RATIOS})
+HIGHER_IS_BETTER: Final = frozenset({"mfu", "samples_per_second", "eval_samples_per_second", "tuning_best", *SHARES})
+NO_DIRECTION: Final = frozenset({"tuning_spread", "other_gpu_bytes", "total_parameters", "predicted_peak_bytes"})
+LOWER_IS_BETTER: Final = frozenset({"trainable_parameters", "steps_to_target", *RATIOS})
 COUNTS: Final = frozenset({"trainable_parameters", "total_parameters", "model_flops_per_sample"})
 HIDDEN: Final = frozenset({"run_id", "sweep"})  # they are no columns of the table; the record has them
 
@@ -44,10 +44,10 @@ HIDDEN: Final = frozenset({"run_id", "sweep"})  # they are no columns of the tab
 def columns(runs: pd.DataFrame) -> tuple[list[dict[str, Any]], list[str]]:
     """Columns that some run has filled, those shown at first in front, and the names of all others."""
     known = [*RUN_COLUMNS, *RATIOS]
-    order = [*FIRST, *(key for key in known if key not in FIRST)]
-    there = {key: key in runs and bool(_filled(runs[key])) for key in order}
-    made = [_column(key) for key in order if there[key]]
-    return made, [key for key in known if not there[key] and key not in RATIOS]
+    order = [*SHOWN_FIRST, *(key for key in known if key not in SHOWN_FIRST)]
+    filled = {key: key in runs and bool(_filled(runs[key])) for key in order}
+    described = [_column(key) for key in order if filled[key]]
+    return described, [key for key in known if not filled[key] and key not in RATIOS]
 
 
 def _filled(values: pd.Series[Any]) -> bool:
@@ -59,15 +59,15 @@ def _column(key: str) -> dict[str, Any]:
         "key": key,
         "name": NAMES.get(key) or _name(key),
         "kind": _kind(key),
-        "better": _better(key),
+        "better": _better_direction(key),
         "help": (RUN_COLUMNS.get(key) or RATIOS[key]).replace(", 0 to 1", ""),  # the page shows percent
-        "first": key in FIRST,
+        "first": key in SHOWN_FIRST,
         "hidden": key in HIDDEN,
     }
 
 
 def _name(key: str) -> str:
-    for ending, word in MEANT.items():
+    for ending, word in QUANTITIES.items():
         key = key.removesuffix(ending) + word if key.endswith(ending) else key
     return key.replace("_", " ").capitalize()
 
@@ -86,10 +86,10 @@ def _kind(key: str) -> str:
     return next((kind for ending, kind in ENDINGS.items() if key.endswith(ending)), "number")
 
 
-def _better(key: str) -> str:
+def _better_direction(key: str) -> str:
     """Which direction is better: high, low, or empty where that means nothing."""
-    if key in HIGH:
+    if key in HIGHER_IS_BETTER:
         return "high"
-    if key not in NEITHER and (key in LOW or key.endswith(tuple(ENDINGS))):
+    if key not in NO_DIRECTION and (key in LOWER_IS_BETTER or key.endswith(tuple(ENDINGS))):
         return "low"
     return ""

@@ -14,7 +14,7 @@ from report.frames.results import TEXT, Results
 from report.page.columns import columns
 from report.page.command import run_command, sweep_command
 from report.page.differences import VERDICTS, of_recipes, of_runs, with_baseline
-from report.page.side_files import Side
+from report.page.sidecars import PageSidecars
 from report.text.findings import findings
 from report.text.summary import heading
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 MEMORY: Final = ("peak_device_bytes", "peak_reserved_bytes", "peak_allocated_bytes")  # what a budget must hold
 MAX_POINTS: Final = 60_000
-FEWEST: Final = 12
+MIN_CURVE_POINTS: Final = 12
 NEVER: Final = "never"
 ENTRY: Final = ("label", "plan", "kind", "num_runs", "num_ok", "status", "ttt_seconds", "trainable_parameters")
 
 
 def page_data(results: Results, comparisons: Sequence[Comparison]) -> dict[str, Any]:
     """The page's data; `notes` name what could not be read or had to be left out."""
-    runs, side = _runs(results, comparisons), Side(results.folder)
-    command = side.json("sweep.json", dict).get("command")
+    runs, sidecars = _runs(results, comparisons), PageSidecars(results.folder)
+    command = sidecars.json("sweep.json", dict).get("command")
     words = [str(word) for word in command] if isinstance(command, list) else []
-    records, examples = side.records(runs["run_id"]), side.examples()
-    scores, answers = side.predictions(runs["run_id"], [example["id"] for example in examples])
+    records, examples = sidecars.records(runs["run_id"]), sidecars.examples()
+    scores, answers = sidecars.predictions(runs["run_id"], [example["id"] for example in examples])
     shown, empty = columns(runs)
     pairs, why = of_runs(runs, scores)
     return {
@@ -54,26 +54,26 @@ def page_data(results: Results, comparisons: Sequence[Comparison]) -> dict[str, 
         "pairs": pairs,
         "no_pairs": why,
         "baselines": with_baseline(comparisons, runs) if pairs is None else [],
-        "curves": _curves(results, side),
+        "curves": _curves(results, sidecars),
         "metrics": _by_run(results.metrics, ("split", "metric", "value")),
         "sections": _by_run(results.sections, ("section", "seconds")),
         "examples": examples,
         "answers": [_answers(answers.get(run_id), examples) for run_id in runs["run_id"]],
         **_records(runs, records, words),
-        "cards": _cards(side),
-        "notes": side.notes,
+        "cards": _cards(sidecars),
+        "notes": sidecars.notes,
     }
 
 
 def _runs(results: Results, comparisons: Sequence[Comparison]) -> pd.DataFrame:
     """Rows of runs.csv with the entry and the comparison (its place, -1 for none) they belong to."""
     runs: pd.DataFrame = results.runs.assign(entry=results.runs["strategy"], group=-1)
-    for place in reversed(range(len(comparisons))):
-        found = comparisons[place].runs.set_index("run_id")
-        inside = runs["run_id"].isin(found.index)
+    for index in reversed(range(len(comparisons))):
+        found = comparisons[index].runs.set_index("run_id")
+        in_comparison = runs["run_id"].isin(found.index)
         for name in ("entry", "ttt_ratio", "memory_ratio"):
-            runs.loc[inside, name] = runs.loc[inside, "run_id"].map(found[name])
-        runs.loc[inside, "group"] = place
+            runs.loc[in_comparison, name] = runs.loc[in_comparison, "run_id"].map(found[name])
+        runs.loc[in_comparison, "group"] = index
     return runs
 
 
@@ -125,17 +125,21 @@ def resolution(comparison: Comparison) -> float | None:
     return None if half.empty else float(f"{half.median():.4g}")
 
 
-def _curves(results: Results, side: Side) -> dict[str, Any]:
+def _curves(results: Results, sidecars: PageSidecars) -> dict[str, Any]:
     """history.csv by run and curve: steps, seconds, values; long ones thinned where all would be too much."""
     history = results.history.dropna(subset=["step", "value"])
-    keep = FEWEST if len(history) > MAX_POINTS else len(history)
+    keep = MIN_CURVE_POINTS if len(history) > MAX_POINTS else len(history)
     if len(history) > MAX_POINTS:
-        side.notes.append(f"history.csv has {len(history):,} values; the page shows {FEWEST} of each learning curve")
+        sidecars.notes.append(
+            f"history.csv has {len(history):,} values; the page shows {MIN_CURVE_POINTS} of each learning curve"
+        )
     found: dict[str, dict[str, Any]] = {}
     for (run_id, split, metric), rows in history.groupby(["run_id", "split", "metric"], sort=False):
-        every = max(1, math.ceil(len(rows) / max(keep, 1)))
-        some = rows.iloc[::-every][::-1]  # the last value is always among them
-        curve = [[number(float(f"{value:.5g}")) for value in some[name]] for name in ("step", "train_seconds", "value")]
+        stride = max(1, math.ceil(len(rows) / max(keep, 1)))
+        thinned = rows.iloc[::-stride][::-1]  # the last value is always among them
+        curve = [
+            [number(float(f"{value:.5g}")) for value in thinned[name]] for name in ("step", "train_seconds", "value")
+        ]
         found.setdefault(str(run_id), {})[f"{split} {metric}"] = curve
     return found
 
@@ -156,23 +160,23 @@ def _answers(found: dict[Any, Any] | None, examples: list[dict[str, Any]]) -> li
 def _records(runs: pd.DataFrame, records: list[dict[str, Any]], words: list[str]) -> dict[str, Any]:
     """Commands, specifications, logs and, each once, environments."""
     environments: list[dict[str, Any]] = []
-    made = []
+    entries = []
     for row, record in zip(runs.to_dict("records"), records, strict=True):
         command, note = run_command({str(key): value for key, value in row.items()}, record.get("spec", {}), words)
-        place = -1
+        index = -1
         if environment := record.get("environment"):
             environments += [] if environment in environments else [environment]
-            place = environments.index(environment)
-        made.append({
-            "command": command, "note": note, "spec": record.get("spec"), "environment": place, "log": record["log"],
+            index = environments.index(environment)
+        entries.append({
+            "command": command, "note": note, "spec": record.get("spec"), "environment": index, "log": record["log"],
             "there": record["there"],
         })  # fmt: skip
-    return {"records": made, "environments": environments}
+    return {"records": entries, "environments": environments}
 
 
-def _cards(side: Side) -> dict[str, Any]:
+def _cards(sidecars: PageSidecars) -> dict[str, Any]:
     """What each strategy is: summary, text, papers."""
-    cards = side.json("strategies.json", dict)
+    cards = sidecars.json("strategies.json", dict)
     kinds = {"summary": str, "text": str, "papers": list}
     known = {name: card for name, card in cards.items() if isinstance(card, dict)}
     return {

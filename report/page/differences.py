@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from report.frames.inference import BETTER, EQUAL, UNKNOWN, WORSE, Estimate, two_recipes, two_runs, verdict
-from report.frames.paired import FEWEST_SEEDS, aligned
+from report.frames.paired import MIN_SEEDS, aligned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,16 +54,16 @@ class Pairs:
 
 def of_runs(runs: pd.DataFrame, scores: Scores) -> tuple[dict[str, Any] | None, str]:
     """Compare every two finished runs that have scores; None, and why, when these are too many."""
-    there = [run_id for run_id in runs.loc[runs["status"] == "ok", "run_id"] if run_id in scores]
-    place = {run_id: row for row, run_id in enumerate(runs["run_id"])}
-    if len(there) < 2:  # noqa: PLR2004 - a pair
+    scored = [run_id for run_id in runs.loc[runs["status"] == "ok", "run_id"] if run_id in scores]
+    row_of = {run_id: row for row, run_id in enumerate(runs["run_id"])}
+    if len(scored) < 2:  # noqa: PLR2004 - a pair
         return None, "no two runs have scores by question (runs/RUN/predictions.parquet)"
-    num_pairs = len(there) * (len(there) - 1) // 2
-    if num_pairs > MAX_PAIRS or num_pairs * max(len(scores[run_id]) for run_id in there) > MAX_WORK:
-        return None, f"{len(there)} runs make too many pairs for one page, so each is compared with its baseline only"
+    num_pairs = len(scored) * (len(scored) - 1) // 2
+    if num_pairs > MAX_PAIRS or num_pairs * max(len(scores[run_id]) for run_id in scored) > MAX_WORK:
+        return None, f"{len(scored)} runs make too many pairs for one page, so each is compared with its baseline only"
     data = dict(zip(runs["run_id"], runs["dataset"], strict=True))
-    pairs = Pairs([place[run_id] for run_id in there])
-    for one, other in combinations(there, 2):
+    pairs = Pairs([row_of[run_id] for run_id in scored])
+    for one, other in combinations(scored, 2):
         table, questions = aligned([scores[one], scores[other]])
         if data[one] != data[other] or not len(questions):
             pairs.skip()
@@ -74,12 +74,12 @@ def of_runs(runs: pd.DataFrame, scores: Scores) -> tuple[dict[str, Any] | None, 
 
 def with_baseline(comparisons: Sequence[Comparison], runs: pd.DataFrame) -> list[dict[str, Any]]:
     """Every run against the baseline run of its seed, from the rows of comparisons.csv."""
-    place = {run_id: row for row, run_id in enumerate(runs["run_id"])}
+    row_of = {run_id: row for row, run_id in enumerate(runs["run_id"])}
     rows = [row for comparison in comparisons for row in comparison.paired.query("level == 'run'").to_dict("records")]
     return [
         {
-            "run": place[row["run_id"]],
-            "baseline": place[row["baseline_run_id"]],
+            "run": row_of[row["run_id"]],
+            "baseline": row_of[row["baseline_run_id"]],
             **{key: round(float(row[key]), DIGITS) for key in ("difference", "low", "high")},
             "p": float(f"{row['p']:.3g}"),
             "questions": int(row["num_questions"]),
@@ -95,15 +95,15 @@ def of_recipes(comparison: Comparison, scores: Scores) -> dict[str, Any] | None:
     for row in comparison.finished.drop_duplicates(["entry", "seed"], keep=False).itertuples():
         if row.run_id in scores:
             by_entry.setdefault(str(row.entry), {})[float(row.seed)] = scores[str(row.run_id)]
-    labels = [label for label, seeds in by_entry.items() if len(seeds) >= FEWEST_SEEDS]
+    labels = [label for label, seeds in by_entry.items() if len(seeds) >= MIN_SEEDS]
     if not 1 < len(labels) * (len(labels) - 1) // 2 + 1 <= MAX_PAIRS:
         return None
     pairs = Pairs(labels)
     for one, other in combinations(labels, 2):
         seeds = sorted(set(by_entry[one]) & set(by_entry[other]))
         columns = [by_entry[label][seed] for label in (one, other) for seed in seeds]
-        table = aligned(columns)[0] if len(seeds) >= FEWEST_SEEDS else np.empty((0, 0))
-        if min(table.shape) < FEWEST_SEEDS:
+        table = aligned(columns)[0] if len(seeds) >= MIN_SEEDS else np.empty((0, 0))
+        if min(table.shape) < MIN_SEEDS:
             pairs.skip()
             continue
         differences = table[: len(seeds)] - table[len(seeds) :]

@@ -14,11 +14,11 @@ import jinja2
 from report.errors import ReportError
 from report.figures.catalogue import CAPTIONS, FIGURES
 from report.figures.style import save
-from report.files import write_whole
+from report.files import write_atomic
+from report.frames.ablations import cumulative_ablation, leave_one_out
 from report.frames.compare import compare
 from report.frames.results import load
-from report.frames.rungs import ladder, left_out
-from report.frames.side import SideFiles
+from report.frames.sidecars import SidecarFiles
 from report.frames.units import SCORE_NAMES
 from report.paper import results
 from report.paper.cards import bibtex
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 MAX_SETTINGS: Final = 4
 SHOWN: Final = ("accuracy_vs_memory", "accuracy_vs_ttt", "memory_breakdown", "time_breakdown", "learning_curves",
                 "differences")  # fmt: skip
-FEWEST_RUNGS: Final = 3
+MIN_ABLATION_STEPS: Final = 3
 DOTTED: Final = re.compile(r"\w+\.\w")
 MANY: Final = 20  # recipes, from which the figure of seeds only repeats that of differences
-NEEDED: Final = ("latexmk", "pdflatex")
+REQUIRED_PROGRAMS: Final = ("latexmk", "pdflatex")
 INSTALL: Final = "apt-get install latexmk texlive-publishers texlive-latex-extra texlive-pictures"
-SECONDS: Final = 300
+TIMEOUT_SECONDS: Final = 300
 
 
 def write_paper(folder: Path) -> list[str]:
@@ -49,13 +49,13 @@ def write_paper(folder: Path) -> list[str]:
     out = folder / "paper"
     try:
         text, cited, notes = compose(folder, out)
-        write_whole(out / "paper.tex", text)
+        write_atomic(out / "paper.tex", text)
         known = Path(__file__).with_name("known.bib").read_text(encoding="utf-8")
-        write_whole(out / "references.bib", f"{known}\n{bibtex(cited)}")
+        write_atomic(out / "references.bib", f"{known}\n{bibtex(cited)}")
     except OSError as error:
         raise ReportError(f"{out}: cannot be written ({error.strerror}); copy the sweep elsewhere") from error
     lines = [f"{out / 'paper.tex'}, references.bib and figures/", *(f"  {note}" for note in notes)]
-    if missing := [program for program in NEEDED if not shutil.which(program)]:
+    if missing := [program for program in REQUIRED_PROGRAMS if not shutil.which(program)]:
         return [*lines, f"no PDF: {missing[0]} is not installed; with it ({INSTALL}) the same command typesets it"]
     return [*lines, str(typeset(out))]
 
@@ -68,9 +68,9 @@ def compose(folder: Path, out: Path | None = None) -> tuple[str, list[Reference]
     comparisons = compare(load(folder))  # before anything is written
     if out:
         (out / "figures").mkdir(parents=True, exist_ok=True)
-    side = SideFiles(folder)
-    cards, model, data = cards_of(side), model_facts(side, comparisons), data_facts(side, comparisons[0])
-    parts = [_part(comparison, comparisons, side, out) for comparison in comparisons[:MAX_SETTINGS]]
+    sidecars = SidecarFiles(folder)
+    cards, model, data = cards_of(sidecars), model_facts(sidecars, comparisons), data_facts(sidecars, comparisons[0])
+    parts = [_part(comparison, comparisons, sidecars, out) for comparison in comparisons[:MAX_SETTINGS]]
     for example in data["examples"] if out else ():
         if example["picture"]:
             shutil.copyfile(example["picture"], out / example["file"])
@@ -83,10 +83,14 @@ def compose(folder: Path, out: Path | None = None) -> tuple[str, list[Reference]
         failed=sum(len(c.failures) for c in comparisons), model=model, data=data, cards=cards, parts=parts,
         first=parts[0], settings=len(comparisons), models=len(models_of(comparisons)),
         threats=threats(comparisons, model, data), levels=set().union(*map(results.levels, comparisons)),
-        names=results.stands_for(comparisons), random=has_random_encoders(comparisons, model),
+        names=results.recipe_expansions(comparisons), random=has_random_encoders(comparisons, model),
         memory=list(results.MEMORY.values()), Tex=Tex, code=code, prose=prose,
     )  # fmt: skip
-    return text, [reference for found in cards.values() for card in found for reference in card.references], side.notes
+    return (
+        text,
+        [reference for found in cards.values() for card in found for reference in card.references],
+        sidecars.notes,
+    )
 
 
 def _environment() -> jinja2.Environment:
@@ -108,17 +112,17 @@ def begin_sentence(text: str) -> Tex:
 
 
 def _part(
-    comparison: Comparison, comparisons: Sequence[Comparison], side: SideFiles, out: Path | None
+    comparison: Comparison, comparisons: Sequence[Comparison], sidecars: SidecarFiles, out: Path | None
 ) -> dict[str, Any]:
     """What the paper says of one setting."""
     number = comparisons.index(comparison) + 1
     return {
         "number": number, "title": escape(heading(comparison, comparisons)),
-        "several": bool((comparison.entries["num_ok"] > 1).any()), "machine": machine(comparison, side),
+        "several": bool((comparison.entries["num_ok"] > 1).any()), "machine": machine(comparison, sidecars),
         "quality": results.quality_table(comparison), "scores": list(results.scores_of(comparison).values()),
         "score": escape(SCORE_NAMES[comparison.score]), "memory": results.memory_table(comparison),
         "findings": [escape(sentence) for sentence in findings(comparison, caution=False)],
-        "told": results.told_sentence(comparison), "tried": bool((comparison.finished["kind"] == "run").any()),
+        "told": results.significance_sentence(comparison), "tried": bool((comparison.finished["kind"] == "run").any()),
         "figures": _figures(comparison, number, out), "verdict": results.verdict_table(comparison),
         "verdicts": results.verdict_sentences(comparison), "negative": results.negative_sentences(comparison),
         "failures": results.failure_table(comparison),
@@ -129,9 +133,12 @@ def _figures(comparison: Comparison, number: int, out: Path | None) -> list[dict
     """Draw the figures that have something to show; one recipe alone is compared with nothing."""
     if comparison.finished["entry"].nunique() <= 1:
         return []
-    there = {"ladder": len(ladder(comparison)) >= FEWEST_RUNGS, "leave_one_out": bool(left_out(comparison)[1])}
-    there["seeds"] = comparison.runs["seed"].nunique() > 1 and len(comparison.entries) <= MANY
-    more = [name for name, shown in there.items() if shown]
+    available = {
+        "ladder": len(cumulative_ablation(comparison)) >= MIN_ABLATION_STEPS,
+        "leave_one_out": bool(leave_one_out(comparison)[1]),
+    }
+    available["seeds"] = comparison.runs["seed"].nunique() > 1 and len(comparison.entries) <= MANY
+    more = [name for name, shown in available.items() if shown]
     shown = [name for name in (*SHOWN, *more) if name != "differences" or len(comparison.paired)]
     found = []
     for name in shown:
@@ -152,12 +159,14 @@ def typeset(out: Path) -> Path:
             cwd=out,
             env=environment,
             capture_output=True,
-            timeout=SECONDS,
+            timeout=TIMEOUT_SECONDS,
             check=False,
             stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired:
-        raise ReportError(f"{out / 'paper.tex'}: LaTeX did not end within {SECONDS} s; the .tex is there") from None
+        raise ReportError(
+            f"{out / 'paper.tex'}: LaTeX did not end within {TIMEOUT_SECONDS} s; the .tex is there"
+        ) from None
     log = out / "build" / "paper.log"
     if done.returncode:
         text = (

@@ -63,7 +63,7 @@ def read_card(name: str, facts: Mapping[str, Any]) -> Card:
     text = str(facts.get("text", ""))
     body = text.partition("\n\n")[2].partition("\n\n")[0]  # the part after the title; notes on the code come later
     pieces = HEAD.split(" ".join(body.split()))
-    found = {HEADS[head]: said.strip() for head, said in zip(pieces[1::2], pieces[2::2], strict=True)}
+    found = {HEADS[head]: content.strip() for head, content in zip(pieces[1::2], pieces[2::2], strict=True)}
     papers = found.pop("papers", "")
     parts = {key: found.get(key, "") for key in ("what", "why", "costs", "unless")}
     summary, options = (str(facts.get(key, "")) for key in ("summary", "options"))
@@ -76,14 +76,14 @@ def references(name: str, papers: str) -> tuple[Reference, ...]:
     for match in URL.finditer(papers):
         url, before = match[0].rstrip("."), papers[begin : match.start()].lstrip(" ;,.()")
         begin = match.end()
-        said = re.sub(r"^[^,:]*: ", "", before.strip()) + " "  # without "as adapter: " and the like
-        cited = NAMED.search(said) or CITED.search(said)
+        citation = re.sub(r"^[^,:]*: ", "", before.strip()) + " "  # without "as adapter: " and the like
+        cited = NAMED.search(citation) or CITED.search(citation)
         key = re.sub(r"\W+", "-", url.partition("//")[2]).strip("-")  # one entry for a paper, whatever card names it
         if cited:
             title = cited["title"] or name
             found.append(Reference(key, cited["authors"].strip(), title.strip(), cited["year"], url))
         else:
-            found.append(Reference(key, "", said.split(";")[-1].strip(" ,") or name, "", url))
+            found.append(Reference(key, "", citation.split(";")[-1].strip(" ,") or name, "", url))
     return tuple(found)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from matplotlib.image import imread
 
-from report.frames.side import PLAIN, SideFiles
+from report.frames.sidecars import SAFE_NAME, SidecarFiles
 from report.frames.units import cell, count, three_digits
 from report.paper.cards import KINDS, Card, read_card
 from report.paper.tex import Tex, escape
@@ -40,9 +40,9 @@ LOSSES: Final = {
 PARTS: Final = {"vision": "image encoder", "text": "text encoder", "fusion": "fusion", "head": "answer head"}
 
 
-def cards_of(side: SideFiles) -> dict[str, list[Card]]:
+def cards_of(sidecars: SidecarFiles) -> dict[str, list[Card]]:
     """Cards of the sweep's strategies by kind, in the order of KINDS; kinds that are not known come last."""
-    given = side.json("strategies.json", dict)
+    given = sidecars.json("strategies.json", dict)
     cards = [read_card(name, facts) for name, facts in sorted(given.items()) if isinstance(facts, dict)]
     kinds = [*KINDS, *sorted({card.kind for card in cards} - set(KINDS))]
     return {
@@ -50,13 +50,15 @@ def cards_of(side: SideFiles) -> dict[str, list[Card]]:
     }
 
 
-def model_facts(side: SideFiles, comparisons: Sequence[Comparison]) -> dict[str, Any]:
+def model_facts(sidecars: SidecarFiles, comparisons: Sequence[Comparison]) -> dict[str, Any]:
     """What model.json says: encoders, fusion, parameters and operations by part, and the picture.
 
     Empty without it, for a model that is not of an image and a text encoder, and where the sweep has several models, of
     which the file describes the last that ran.
     """
-    return side.guarded("model.json", lambda: _model(side.json("model.json", dict), len(models_of(comparisons))), {})
+    return sidecars.parse(
+        "model.json", lambda: _model(sidecars.json("model.json", dict), len(models_of(comparisons))), {}
+    )
 
 
 def _model(model: Mapping[str, Any], models: int) -> dict[str, Any]:
@@ -91,13 +93,13 @@ def has_random_encoders(comparisons: Sequence[Comparison], model: Mapping[str, A
     return bool(model.get("random")) or any(RANDOM in comparison.setting["setting"] for comparison in comparisons)
 
 
-def data_facts(side: SideFiles, comparison: Comparison) -> dict[str, Any]:
+def data_facts(sidecars: SidecarFiles, comparison: Comparison) -> dict[str, Any]:
     """How much of which data: pictures, training examples, questions of the evaluation, and a few examples."""
     shown: list[dict[str, Any]] = []
-    chosen, examples = side.json("chosen_images.json", list), side.json(EXAMPLES, list)
+    chosen, examples = sidecars.json("chosen_images.json", list), sidecars.json(EXAMPLES, list)
     for number, example in enumerate(examples[:PICTURES]):
         if isinstance(example, dict):
-            shown += side.guarded(EXAMPLES, partial(_example, side.folder, number, example), [])
+            shown += sidecars.parse(EXAMPLES, partial(_example, sidecars.folder, number, example), [])
     samples = comparison.runs["train_samples"].dropna()
     paired = comparison.paired["num_questions"].dropna()
     name = comparison.setting["dataset"]
@@ -115,7 +117,7 @@ def _example(folder: Path, number: int, example: Mapping[str, Any]) -> list[dict
     often = sorted(set(given), key=lambda answer: (-given.count(answer), answer))[:ANSWERS]
     name = str(example.get("image", ""))
     picture = folder / "examples" / name
-    shown = bool(PLAIN.fullmatch(name)) and picture.suffix in PICTURE_KINDS and _whole(picture)
+    shown = bool(SAFE_NAME.fullmatch(name)) and picture.suffix in PICTURE_KINDS and _is_decodable(picture)
     return [{
         "picture": picture if shown else None, "file": Tex(f"figures/example-{number}{picture.suffix}"),
         "question": example.get("question", ""),
@@ -123,7 +125,7 @@ def _example(folder: Path, number: int, example: Mapping[str, Any]) -> list[dict
     }]  # fmt: skip
 
 
-def _whole(picture: Path) -> bool:
+def _is_decodable(picture: Path) -> bool:
     """Whether a picture is there and can be decoded: LaTeX stops at one that cannot."""
     try:
         imread(picture)
@@ -132,14 +134,14 @@ def _whole(picture: Path) -> bool:
     return True
 
 
-def machine(comparison: Comparison, side: SideFiles) -> dict[str, str]:
+def machine(comparison: Comparison, sidecars: SidecarFiles) -> dict[str, str]:
     """Device, threads, numbers, and the versions that the record of a finished run names."""
     setting = comparison.setting
-    ids = [run_id for run_id in comparison.finished["run_id"].head(1) if PLAIN.fullmatch(run_id)]
+    ids = [run_id for run_id in comparison.finished["run_id"].head(1) if SAFE_NAME.fullmatch(run_id)]
     processor, versions = "", ""
     for run_id in ids:
         name = f"runs/{run_id}/record.json"
-        processor, versions = side.guarded(name, partial(_environment, side.json(name, dict)), ("", ""))
+        processor, versions = sidecars.parse(name, partial(_environment, sidecars.json(name, dict)), ("", ""))
     precision = sorted({text for text in comparison.runs["precision"] if text})
     return {
         "device": f"one {setting['gpu_name']}" if setting["gpu_name"] else f"a CPU{processor}",
@@ -172,40 +174,40 @@ def threats(comparisons: Sequence[Comparison], model: Mapping[str, Any], data: M
     """What a reader must not conclude, as far as the figures themselves tell."""
     runs = [comparison.runs for comparison in comparisons]
     seeds = min(frame["seed"].nunique() for frame in runs)
-    said = []
+    sentences = []
     if seeds < FEW_SEEDS:
         number = "One seed was" if seeds <= 1 else "Two seeds were"
-        said.append(f"{number} run: differences between recipes cannot be told from those between seeds.")
+        sentences.append(f"{number} run: differences between recipes cannot be told from those between seeds.")
     elif seeds < MANY_SEEDS:
-        said.append(
+        sentences.append(
             f"{seeds} seeds were run: intervals over so few are wide, and differences within them are left open."
         )
     if data["questions"] and data["questions"] < FEW_QUESTIONS:
         wide = 100 * 1.96 * math.sqrt(0.25 / data["questions"])
-        said.append(
+        sentences.append(
             f"Only {data['questions']} questions are evaluated: the 95 % interval of a score may reach {wide:.0f} "
             "points to either side."
         )
     if has_random_encoders(comparisons, model):
-        said.append("Encoders start from random weights, so scores are not those of fine-tuning pretrained ones.")
+        sentences.append("Encoders start from random weights, so scores are not those of fine-tuning pretrained ones.")
     if data["made_up"]:
-        said.append(
+        sentences.append(
             "The pictures are generated and the questions follow patterns: scores say nothing about photographs."
         )
     if any(comparison.setting["device"] == "cpu" for comparison in comparisons):
-        said.append(
+        sentences.append(
             "Times were taken on a CPU; on a GPU other recipes are fast, and memory beside the allocator's differs."
         )
-    said.append(
+    sentences.append(
         "The machine may have done other work beside; ratios to the baseline of the same seed suffer less than times."
     )
     if model:
         size = f"The model has {model['parameters']} parameters"
-        said.append(f"{size}; what a recipe saves depends on what holds the memory, which changes with size.")
+        sentences.append(f"{size}; what a recipe saves depends on what holds the memory, which changes with size.")
     tuned = any((frame["tuned_rates"] != "").any() for frame in runs)
-    said.append(
+    sentences.append(
         "Each recipe has the best of a few learning rates that were tried with one seed on the tune set."
         if tuned
         else "No learning rate was searched for; at another rate a recipe may do better or worse."
     )
-    return [escape(sentence) for sentence in said]
+    return [escape(sentence) for sentence in sentences]

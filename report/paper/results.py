@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+from report.frames.ablations import by_label
 from report.frames.inference import ALPHA, BETTER, EQUAL, UNKNOWN, WORSE
 from report.frames.paired import statements
-from report.frames.rungs import by_label
 from report.frames.units import MISSING, amount, byte_unit, count, percent, time_unit, times
 from report.paper.tex import Tex, code, escape
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MAX_ROWS: Final = 40
 MAX_NAMED: Final = 8
 SLOWER: Final = 1.05  # times the baseline, more than what a shared machine does
-FATTER: Final = 1.01
+MORE_MEMORY: Final = 1.01
 SEVERAL: Final = 2  # seeds, from which there is a range
 SMALL: Final = 0.001  # probability that is not written out
 SCORES: Final = {
@@ -91,16 +91,18 @@ def verdict_sentences(comparison: Comparison) -> list[Tex]:
     if rows.empty or base is None:
         return [escape("No recipe could be paired with a finished baseline run, so nothing is compared.")]
     recipes = rows[rows["level"] == "recipe"]
-    said = [Tex(f"{_list(found)} {'is' if len(found) == 1 else 'are'} {escape(words)}.")
+    sentences = [Tex(f"{_list(found)} {'is' if len(found) == 1 else 'are'} {escape(words)}.")
             for verdict, words in VERDICTS.items() if len(found := rows[rows["verdict"] == verdict])]  # fmt: skip
     if recipes.empty:
         first = "One seed was run, so the verdicts are about these trained models and not about the recipes:"
-        return [escape(first), *said]
-    sure, comparisons = _after_holm(recipes)
+        return [escape(first), *sentences]
+    significant, comparisons = _after_holm(recipes)
     holm = Tex(f"Corrected for {comparisons} by Holm's method, ") + (
-        Tex(f"{_list(sure)} still differ{'s' if len(sure) == 1 else ''}.") if len(sure) else "no difference remains."
+        Tex(f"{_list(significant)} still differ{'s' if len(significant) == 1 else ''}.")
+        if len(significant)
+        else "no difference remains."
     )
-    return [*said, Tex(holm)]
+    return [*sentences, Tex(holm)]
 
 
 def _after_holm(recipes: pd.DataFrame) -> tuple[pd.DataFrame, str]:
@@ -109,7 +111,7 @@ def _after_holm(recipes: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     return recipes[recipes["p_holm"] < ALPHA], f"{number} comparison{'' if number == 1 else 's'}"
 
 
-def told_sentence(comparison: Comparison) -> Tex:
+def significance_sentence(comparison: Comparison) -> Tex:
     """Whether the differences of a sweep say anything about recipes; empty where no recipe finished."""
     if not (comparison.finished["kind"] == "run").any():
         return Tex("")
@@ -120,13 +122,13 @@ def told_sentence(comparison: Comparison) -> Tex:
         return escape(
             "Recipes are compared in one seed, so these differences are between trained models, not between recipes."
         )
-    sure, comparisons = _after_holm(recipes)
+    significant, comparisons = _after_holm(recipes)
     corrected = f"With $p$ corrected for {comparisons}"
-    if sure.empty:
+    if significant.empty:
         return Tex(f"{corrected} no difference in quality remains: this sweep does not say which recipe is better.")
-    differs = f"differ{'s' if len(sure) == 1 else ''} from the baseline in quality"
-    others = "; every other difference may be chance" if len(sure) < len(recipes) else ""
-    return Tex(f"{corrected} {_list(sure)} {differs}{others}.")
+    differs = f"differ{'s' if len(significant) == 1 else ''} from the baseline in quality"
+    others = "; every other difference may be chance" if len(significant) < len(recipes) else ""
+    return Tex(f"{corrected} {_list(significant)} {differs}{others}.")
 
 
 def levels(comparison: Comparison) -> set[str]:
@@ -134,7 +136,7 @@ def levels(comparison: Comparison) -> set[str]:
     return set(statements(comparison.paired)["level"])
 
 
-def stands_for(comparisons: Sequence[Comparison]) -> list[Tex]:
+def recipe_expansions(comparisons: Sequence[Comparison]) -> list[Tex]:
     """`name` for `sum`: what a recipe's name of its own stands for, in the order of the tables."""
     found: dict[str, str] = {}
     for comparison in comparisons:
@@ -156,20 +158,22 @@ def negative_sentences(comparison: Comparison) -> list[Tex]:
     """What did not work: recipes that cost time, save no memory, lose quality, or did not run."""
     entries, base = comparison.entries, comparison.baseline
     recipes = entries[(entries["kind"] == "run") & (entries["num_ok"] > 0)]
-    said = []
+    sentences = []
     if base is not None:
         slower = recipes[(recipes["ttt_ratio"] > SLOWER) & (recipes["ttt_ratio_low"] > 1)]
         once = " in one run each, which other work on the machine may explain" if recipes["num_ok"].max() == 1 else ""
         what = f"took more time than full fine-tuning{once}"
-        said.append(_sentence(what, slower, lambda row: times(row["ttt_ratio"])))
-        fat = recipes[recipes["memory_ratio"] > FATTER]
-        said.append(_sentence("needed more memory than full fine-tuning", fat, lambda row: times(row["memory_ratio"])))
+        sentences.append(_sentence(what, slower, lambda row: times(row["ttt_ratio"])))
+        heavier = recipes[recipes["memory_ratio"] > MORE_MEMORY]
+        sentences.append(
+            _sentence("needed more memory than full fine-tuning", heavier, lambda row: times(row["memory_ratio"]))
+        )
     worse = statements(comparison.paired)
     worse = worse[worse["verdict"] == WORSE].rename(columns={"strategy": "label"})
-    said.append(_sentence("lost quality", worse, lambda row: f"{signed(row['difference'])} points"))
+    sentences.append(_sentence("lost quality", worse, lambda row: f"{signed(row['difference'])} points"))
     failed = entries[(entries["num_ok"] == 0) & (entries["kind"] == "run")]
-    said.append(_sentence("did not run", failed, lambda row: str(row["status"])))
-    return [sentence for sentence in said if sentence]
+    sentences.append(_sentence("did not run", failed, lambda row: str(row["status"])))
+    return [sentence for sentence in sentences if sentence]
 
 
 def _sentence(what: str, rows: pd.DataFrame, figure: Callable[[Any], str]) -> Tex:

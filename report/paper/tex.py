@@ -70,17 +70,17 @@ def code(text: str) -> Tex:
 
 def prose(text: str) -> Tex:
     """Write running text in which `words` between backticks are code and *words* between stars are stressed."""
-    said = []
-    for place, piece in enumerate(text.split("`")):
-        said.append(code(piece) if place % 2 else _stressed(piece))
-    return Tex("".join(said))
+    rendered = []
+    for index, piece in enumerate(text.split("`")):
+        rendered.append(code(piece) if index % 2 else _stressed(piece))
+    return Tex("".join(rendered))
 
 
 def _stressed(text: str) -> Tex:
     """Escape text, keeping the spaces at its ends."""
     ends = [" " if text[:1].isspace() else "", " " if text[-1:].isspace() and text.strip() else ""]
     pieces = re.split(r"(?<!\S)\*(\w[^*]*\w)\*(?!\w)", text)
-    words = [rf"\emph{{{escape(piece)}}}" if place % 2 else _spaced(piece) for place, piece in enumerate(pieces)]
+    words = [rf"\emph{{{escape(piece)}}}" if index % 2 else _spaced(piece) for index, piece in enumerate(pieces)]
     return Tex(ends[0] + "".join(words).strip() + ends[1])
 
 

@@ -16,14 +16,14 @@ from report.frames.units import SCORE_NAMES, percent, points, times
 if TYPE_CHECKING:
     from report.frames.compare import Comparison
 
-CLOSE: Final = 0.02
+CLOSE_SCORE: Final = 0.02
 
 
 def findings(comparison: Comparison, *, caution: bool = True) -> list[str]:
     """Write all sentences that the numbers allow, the most useful first; the last, a caution, on request."""
-    said = [_frugal(comparison), _best(comparison), _control(comparison), too_good(comparison)]
-    said += [_caution(comparison)] if caution else []
-    return [sentence for sentence in said if sentence]
+    sentences = [_least_memory(comparison), _best(comparison), _control(comparison), too_good(comparison)]
+    sentences += [_caution(comparison)] if caution else []
+    return [sentence for sentence in sentences if sentence]
 
 
 def _recipes(comparison: Comparison) -> pd.DataFrame:
@@ -33,15 +33,15 @@ def _recipes(comparison: Comparison) -> pd.DataFrame:
     return chosen
 
 
-def _frugal(comparison: Comparison) -> str:
+def _least_memory(comparison: Comparison) -> str:
     """Name the recipe with the smallest peak among those close to the baseline."""
     base, recipes = comparison.baseline, _recipes(comparison)
     if base is None or recipes.empty or pd.isna(base[comparison.score]):
         return ""
     difference = recipes[comparison.score] - base[comparison.score]
-    close = recipes[difference >= -CLOSE].dropna(subset=["memory_ratio"])
-    limit = f"{100 * CLOSE:.0f} points"
-    if close.empty and (difference < -CLOSE).all():
+    close = recipes[difference >= -CLOSE_SCORE].dropna(subset=["memory_ratio"])
+    limit = f"{100 * CLOSE_SCORE:.0f} points"
+    if close.empty and (difference < -CLOSE_SCORE).all():
         best = recipes.iloc[int(difference.argmax())]
         return f"No recipe comes within {limit} of {base['label']}; the nearest is {_cost(comparison, best, base)}."
     if close.empty:
@@ -55,16 +55,16 @@ def _frugal(comparison: Comparison) -> str:
 
 def _cost(comparison: Comparison, entry: pd.Series[Any], base: pd.Series[Any]) -> str:
     """Say what one recipe trains, takes and reaches, as far as it was measured."""
-    said = []
+    clauses = []
     share = entry["trainable_parameters"] / entry["total_parameters"] if entry["total_parameters"] > 0 else float("nan")
     if not pd.isna(share):
-        said.append(f"trains {percent(share)} of the parameters")
+        clauses.append(f"trains {percent(share)} of the parameters")
     costs = [(entry["ttt_ratio"], "the time"), (entry["memory_ratio"], "the peak memory")]
     known = [f"{times(ratio)} {what}" for ratio, what in costs if not pd.isna(ratio)]
     if known:
-        said.append(f"takes {' and '.join(known)} of {base['label']}")
-    said.append(f"ends {points(entry[comparison.score] - base[comparison.score])} it")
-    return f"{entry['label']}: it {', '.join(said[:-1])}{' and ' if len(said) > 1 else ''}{said[-1]}"
+        clauses.append(f"takes {' and '.join(known)} of {base['label']}")
+    clauses.append(f"ends {points(entry[comparison.score] - base[comparison.score])} it")
+    return f"{entry['label']}: it {', '.join(clauses[:-1])}{' and ' if len(clauses) > 1 else ''}{clauses[-1]}"
 
 
 def _best(comparison: Comparison) -> str:
@@ -95,7 +95,7 @@ def _control(comparison: Comparison) -> str:
 def _caution(comparison: Comparison) -> str:
     """Say what the reader must not conclude."""
     failed, total = len(comparison.failures), len(comparison.runs)
-    said = [f"{failed} of {total} runs did not finish (below)."] if failed else []
+    sentences = [f"{failed} of {total} runs did not finish (below)."] if failed else []
     if comparison.runs["seed"].nunique() < 2 and failed < total:  # noqa: PLR2004 - one seed is no repeat
-        said.append("One seed only: small differences may be chance; repeat with --seeds 0,1,2.")
-    return " ".join(said)
+        sentences.append("One seed only: small differences may be chance; repeat with --seeds 0,1,2.")
+    return " ".join(sentences)

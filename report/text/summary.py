@@ -13,7 +13,7 @@ import pandas as pd
 
 from bench.records.record import RUN_COLUMNS, STATUSES
 from report.figures.catalogue import CAPTIONS
-from report.frames.rates import rate_lines
+from report.frames.learning_rates import learning_rate_lines
 from report.frames.steps import break_even_lines, step_lines
 from report.frames.targets import target_lines
 from report.frames.units import MISSING, amount, byte_unit, cell, count, percent, time_unit, times
@@ -31,17 +31,17 @@ HEADER: Final = (
     "TTT", "TTT × baseline", "peak memory", "peak × baseline", "trainable parameters", "status",
 )  # fmt: skip
 SCORES: Final = ("vqa_accuracy", "accuracy", "f1_macro", "precision_macro", "recall_macro")
-HOW: Final = {
+SETUP_COLUMNS: Final = {
     "task": "task", "model": "model", "dataset": "data", "device": "device", "gpu_name": "GPU",
     "num_threads": "threads", "precision": "precision", "seed": "seeds", "batch_size": "batch size", "epochs": "epochs",
     "steps": "updates", "train_samples": "training examples", "git_commit": "commit", "environment_hash": "environment",
 }  # fmt: skip
-DEFINED: Final = {
+DEFINED_COLUMNS: Final = {
     "vqa_accuracy": "VQA accuracy", "accuracy": "Accuracy", "ttt_seconds": "TTT", "peak_allocated_bytes": "Peak memory",
     "trainable_parameters": "Trainable parameters",
 }  # fmt: skip
 MAX_VALUES: Final = 8
-SECTIONS: Final = (verdict_lines, rate_lines, target_lines, step_lines, break_even_lines)
+SECTIONS: Final = (verdict_lines, learning_rate_lines, target_lines, step_lines, break_even_lines)
 
 
 def summary(name: str, comparisons: Sequence[Comparison], figures: Mapping[str, Sequence[str]]) -> str:
@@ -55,7 +55,7 @@ def summary(name: str, comparisons: Sequence[Comparison], figures: Mapping[str, 
         lines += [*table(comparison), "", *_failures(comparison)]
         for section in SECTIONS:
             lines += section(comparison)
-        lines += [*_figures(figures.get(title, ())), "### How it was run", "", *_how(comparison), ""]
+        lines += [*_figures(figures.get(title, ())), "### How it was run", "", *_setup(comparison), ""]
     return "\n".join([*lines, *wall_lines(comparisons), *_definitions()]) + "\n"
 
 
@@ -131,10 +131,10 @@ def _figures(names: Sequence[str]) -> list[str]:
     return lines
 
 
-def _how(comparison: Comparison) -> list[str]:
+def _setup(comparison: Comparison) -> list[str]:
     """List what the runs share; where they differ, the first few values are named."""
     lines = []
-    for column, name in HOW.items():
+    for column, name in SETUP_COLUMNS.items():
         found = [text for text in dict.fromkeys(cell(value) for value in comparison.runs[column]) if text]
         more = f" and {len(found) - MAX_VALUES} more" if len(found) > MAX_VALUES else ""
         if found:
@@ -146,7 +146,7 @@ def _definitions() -> list[str]:
     return [
         "### Units and definitions",
         "",
-        *(f"- **{name}** (`{column}`): {plain(RUN_COLUMNS[column])}." for column, name in DEFINED.items()),
+        *(f"- **{name}** (`{column}`): {plain(RUN_COLUMNS[column])}." for column, name in DEFINED_COLUMNS.items()),
         "- **F1, precision, recall**: macro averages (unweighted mean over answer classes); weighted ones: `runs.csv`.",
         "- **× baseline**: the run over the baseline run of the same seed and setting; a dash where there is none.",
         "- Memory in binary units (1 MiB = 2²⁰ bytes). Several seeds: mean, with lowest–highest in brackets.",

@@ -17,10 +17,10 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from report.errors import ReportError
-from report.files import write_whole
+from report.files import write_atomic
+from report.frames.ablations import by_label, cumulative_ablation
 from report.frames.compare import compare
 from report.frames.results import load
-from report.frames.rungs import by_label, ladder
 from report.frames.units import code
 
 if TYPE_CHECKING:
@@ -55,45 +55,45 @@ def update_tables(file: Path, *, write: bool = True) -> bool:
         raise ReportError(f"{file}: not readable as text ({error})") from error
     if before.count("<!-- table ") != len(BLOCK.findall(before)):
         raise ReportError(f"{file}: a table has no line '<!-- end of table -->' below it")
-    known: dict[Path, list[Comparison]] = {}
+    loaded: dict[Path, list[Comparison]] = {}
 
-    def anew(found: re.Match[str]) -> str:
+    def regenerate(found: re.Match[str]) -> str:
         try:
-            lines = _table(found["asked"], file.parent, known)
+            lines = _table(found["asked"], file.parent, loaded)
         except ReportError as error:
             raise ReportError(f"{file}: table {found['asked'].split()[0]}: {error}") from error
         return found[1] + "\n".join(["", *lines, "", ""]) + found[3]
 
-    after = BLOCK.sub(anew, before)
+    after = BLOCK.sub(regenerate, before)
     if write and after != before:
-        write_whole(file, after)
+        write_atomic(file, after)
     return after != before
 
 
-def _table(asked: str, root: Path, known: dict[Path, list[Comparison]]) -> list[str]:
+def _table(spec: str, root: Path, loaded: dict[Path, list[Comparison]]) -> list[str]:
     """Lay out one table as its first line asks."""
-    folder, *options = asked.split()
-    said = dict(option.partition("=")[::2] for option in options)
-    if strange := set(said) - set(OPTIONS):
-        raise ReportError(f"{strange.pop()}= is none of {', '.join(OPTIONS)}")
-    columns = said.get("columns", "recipe,vqa,ttt,peak").split(",")
+    folder, *options = spec.split()
+    given = dict(option.partition("=")[::2] for option in options)
+    if unknown := set(given) - set(OPTIONS):
+        raise ReportError(f"{unknown.pop()}= is none of {', '.join(OPTIONS)}")
+    columns = given.get("columns", "recipe,vqa,ttt,peak").split(",")
 
     def comparison(name: str) -> Comparison:
-        if root / name not in known:
-            known[root / name] = compare(load(root / name))
-        return _of_setting(known[root / name], said.get("setting", ""))
+        if root / name not in loaded:
+            loaded[root / name] = compare(load(root / name))
+        return _of_setting(loaded[root / name], given.get("setting", ""))
 
     first = comparison(folder)
-    entries = _chosen(first, said.get("rows", "all"))
+    entries = _chosen(first, given.get("rows", "all"))
     tables = {}
     for column in columns:
-        place, _, name = column.rpartition(":")
+        folder_name, _, name = column.rpartition(":")
         if name not in COLUMNS:
             raise ReportError(f"column {name!r} is none of {', '.join(COLUMNS)}")
-        if place not in tables:
-            beside = f"{folder.rpartition('/')[0]}/{place}".lstrip("/") if place else folder
-            tables[place] = {row["label"]: row for row in _rows(comparison(beside))}
-    if key := said.get("sort"):
+        if folder_name not in tables:
+            other_folder = f"{folder.rpartition('/')[0]}/{folder_name}".lstrip("/") if folder_name else folder
+            tables[folder_name] = {row["label"]: row for row in _rows(comparison(other_folder))}
+    if key := given.get("sort"):
         entries = sorted(entries, key=lambda label: -float(COLUMNS[key].cell(tables[""][label]) or "-inf"))
     lines = [_head(columns), "|---|" + "--:|" * (len(columns) - 1)]
     return [*lines, *(f"| {' | '.join(_cell(tables, column, label) for column in columns)} |" for label in entries)]
@@ -112,29 +112,29 @@ def _chosen(comparison: Comparison, rows: str) -> list[str]:
     entries = comparison.entries
     if rows not in ROWS:
         named = rows.split(";")
-        if strange := set(named) - set(entries["label"]):
-            raise ReportError(f"rows={strange.pop()} is none of {', '.join(ROWS)} and no recipe of the sweep")
+        if unknown := set(named) - set(entries["label"]):
+            raise ReportError(f"rows={unknown.pop()} is none of {', '.join(ROWS)} and no recipe of the sweep")
         return named
     if rows == "all":
         return list(entries["label"])
-    rungs = [rung.label for rung in ladder(comparison)]
+    ablation_steps = [ablation_step.label for ablation_step in cumulative_ablation(comparison)]
     if rows == "ladder":
-        return rungs
+        return ablation_steps
     recipes = entries.loc[entries["kind"] != "control", "label"]
-    return [label for label in recipes if rows == "recipes" or label not in rungs]
+    return [label for label in recipes if rows == "recipes" or label not in ablation_steps]
 
 
 def _rows(comparison: Comparison) -> list[Row]:
     """Entries with what is not in them: medians of ratios, speed, how much of a step the GPU waits."""
     ratios = comparison.finished.groupby("entry")[["ttt_ratio", "memory_ratio"]].median()
-    tried = comparison.runs.groupby("entry")["tuned_rates"].max()  # only the first seed of a recipe has them
+    trials = comparison.runs.groupby("entry")["tuned_rates"].max()  # only the first seed of a recipe has them
     base = comparison.baseline
     speed = math.nan if base is None else base["samples_per_second"]
     return [
         row
         | {str(column): ratios[column].get(row["label"], math.nan) for column in ratios}
         | {"speed_ratio": row["samples_per_second"] / speed}
-        | {"tuned_rates": tried.get(row["label"], "")}
+        | {"tuned_rates": trials.get(row["label"], "")}
         | {"idle": max(1 - row["device_step_seconds"] * row["samples_per_second"] / row["batch_size"], 0.0)}
         | {"prediction_error": row["predicted_peak_bytes"] / row["peak_allocated_bytes"] - 1}
         for row in by_label(comparison).values()
@@ -144,14 +144,14 @@ def _rows(comparison: Comparison) -> list[Row]:
 def _head(columns: list[str]) -> str:
     heads = []
     for column in columns:
-        place, _, name = column.rpartition(":")
-        heads.append(f"{place}: {COLUMNS[name].head}" if place else COLUMNS[name].head)
+        folder_name, _, name = column.rpartition(":")
+        heads.append(f"{folder_name}: {COLUMNS[name].head}" if folder_name else COLUMNS[name].head)
     return f"| {' | '.join(heads)} |"
 
 
 def _cell(tables: dict[str, dict[str, Row]], column: str, label: str) -> str:
-    place, _, name = column.rpartition(":")
-    row = tables[place].get(label)
+    folder_name, _, name = column.rpartition(":")
+    row = tables[folder_name].get(label)
     if row is None or (row["kind"] == "control" and not COLUMNS[name].of_controls):
         return ""
     return COLUMNS[name].cell(row)
@@ -178,7 +178,7 @@ def _ratio(key: str) -> Callable[[Row], str]:
     return lambda row: "" if math.isnan(row[key]) else format(row[key], ".3f" if row[key] < NARROW else ".2f")
 
 
-def _tried(row: Row) -> str:
+def _trial_scores(row: Row) -> str:
     """Write the last accuracies on the tune set, in percent, of the rates that were tried, the lowest rate first."""
     return ", ".join(f"{100 * float(pair.partition('=')[2]):.1f}" for pair in row["tuned_rates"].split())
 
@@ -222,7 +222,7 @@ COLUMNS: Final = {
     "optimizer": Column("optimizer", _mib("optimizer_bytes")),
     "activations": Column("activations", _mib("activations_bytes")),
     "predicted": Column("predicted", _number("prediction_error", "+.1%")),
-    "tried": Column("tune set, lower to higher rates", _tried),
+    "tried": Column("tune set, lower to higher rates", _trial_scores),
     "rate": Column("rate", _chosen_rate),
     "trials": Column("trials, s", _number("tuning_seconds", ".0f")),
     "trainable": Column("trained, thousands", _number("trainable_parameters", ",.0f", 1000)),

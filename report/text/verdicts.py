@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from report.frames.compare import Comparison
 
-SAID: Final = {
+VERDICT_PHRASES: Final = {
     EQUAL: "equal to {base} within 1 point",
     BETTER: "better than {base}",
     WORSE: "worse than {base}",
@@ -45,14 +45,18 @@ def verdict_lines(comparison: Comparison) -> list[str]:
 
 
 def _about_recipes(rows: pd.DataFrame, base: str) -> list[str]:
-    sure = rows[rows["p_holm"] < ALPHA]
-    still = f"{_names(sure)} still differ{'' if len(sure) > 1 else 's'}" if len(sure) else "no difference remains"
+    significant = rows[rows["p_holm"] < ALPHA]
+    still = (
+        f"{_names(significant)} still differ{'' if len(significant) > 1 else 's'}"
+        if len(significant)
+        else "no difference remains"
+    )
     method = (
         f"Runs are paired by seed and question ({rows['num_questions'].max():,} questions). The interval allows for "
         f"other seeds and other questions. Better, worse and equal are each wrong in about {100 * ALPHA:.0f} % of "
         f"cases: of {len(rows)} comparisons, in about {ALPHA * len(rows):.1g}. Corrected for that (Holm), {still}."
     )
-    return [method, "", *_said(rows, code(base))]
+    return [method, "", *_by_verdict(rows, code(base))]
 
 
 def _about_runs(rows: pd.DataFrame, base: str) -> list[str]:
@@ -60,12 +64,12 @@ def _about_runs(rows: pd.DataFrame, base: str) -> list[str]:
         "One seed: whether a *recipe* is better or worse **cannot be told (one seed)**. What follows is about these "
         "trained models alone, over other questions; with another seed it may turn round."
     )
-    return [caution, "", *_said(rows, f"the run of {code(base)}")]
+    return [caution, "", *_by_verdict(rows, f"the run of {code(base)}")]
 
 
-def _said(rows: pd.DataFrame, base: str) -> list[str]:
+def _by_verdict(rows: pd.DataFrame, base: str) -> list[str]:
     """Group the names by verdict, the verdict first."""
-    found = [(text.format(base=base), rows[rows["verdict"] == key]) for key, text in SAID.items()]
+    found = [(text.format(base=base), rows[rows["verdict"] == key]) for key, text in VERDICT_PHRASES.items()]
     return [f"- {text}: {_names(group)}" for text, group in found if len(group)]
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from bench.worker.attribution import busy_seconds
-from bench.worker.memory import allocator_troubles, write_snapshot
+from bench.worker.memory import allocator_retries, write_snapshot
+from bench.worker.profiling import busy_seconds
 from tests.strategies.training.test_checkpoints import check, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -41,10 +41,10 @@ def test_a_snapshot_holds_the_allocations_of_a_step(step, tmp_path):
 
 
 def test_an_allocation_that_cannot_be_counts():
-    before = allocator_troubles(torch.device("cuda"))["num_ooms"]
+    before = allocator_retries(torch.device("cuda"))["num_ooms"]
     with pytest.raises(torch.OutOfMemoryError):
         torch.empty(2**50, device="cuda")
-    assert allocator_troubles(torch.device("cuda"))["num_ooms"] == before + 1
+    assert allocator_retries(torch.device("cuda"))["num_ooms"] == before + 1
 
 
 @pytest.fixture

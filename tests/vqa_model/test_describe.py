@@ -10,9 +10,9 @@ import pytest
 from transformers import BertConfig, ViTConfig
 
 from vqa_model.describe import main
-from vqa_model.modeling.anatomy import count_parts
 from vqa_model.modeling.diagram import draw, to_svg, to_tikz
 from vqa_model.modeling.fusion.registry import FUSIONS
+from vqa_model.modeling.model_summary import count_parts
 from vqa_model.modeling.vqa import VQAConfig, VQAModel
 from vqa_model.task import VQATask
 

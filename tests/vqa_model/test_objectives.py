@@ -13,7 +13,7 @@ from transformers import AutoModel
 
 from vqa_model.data.answers import NO_LABEL, build_vocabulary
 from vqa_model.data.official_normalisation import normalise
-from vqa_model.data.questions import Question, gather
+from vqa_model.data.questions import Question, build_questions
 from vqa_model.task import VQATask
 
 OBJECTIVES = {"cross_entropy": "single_label_classification", "soft_bce": "multi_label_classification"}
@@ -21,7 +21,7 @@ SOFT = (0.0, 0.3, 0.6, 0.9, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)  # by how many of
 
 
 def asked(words):
-    return gather(Question(n, n, "what", (word,) * 10, word, "other", "what") for n, word in enumerate(words))
+    return build_questions(Question(n, n, "what", (word,) * 10, word, "other", "what") for n, word in enumerate(words))
 
 
 @given(

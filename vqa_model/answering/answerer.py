@@ -57,17 +57,17 @@ class Answerer:
         """Load what `VQATask.save_model` wrote, a folder or a hub id; ValueError says in one line what is wrong."""
         logging.disable_progress_bar()  # loading takes a moment; a hub id's download has a bar of its own
         _check_device(device)
-        place = _model_folder(folder)
+        model_folder = _model_folder(folder)
         try:
             with _quiet():
                 model, found = VQAModel.from_pretrained(
-                    place,
+                    model_folder,
                     use_safetensors=True,
                     local_files_only=True,
                     ignore_mismatched_sizes=True,  # refused below, by name
                     output_loading_info=True,
                 )
-                processor = VQAProcessor.from_pretrained(place, local_files_only=True)
+                processor = VQAProcessor.from_pretrained(model_folder, local_files_only=True)
         except (OSError, RuntimeError, ValueError, TypeError, KeyError, SafetensorError) as error:
             raise ValueError(f"{folder}: cannot be loaded as a model: {first_line(error)}") from error
         for kind, what in WRONG_WEIGHTS.items():
@@ -81,7 +81,7 @@ class Answerer:
         return self.answer_all([(picture, question)], top)[0]
 
     def answer_all(
-        self, asked: Sequence[tuple[Picture, str]], top: int = 5, batch_size: int = 64
+        self, queries: Sequence[tuple[Picture, str]], top: int = 5, batch_size: int = 64
     ) -> list[list[Answer]]:
         """Give the likeliest answers to each question; a picture that several of a batch are on is encoded once.
 
@@ -90,34 +90,34 @@ class Answerer:
         for option, value in (("top", top), ("batch_size", batch_size)):
             if value < 1:
                 raise ValueError(f"{option} {value} is below 1")
-        empty = [number for number, (_, question) in enumerate(asked, 1) if not question.strip()]
+        empty = [number for number, (_, question) in enumerate(queries, 1) if not question.strip()]
         if empty:
-            raise ValueError(f"question {empty[0]} of {len(asked)} has no words; ask something")
+            raise ValueError(f"question {empty[0]} of {len(queries)} has no words; ask something")
         found: list[list[Answer]] = []
-        for start in range(0, len(asked), batch_size):
-            found += self._answer_batch(asked[start : start + batch_size], top)
+        for start in range(0, len(queries), batch_size):
+            found += self._answer_batch(queries[start : start + batch_size], top)
         return found
 
-    def cut(self, questions: Sequence[str]) -> list[str]:
+    def truncated(self, questions: Sequence[str]) -> list[str]:
         """Those of the questions whose end the model does not read: they are longer than it was trained with."""
         if not questions:
             return []
         pieces = self.processor.tokenizer(list(questions), truncation=False, verbose=False)["input_ids"]
-        return [asked for asked, found in zip(questions, pieces, strict=True) if len(found) > self.longest]
+        return [question for question, found in zip(questions, pieces, strict=True) if len(found) > self.max_tokens]
 
     @property
-    def longest(self) -> int:
+    def max_tokens(self) -> int:
         """Word pieces of a question that the model reads, those at its beginning and end among them."""
-        longest: int = self.processor.tokenizer.model_max_length
-        return longest
+        max_tokens: int = self.processor.tokenizer.model_max_length
+        return max_tokens
 
-    def _answer_batch(self, asked: Sequence[tuple[Picture, str]], top: int) -> list[list[Answer]]:
-        keys = [id(picture) if isinstance(picture, Image.Image) else str(picture) for picture, _ in asked]
-        pictures = dict(zip(keys, (picture for picture, _ in asked), strict=True))
+    def _answer_batch(self, queries: Sequence[tuple[Picture, str]], top: int) -> list[list[Answer]]:
+        keys = [id(picture) if isinstance(picture, Image.Image) else str(picture) for picture, _ in queries]
+        pictures = dict(zip(keys, (picture for picture, _ in queries), strict=True))
         rows = {key: row for row, key in enumerate(pictures)}
         inputs = self.processor(
             [_open(picture) for picture in pictures.values()],
-            [question for _, question in asked],
+            [question for _, question in queries],
             picture_index=[rows[key] for key in keys],
         )
         with torch.no_grad():

@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 CONTRADICTIONS = (("questions", "question"), ("questions", "image"), ("image", "images"), ("out", "json"))
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 SHOWN = 60  # characters of a question in a message
-AT_A_TIME = 512  # questions between two lines of progress
+BLOCK_SIZE = 512  # questions between two lines of progress
 Row = dict[str, Any]  # image (path), question, and question_id where the file has one
 
 
 def predict(options: argparse.Namespace) -> None:
     """Answer what was asked. ValueError for what cannot be, as much of it as can be known before the work."""
     check(options)
-    rows = asked(options)
+    rows = read_rows(options)
     if options.out and is_official(options.out):
         check_ids(options.out, rows)
     answerer = Answerer.load(options.model, options.device)
-    rows = without_bad(rows, skip=options.skip_bad_images)
-    tell_cut(answerer, rows)
+    rows = drop_unreadable(rows, skip=options.skip_bad_images)
+    warn_truncated(answerer, rows)
     found = answer_rows(answerer, options, rows)
     if options.out:
         write(options.out, rows, found)
@@ -72,7 +72,7 @@ def check_ids(out: Path, rows: Sequence[Row]) -> None:
         raise ValueError(f"--out {out}: question_id {number} comes {times} times; the official format takes it once")
 
 
-def asked(options: argparse.Namespace) -> list[Row]:
+def read_rows(options: argparse.Namespace) -> list[Row]:
     """Rows to answer. ValueError where what was given does not say what to ask about which picture."""
     if options.questions:
         rows = _read_questions(options)
@@ -155,7 +155,7 @@ def _read_json(options: argparse.Namespace) -> list[Row]:
 READERS = {".json": _read_json, ".jsonl": _read_jsonl}
 
 
-def without_bad(rows: Sequence[Row], *, skip: bool) -> list[Row]:
+def drop_unreadable(rows: Sequence[Row], *, skip: bool) -> list[Row]:
     """Leave out rows whose picture cannot be read, by name on stderr; ValueError for the first unless `skip`."""
     bad: dict[Path, str] = {}
     for path in dict.fromkeys(row["image"] for row in rows):
@@ -171,14 +171,14 @@ def without_bad(rows: Sequence[Row], *, skip: bool) -> list[Row]:
     return [row for row in rows if row["image"] not in bad]
 
 
-def tell_cut(answerer: Answerer, rows: Sequence[Row]) -> None:
+def warn_truncated(answerer: Answerer, rows: Sequence[Row]) -> None:
     """Say on stderr, in one line, that the ends of long questions are not read."""
-    asked_often = Counter(row["question"] for row in rows)
-    if cut := answerer.cut(list(asked_often)):
-        first = textwrap.shorten(cut[0], SHOWN, placeholder=" …")
-        number = sum(asked_often[question] for question in cut)
+    question_counts = Counter(row["question"] for row in rows)
+    if truncated := answerer.truncated(list(question_counts)):
+        first = textwrap.shorten(truncated[0], SHOWN, placeholder=" …")
+        number = sum(question_counts[question] for question in truncated)
         print(
-            f"{number} of {len(rows)} questions have more than the {answerer.longest} word pieces that the model "
+            f"{number} of {len(rows)} questions have more than the {answerer.max_tokens} word pieces that the model "
             f"reads; the rest is ignored, first of {first!r}; ask shorter ones",
             file=sys.stderr,
         )
@@ -187,10 +187,10 @@ def tell_cut(answerer: Answerer, rows: Sequence[Row]) -> None:
 def answer_rows(answerer: Answerer, options: argparse.Namespace, rows: Sequence[Row]) -> list[list[Answer]]:
     """Answer every row, with progress on stderr where it takes long."""
     found: list[list[Answer]] = []
-    for start in range(0, len(rows), AT_A_TIME):
-        part = [(row["image"], row["question"]) for row in rows[start : start + AT_A_TIME]]
+    for start in range(0, len(rows), BLOCK_SIZE):
+        part = [(row["image"], row["question"]) for row in rows[start : start + BLOCK_SIZE]]
         found += answerer.answer_all(part, options.top, options.batch_size)
-        if len(rows) > AT_A_TIME:
+        if len(rows) > BLOCK_SIZE:
             print(f"answered {len(found)} of {len(rows)}", file=sys.stderr)
     return found
 

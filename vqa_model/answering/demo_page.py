@@ -46,15 +46,15 @@ def build_page(answerers: Sequence[Answerer], examples: Sequence[Path], *, quest
         with gradio.Row():
             with gradio.Column():
                 picture = gradio.Image(type="pil", label="Picture", sources=["upload", "clipboard"], height=320)
-                asked = gradio.Textbox(question, label="Question", max_length=LONGEST_QUESTION)
+                question_box = gradio.Textbox(question, label="Question", max_length=LONGEST_QUESTION)
                 ask = gradio.Button("Ask", variant="primary")
                 if examples:
                     gradio.Examples([[str(path)] for path in examples], [picture], label="Pictures to try")
             with gradio.Column(scale=len(answerers)), gradio.Row():
                 shown = [gradio.Label(label=one.name, num_top_classes=top, min_width=240) for one in answerers]
-        for begin in (ask.click, asked.submit):
+        for begin in (ask.click, question_box.submit):
             for one, label in zip(answerers, shown, strict=True):
-                begin(partial(answer, one, top=top), [picture, asked], label, api_name=False)
+                begin(partial(answer, one, top=top), [picture, question_box], label, api_name=False)
     page.queue(max_size=WAITING, default_concurrency_limit=1)
     return page
 

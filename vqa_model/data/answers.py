@@ -47,12 +47,12 @@ def targets(
     scores (questions, 10), zeros behind the last known answer.
     """
     label_of = np.array([index.get(form, NO_LABEL) for form in questions.pools.forms], dtype=np.int64)
-    said = np.sort(label_of[questions.answer_forms], axis=1)[:, ::-1]  # unknown ones last
-    first = said != np.roll(said, 1, axis=1)
+    labels = np.sort(label_of[questions.answer_forms], axis=1)[:, ::-1]  # unknown ones last
+    first = labels != np.roll(labels, 1, axis=1)
     first[:, 0] = True
-    first &= said != NO_LABEL
-    counts = (said[:, :, None] == said[:, None, :]).sum(2)
+    first &= labels != NO_LABEL
+    counts = (labels[:, :, None] == labels[:, None, :]).sum(2)
     scores = np.where(first, np.array(ACCURACY)[counts], 0.0)
     order = np.argsort(~first, axis=1, kind="stable")
-    known = [np.take_along_axis(column, order, 1) for column in (np.where(first, said, 0), scores)]
+    known = [np.take_along_axis(column, order, 1) for column in (np.where(first, labels, 0), scores)]
     return label_of[questions.majority_forms], known[0], known[1].astype(np.float32)

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 Item = dict[str, Any]
 BLANK = "blank"
-MOSTLY_OTHERS = 0.875  # of a batch's questions about pictures that no other asks about: sharing wins too little
+MAX_UNIQUE_SHARE = 0.875  # of a batch's questions about pictures that no other asks about: sharing wins too little
 _GREY = 127
-_TEXTS_AT_A_TIME = 8192
+_TOKENIZER_BLOCK = 8192
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +45,14 @@ class QuestionSet(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.questions)
 
-    def __getitem__(self, place: int) -> Item:
-        asked = self.questions
-        keys = {"vision": int(asked.image_ids[place]) if self.rows[place] >= 0 else BLANK, "text": asked.text(place)}
+    def __getitem__(self, index: int) -> Item:
+        questions = self.questions
+        keys = {
+            "vision": int(questions.image_ids[index]) if self.rows[index] >= 0 else BLANK,
+            "text": questions.text(index),
+        }
         return {
-            "id": int(asked.ids[place]), "keys": keys, "length": self.lengths[place], "place": place, "set": self,
+            "id": int(questions.ids[index]), "keys": keys, "length": self.lengths[index], "place": index, "set": self,
         }  # fmt: skip
 
     @cached_property
@@ -82,15 +85,15 @@ def encode_questions(
     return {name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in columns.items()}
 
 
-def tokenise(texts: Sequence[str], tokenizer: Tokenizer, longest: int | None = None) -> Iterator[list[int]]:
-    """Word pieces of each text, cut to `longest`; a block at a time, as what a tokenizer makes of a text is large."""
+def tokenise(texts: Sequence[str], tokenizer: Tokenizer, max_length: int | None = None) -> Iterator[list[int]]:
+    """Word pieces of each text, cut to `max_length`; a block at a time, as a tokenizer's output for a text is large."""
     tokenizer.no_padding()
-    if longest is None:
+    if max_length is None:
         tokenizer.no_truncation()
     else:
-        tokenizer.enable_truncation(longest)
-    for start in range(0, len(texts), _TEXTS_AT_A_TIME):
-        yield from (found.ids for found in tokenizer.encode_batch_fast(texts[start : start + _TEXTS_AT_A_TIME]))
+        tokenizer.enable_truncation(max_length)
+    for start in range(0, len(texts), _TOKENIZER_BLOCK):
+        yield from (found.ids for found in tokenizer.encode_batch_fast(texts[start : start + _TOKENIZER_BLOCK]))
 
 
 def collate_questions(items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
@@ -101,16 +104,16 @@ def collate_questions(items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
     for every other number of pictures on an H100: https://github.com/modelscope/FunASR/issues/3704).
     """
     source: QuestionSet = items[0]["set"]
-    places = np.fromiter((item["place"] for item in items), dtype=np.int64, count=len(items))
-    asked = source.rows[places]
-    rows = np.array(list(dict.fromkeys(asked.tolist())), dtype=np.int64)
-    if len(rows) > MOSTLY_OTHERS * len(asked):
-        rows, picture_index = asked, np.arange(len(asked))
+    indices = np.fromiter((item["place"] for item in items), dtype=np.int64, count=len(items))
+    picture_rows = source.rows[indices]
+    rows = np.array(list(dict.fromkeys(picture_rows.tolist())), dtype=np.int64)
+    if len(rows) > MAX_UNIQUE_SHARE * len(picture_rows):
+        rows, picture_index = picture_rows, np.arange(len(picture_rows))
     else:
         order = np.argsort(rows)
-        picture_index = order[np.searchsorted(rows, asked, sorter=order)]
+        picture_index = order[np.searchsorted(rows, picture_rows, sorter=order)]
     blank = rows[0] < 0
     pixels = np.full((1, *source.pixels.shape[1:]), _GREY, dtype=np.uint8) if blank else source.pixels[rows]
-    chosen = torch.from_numpy(places)
+    chosen = torch.from_numpy(indices)
     batch = {name: column[chosen] for name, column in source.columns.items()}
     return batch | {"pixel_values": torch.from_numpy(pixels), "picture_index": torch.from_numpy(picture_index)}

@@ -148,11 +148,11 @@ class _Draft:
         rows = np.zeros((len(paths), 3, self.settings.size, self.settings.size), dtype=np.uint8)
         hashes: list[str | None] = [None] * len(paths)
         bad: dict[str, str] = {}
-        for place, path in enumerate(paths):
+        for index, path in enumerate(paths):
             try:
                 content, picture = read_picture(path)
-                rows[place] = fit_picture(picture, self.settings)
-                hashes[place] = hashlib.sha256(content).hexdigest()
+                rows[index] = fit_picture(picture, self.settings)
+                hashes[index] = hashlib.sha256(content).hexdigest()
             except ValueError as error:
                 if not self.skip_bad:
                     raise

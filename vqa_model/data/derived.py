@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 TUNE_SHARE = 0.1
-_LENGTH_STEP, _LONGEST, _SHARE_THAT_FITS = 2, 32, 0.995
+_LENGTH_STEP, _MAX_LENGTH, _SHARE_THAT_FITS = 2, 32, 0.995
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +50,13 @@ class DataOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class VQAData:
-    """The three sets of questions, of at most `longest` word pieces; `blank` hides every picture."""
+    """The three sets of questions, of at most `max_tokens` word pieces; `blank` hides every picture."""
 
     options: DataOptions
     image: ImageSettings
     tokenizer: Tokenizer
     pad_id: int
-    longest: int
+    max_tokens: int
     blank: bool
 
     @cached_property
@@ -86,12 +86,12 @@ class VQAData:
     def _check_download(self) -> None:
         """Refuse a sample other than the one whose pictures were downloaded."""
         for name, have in self._downloaded.items():
-            asked = {**vars(self.options), "eval_fraction": self._eval_fraction}[name]
+            requested = {**vars(self.options), "eval_fraction": self._eval_fraction}[name]
             sampled = name != "split_seed" or any(self._downloaded[part] < 1 for part in ("fraction", "eval_fraction"))
-            if sampled and have not in (asked, 1.0):
+            if sampled and have not in (requested, 1.0):
                 raise ValueError(
                     f"{self._folder}: the pictures of {name} {have:g} were downloaded ({DOWNLOAD_FILE}), not of "
-                    f"{asked:g}; take {name} {have:g}, or download more"
+                    f"{requested:g}; take {name} {have:g}, or download more"
                 )
 
     @property
@@ -114,14 +114,16 @@ class VQAData:
         unseen = ~np.isin(val.image_ids, everything.image_ids)
         if self._eval_fraction < 1:
             unseen &= val.on_images(self._parts["val"].choose(self._eval_fraction, self.options.split_seed))
-        return self._none_empty({"train": train.take(~tuning), "tune": train.take(tuning), "eval": val.take(unseen)})
+        return self._require_nonempty(
+            {"train": train.take(~tuning), "tune": train.take(tuning), "eval": val.take(unseen)}
+        )
 
     @cached_property
     def _kept(self) -> dict[str, Questions]:
         """Questions of each set whose picture could be decoded."""
-        return self._none_empty({n: found.take(self._rows_of(n, found) >= 0) for n, found in self._sets.items()})
+        return self._require_nonempty({n: found.take(self._rows_of(n, found) >= 0) for n, found in self._sets.items()})
 
-    def _none_empty(self, sets: dict[str, Questions]) -> dict[str, Questions]:
+    def _require_nonempty(self, sets: dict[str, Questions]) -> dict[str, Questions]:
         for name, questions in sets.items():
             if not len(questions):
                 raise ValueError(
@@ -140,8 +142,8 @@ class VQAData:
     @cached_property
     def _image_ids(self) -> dict[str, NDArray[np.int64]]:
         """Sorted ids of the pictures that the sets of each part ask about."""
-        asked = {part: [self._sets[name].image_ids for name in _PART if _PART[name] == part] for part in PARTS}
-        return {part: np.unique(np.concatenate(ids)) for part, ids in asked.items()}
+        ids_of_sets = {part: [self._sets[name].image_ids for name in _PART if _PART[name] == part] for part in PARTS}
+        return {part: np.unique(np.concatenate(ids)) for part, ids in ids_of_sets.items()}
 
     def _rows_of(self, name: str, questions: Questions) -> NDArray[np.int64]:
         """Row of each question's picture in the decoded array of its part, -1 where it is bad, (questions,)."""
@@ -169,12 +171,12 @@ class VQAData:
         texts = [train.pools.texts[code] for code in codes.tolist()]
         lengths = [len(pieces) for pieces in tokenise(texts, self.tokenizer)]
         fitting = int(np.quantile(np.repeat(lengths, counts), _SHARE_THAT_FITS))
-        return min(_LONGEST, self.longest, -(-fitting // _LENGTH_STEP) * _LENGTH_STEP)
+        return min(_MAX_LENGTH, self.max_tokens, -(-fitting // _LENGTH_STEP) * _LENGTH_STEP)
 
     def _question_set(self, name: str) -> QuestionSet:
         questions, part = self._kept[name], _PART[name]
         rows = np.full(len(questions), -1) if self.blank else self._rows_of(name, questions)
-        index = {answer: place for place, answer in enumerate(self.vocabulary)}
+        index = {answer: label for label, answer in enumerate(self.vocabulary)}
         columns = encode_questions(
             questions, self.tokenizer, max_length=self.max_length, pad_id=self.pad_id, index=index
         )
@@ -219,9 +221,9 @@ class VQAData:
         digest = hashlib.sha256()
         for name, questions in self._kept.items():
             digest.update(f"[{json.dumps(name)}, [".encode())
-            for place, q in enumerate(questions):
+            for index, q in enumerate(questions):
                 row = (q.id, q.image_id, q.text, q.answers, q.majority, q.answer_type)
-                digest.update(f"{', ' * bool(place)}{json.dumps(row)}".encode())
+                digest.update(f"{', ' * bool(index)}{json.dumps(row)}".encode())
             digest.update(b"]]")
         if self.options.data:
             for decoded in self._decoded.values():

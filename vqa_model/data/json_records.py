@@ -22,28 +22,28 @@ class _Reader:
     """A place in a JSON text, moved on by what is read."""
 
     def __init__(self, text: str) -> None:
-        self.text, self.place = text, 0
+        self.text, self.position = text, 0
         self._decode = json.JSONDecoder().raw_decode
 
     def peek(self) -> str:
         """Give the next character that is no space; empty at the end."""
-        found = _SPACE.match(self.text, self.place)
+        found = _SPACE.match(self.text, self.position)
         assert found
-        self.place = found.end()
-        return self.text[self.place : self.place + 1]
+        self.position = found.end()
+        return self.text[self.position : self.position + 1]
 
     def take(self, marks: str) -> str:
         """Read one of the marks."""
         mark = self.peek()
         if not mark or mark not in marks:
-            raise json.JSONDecodeError(f"Expecting {' or '.join(map(repr, marks))}", self.text, self.place)
-        self.place += 1
+            raise json.JSONDecodeError(f"Expecting {' or '.join(map(repr, marks))}", self.text, self.position)
+        self.position += 1
         return mark
 
     def value(self) -> Any:
         """Read a whole value."""
         self.peek()
-        found, self.place = self._decode(self.text, self.place)
+        found, self.position = self._decode(self.text, self.position)
         return found
 
     def items(self, opening: str, closing: str) -> Iterator[None]:
@@ -75,4 +75,4 @@ def stream_records(file: Path, key: str) -> Iterator[Any]:
         else:
             reader.value()
     if reader.peek():
-        raise json.JSONDecodeError("Extra data", reader.text, reader.place)
+        raise json.JSONDecodeError("Extra data", reader.text, reader.position)

@@ -24,38 +24,41 @@ TEXTS = {
     **{f"v2_mscoco_{part}2014_complementary_pairs.json": False for part in PARTS},
 }  # name: whether it has to be there
 PICTURES = [f"{part}2014" for part in PARTS]
-WANTED = [name for name, needed in TEXTS.items() if needed] + PICTURES
+REQUIRED = [name for name, needed in TEXTS.items() if needed] + PICTURES
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """Where a file or a folder of pictures lies; its size in bytes, or the number of its pictures."""
 
     size: int
     path: Path
 
 
-def find(root: Path) -> dict[str, list[Place]]:
+def find(root: Path) -> dict[str, list[Location]]:
     """Every place of each official file and picture folder below `root`, by its official name; larger ones first.
 
     Links are followed, and a folder's names are looked at once, however many links lead to it.
     """
-    found: dict[str, list[Place]] = {}
+    found: dict[str, list[Location]] = {}
     seen: set[str] = set()
-    for place, folders, files in os.walk(root, followlinks=True):
-        folder, real = Path(place), os.path.realpath(place)
+    for location, folders, files in os.walk(root, followlinks=True):
+        folder, real = Path(location), os.path.realpath(location)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
         for name in TEXTS.keys() & set(files):
             if (folder / name).is_file():  # not a link to nothing
-                found.setdefault(name, []).append(Place((folder / name).stat().st_size, folder / name))
+                found.setdefault(name, []).append(Location((folder / name).stat().st_size, folder / name))
         for part in PARTS:
             count = sum(name.startswith(f"COCO_{part}2014_") and name.endswith(".jpg") for name in files)
             if count:
-                found.setdefault(f"{part}2014", []).append(Place(count, folder))
+                found.setdefault(f"{part}2014", []).append(Location(count, folder))
         folders.sort()
-    return {name: sorted(places, key=lambda place: (-place.size, place.path)) for name, places in found.items()}
+    return {
+        name: sorted(locations, key=lambda location: (-location.size, location.path))
+        for name, locations in found.items()
+    }
 
 
 def link(root: Path, out: Path) -> list[str]:
@@ -77,7 +80,7 @@ def link(root: Path, out: Path) -> list[str]:
         print(f"{name}: {best.path}, {size}" + (f" (the largest of {1 + len(others)}; not {rest})" if others else ""))
     for name in [name for name, needed in TEXTS.items() if not needed and name not in found]:
         print(f"not there, and not needed: {name}")
-    missing = [name for name in WANTED if name not in found]
+    missing = [name for name in REQUIRED if name not in found]
     for name in missing:
         what = f"pictures {name}/COCO_{name}_*.jpg" if name in PICTURES else name
         print(f"missing: {what}; attach a data set that has it, or: python -m vqa_model.download --out DIR")
@@ -87,7 +90,7 @@ def link(root: Path, out: Path) -> list[str]:
 def mounted_data(root: Path = KAGGLE) -> Path:
     """Folder of links to what is mounted, for `--data kaggle`; made once. ValueError where something is missing."""
     out = cache_folder() / "kaggle"
-    if all((out / name).exists() for name in WANTED):
+    if all((out / name).exists() for name in REQUIRED):
         return out
     if missing := link(root, out):
         raise ValueError(f"--data kaggle: {', '.join(missing)} not found below {root}; attach a data set that has it")

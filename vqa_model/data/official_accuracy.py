@@ -22,8 +22,8 @@ def accuracy(prediction: str, answers: Sequence[str]) -> float:
     """Official accuracy, 0..1, of one prediction against the ten annotators' answers."""
     distinct = set(answers)  # most of the ten are the same, and each is looked at once
     form = normalise if len({clean(answer) for answer in distinct}) > 1 else clean
-    wanted = form(prediction)
-    return ACCURACY[sum(answers.count(answer) for answer in distinct if form(answer) == wanted)]
+    normal_form = form(prediction)
+    return ACCURACY[sum(answers.count(answer) for answer in distinct if form(answer) == normal_form)]
 
 
 def evaluate(

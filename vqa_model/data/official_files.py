@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vqa_model.data.json_records import stream_records
-from vqa_model.data.question_index import indexed
-from vqa_model.data.questions import ANSWERS_PER_QUESTION, Question, Questions, gather
+from vqa_model.data.question_index import load_or_index
+from vqa_model.data.questions import ANSWERS_PER_QUESTION, Question, Questions, build_questions
 from vqa_model.data.splits import choose_images
 
 if TYPE_CHECKING:
@@ -71,12 +71,12 @@ def read_part(folder: Path, name: str) -> Part:
     return Part(folder, name, read_questions(question_file(folder, name), annotation_file(folder, name)))
 
 
-def read_questions(asked: Path, annotated: Path) -> Questions:
+def read_questions(questions_file: Path, annotations_file: Path) -> Questions:
     """Read and check a file of questions and one of annotations, or read them back from the index."""
-    for file in (asked, annotated):
+    for file in (questions_file, annotations_file):
         if not file.is_file():
             raise ValueError(f"{file}: file is missing; {_HINT}, or leave --data out for the embedded data")
-    return indexed((asked, annotated), lambda: _join(asked, annotated))
+    return load_or_index((questions_file, annotations_file), lambda: _join(questions_file, annotations_file))
 
 
 def read_pairs(folder: Path, name: str) -> NDArray[np.int64] | None:
@@ -121,8 +121,8 @@ def _records(file: Path, key: str, fields: dict[str, type]) -> Iterator[dict[str
             seen.add(record["question_id"])
             yield record
     except json.JSONDecodeError as error:
-        place = f"line {error.lineno} column {error.colno}"
-        raise ValueError(f"{file}: JSON breaks off or is damaged at {place} ({error.msg}); {_HINT}") from error
+        where = f"line {error.lineno} column {error.colno}"
+        raise ValueError(f"{file}: JSON breaks off or is damaged at {where} ({error.msg}); {_HINT}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: cannot be read as text ({error}); {_HINT}") from error
     if not seen:
@@ -130,52 +130,52 @@ def _records(file: Path, key: str, fields: dict[str, type]) -> Iterator[dict[str
 
 
 def _answers(file: Path, record: dict[str, Any]) -> tuple[str, ...]:
-    place = f"{file}: annotation of question {record['question_id']}"
+    where = f"{file}: annotation of question {record['question_id']}"
     answers = record["answers"]
     if len(answers) != ANSWERS_PER_QUESTION:
-        raise ValueError(f"{place} has {len(answers)} answers, not {ANSWERS_PER_QUESTION}; complete or remove it")
+        raise ValueError(f"{where} has {len(answers)} answers, not {ANSWERS_PER_QUESTION}; complete or remove it")
     try:
         texts = tuple([answer["answer"] for answer in answers])
     except (TypeError, KeyError):
         texts = ()
     if set(map(type, texts)) != {str}:
-        raise ValueError(f"{place} has an answer without text; each needs a string 'answer'")
+        raise ValueError(f"{where} has an answer without text; each needs a string 'answer'")
     return texts
 
 
-def _join(asked_file: Path, annotated_file: Path) -> Questions:
+def _join(questions_file: Path, annotations_file: Path) -> Questions:
     """Join both files by question id; the questions stand in the order of theirs."""
-    records = _records(asked_file, "questions", _QUESTION_FIELDS)
-    asked = {record["question_id"]: (record["image_id"], record["question"]) for record in records}
+    records = _records(questions_file, "questions", _QUESTION_FIELDS)
+    by_id = {record["question_id"]: (record["image_id"], record["question"]) for record in records}
     unasked: list[int] = []
 
     def joined() -> Iterator[Question]:
-        for record in _records(annotated_file, "annotations", _ANNOTATION_FIELDS):
+        for record in _records(annotations_file, "annotations", _ANNOTATION_FIELDS):
             number, pictured = record["question_id"], record["image_id"]
-            if number not in asked:
+            if number not in by_id:
                 unasked.append(number)
                 continue
-            image_id, text = asked[number]
+            image_id, text = by_id[number]
             if pictured != image_id:
                 raise ValueError(
-                    f"{annotated_file}: question {number} is on image {pictured}, but {asked_file.name} "
+                    f"{annotations_file}: question {number} is on image {pictured}, but {questions_file.name} "
                     f"says {image_id}; take both files from the same release"
                 )
             kind = str(record.get("answer_type", "other")), str(record.get("question_type", "none of the above"))
-            answers = _answers(annotated_file, record)
+            answers = _answers(annotations_file, record)
             yield Question(number, image_id, text, answers, record["multiple_choice_answer"], *kind)
 
     try:
-        questions = gather(joined())
+        questions = build_questions(joined())
     except OverflowError as error:
-        raise ValueError(f"{annotated_file}: an id is no number of 64 bits; {_HINT}") from error
+        raise ValueError(f"{annotations_file}: an id is no number of 64 bits; {_HINT}") from error
     found = set(questions.ids.tolist())
-    unanswered = [number for number in asked if number not in found]
-    for missing, what, file in ((unanswered, "annotation", annotated_file), (unasked, "question", asked_file)):
+    unanswered = [number for number in by_id if number not in found]
+    for missing, what, file in ((unanswered, "annotation", annotations_file), (unasked, "question", questions_file)):
         if missing:
             raise ValueError(
                 f"{file}: {len(missing)} {what}s are missing, the first for question {missing[0]}; "
                 "take both files from the same release"
             )
-    places = {number: place for place, number in enumerate(questions.ids.tolist())}
-    return questions.take(np.array([places[number] for number in asked]))
+    row_of = {number: row for row, number in enumerate(questions.ids.tolist())}
+    return questions.take(np.array([row_of[number] for number in by_id]))

@@ -26,8 +26,8 @@ that's there'd there'd've there're there's they'd they'd've they'll they're they
 weren't what'll what're what's what've when's where'd where's where've who'd who'd've who'll who's who've why'll
 why're why's won't would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've
 """
-_DROPPED = ((word, place) for word in _WORDS.split() for place, letter in enumerate(word) if letter == "'")
-CONTRACTIONS = {word[:place] + word[place + 1 :]: word for word, place in _DROPPED}
+_DROPPED = ((word, index) for word in _WORDS.split() for index, letter in enumerate(word) if letter == "'")
+CONTRACTIONS = {word[:index] + word[index + 1 :]: word for word, index in _DROPPED}
 # The one entry that breaks the rule: the published table turns it around.
 CONTRACTIONS["somebody'd"] = "somebodyd"
 

@@ -26,7 +26,7 @@ _FORMAT = 1  # raised when the arrays or the evaluator's normal forms change
 _COLUMNS, _POOLS = "columns.safetensors", "pools.json"
 
 
-def indexed(files: Sequence[Path], read: Callable[[], Questions]) -> Questions:
+def load_or_index(files: Sequence[Path], read: Callable[[], Questions]) -> Questions:
     """Give the questions of `files` from their index; where there is none, `read` them and keep it."""
     folder = cache_folder() / f"questions-{_key(files)}"
     if folder.is_dir():

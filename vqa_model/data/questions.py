@@ -70,26 +70,26 @@ class Questions(Sequence[Question]):
         return len(self.ids)
 
     @overload
-    def __getitem__(self, place: int) -> Question: ...
+    def __getitem__(self, index: int) -> Question: ...
     @overload
-    def __getitem__(self, place: slice) -> Questions: ...
-    def __getitem__(self, place: int | slice) -> Question | Questions:
-        if isinstance(place, slice):
-            return self.take(np.arange(len(self))[place])
+    def __getitem__(self, index: slice) -> Questions: ...
+    def __getitem__(self, index: int | slice) -> Question | Questions:
+        if isinstance(index, slice):
+            return self.take(np.arange(len(self))[index])
         pools = self.pools
         return Question(
-            id=int(self.ids[place]),
-            image_id=int(self.image_ids[place]),
-            text=self.text(place),
-            answers=tuple([pools.answers[code] for code in self.answers[place].tolist()]),
-            majority=pools.answers[self.majorities[place]],
-            answer_type=pools.answer_types[self.answer_types[place]],
-            question_type=pools.question_types[self.question_types[place]],
+            id=int(self.ids[index]),
+            image_id=int(self.image_ids[index]),
+            text=self.text(index),
+            answers=tuple([pools.answers[code] for code in self.answers[index].tolist()]),
+            majority=pools.answers[self.majorities[index]],
+            answer_type=pools.answer_types[self.answer_types[index]],
+            question_type=pools.question_types[self.question_types[index]],
         )
 
-    def text(self, place: int) -> str:
+    def text(self, index: int) -> str:
         """Give the wording of one question."""
-        return self.pools.texts[int(self.texts[place])]
+        return self.pools.texts[int(self.texts[index])]
 
     def take(self, chosen: NDArray[Any]) -> Questions:
         """Give some of the questions, by places or by a mask, over the same pools."""
@@ -118,7 +118,7 @@ class _Pool(dict[str, int]):
         return number
 
 
-def gather(questions: Iterable[Question]) -> Questions:
+def build_questions(questions: Iterable[Question]) -> Questions:
     """Put questions into columns, one at a time, and bring every distinct answer into its normal form once."""
     pools = {name: _Pool() for name in ("texts", "answers", "answer_types", "question_types")}
     columns = {name: array("q") for name in ("ids", "image_ids")}
@@ -145,21 +145,21 @@ class QuestionsById(Mapping[int, Question]):
 
     def __init__(self, sets: Sequence[Questions]) -> None:
         self._sets = sets
-        self._places = {
-            question: (number, place)
+        self._positions = {
+            question: (number, index)
             for number, questions in enumerate(sets)
-            for place, question in enumerate(questions.ids.tolist())
+            for index, question in enumerate(questions.ids.tolist())
         }
 
     def __getitem__(self, question_id: int) -> Question:
-        number, place = self._places[question_id]
-        return self._sets[number][place]
+        number, index = self._positions[question_id]
+        return self._sets[number][index]
 
     def __contains__(self, question_id: object) -> bool:
-        return question_id in self._places
+        return question_id in self._positions
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._places)
+        return iter(self._positions)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._positions)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-PLACES = 2  # decimals of a percentage, as the official evaluation rounds
+DECIMALS = 2  # decimals of a percentage, as the official evaluation rounds
 
 
 def read_results(path: Path) -> dict[int, str]:
@@ -52,31 +52,31 @@ def score(results: dict[int, str], questions: QuestionsById) -> tuple[dict[str, 
         every.append(value)
         groups["perAnswerType"].setdefault(question.answer_type, []).append(value)
         groups["perQuestionType"].setdefault(question.question_type, []).append(value)
-        per_question[question_id] = round(100 * value, PLACES)
+        per_question[question_id] = round(100 * value, DECIMALS)
     types = {name: {kind: _percent(values) for kind, values in kinds.items()} for name, kinds in groups.items()}
     return {"overall": _percent(every), **types}, per_question
 
 
 def _percent(values: Sequence[float]) -> float:
-    return round(100 * float(sum(values)) / len(values), PLACES)
+    return round(100 * float(sum(values)) / len(values), DECIMALS)
 
 
-def match(results: dict[int, str], known: Iterable[int], place: Path, *, answered_only: bool) -> dict[int, str]:
+def match(results: dict[int, str], known: Iterable[int], file: Path, *, answered_only: bool) -> dict[int, str]:
     """Check that results and questions have the same ids; ValueError with the first that differs."""
-    asked = set(known)
-    strange = [number for number in results if number not in asked]
+    ids = set(known)
+    strange = [number for number in results if number not in ids]
     if strange:
-        raise ValueError(f"{place}: {len(strange)} results are of no question here, the first of {strange[0]}")
-    missing = sorted(asked - set(results))
+        raise ValueError(f"{file}: {len(strange)} results are of no question here, the first of {strange[0]}")
+    missing = sorted(ids - set(results))
     if missing and not answered_only:
         raise ValueError(
-            f"{place}: {len(missing)} of {len(asked)} questions have no result, the first {missing[0]}; answer all, "
+            f"{file}: {len(missing)} of {len(ids)} questions have no result, the first {missing[0]}; answer all, "
             "or use --answered-only"
         )
     if missing:
-        print(f"left out {len(missing)} of {len(asked)} questions, which have no result", file=sys.stderr)
+        print(f"left out {len(missing)} of {len(ids)} questions, which have no result", file=sys.stderr)
     if not results:
-        raise ValueError(f"{place}: no results in it")
+        raise ValueError(f"{file}: no results in it")
     return results
 
 

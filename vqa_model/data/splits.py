@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vqa_model.data.questions import Questions
 
 TYPES = ("yes/no", "number", "other")
-LARGEST_GROUP = 8  # pictures; 32 would keep hardly more pairs and make the sample coarser
+MAX_GROUP_SIZE = 8  # pictures; 32 would keep hardly more pairs and make the sample coarser
 
 
 def choose_images(
@@ -33,11 +33,13 @@ def choose_images(
 
     pairs: ids of questions that belong together, (pairs, 2); their pictures are kept together where they can be.
     """
-    images, places = np.unique(questions.image_ids, return_inverse=True)
+    images, image_rows = np.unique(questions.image_ids, return_inverse=True)
     rng = random.Random(f"{seed}/{fraction}")
     groups = np.arange(len(images)) if pairs is None else group_images(questions, pairs, images, rng)
     kinds = np.array([_kind(name) for name in questions.pools.answer_types])[questions.answer_types]
-    in_group = np.bincount(groups[places] * (len(TYPES) + 1) + kinds, minlength=(groups.max() + 1) * (len(TYPES) + 1))
+    in_group = np.bincount(
+        groups[image_rows] * (len(TYPES) + 1) + kinds, minlength=(groups.max() + 1) * (len(TYPES) + 1)
+    )
     per_type = in_group.reshape(-1, len(TYPES) + 1)
     order = list(range(len(per_type)))
     rng.shuffle(order)
@@ -73,7 +75,7 @@ def group_images(
 
     for one, other in joined:
         first, second = root(one), root(other)
-        if first != second and size[first] + size[second] <= LARGEST_GROUP:
+        if first != second and size[first] + size[second] <= MAX_GROUP_SIZE:
             parent[second] = first
             size[first] += size[second]
     return np.unique([root(image) for image in range(len(images))], return_inverse=True)[1]

@@ -36,7 +36,7 @@ class FetchProgress:
 
     def __init__(self, what: str, total: int, expected_bytes: int = 0) -> None:
         self.what, self.total, self.done = what, total, 0
-        self.num_bytes, self.num_retries, self.last_reason, self._told = 0, 0, "", ""
+        self.num_bytes, self.num_retries, self.last_reason, self._printed_reason = 0, 0, "", ""
         self._expected_bytes, self._lock = expected_bytes, threading.Lock()
         self._started = self._drawn = time.monotonic()
         self._recent = deque([(self._started, 0)])
@@ -84,9 +84,9 @@ class FetchProgress:
 
     def _draw(self, now: float) -> None:
         self._drawn = now
-        if self.last_reason != self._told:
-            self._told = self.last_reason
-            self._say(f"trying again: {self._told}")
+        if self.last_reason != self._printed_reason:
+            self._printed_reason = self.last_reason
+            self._say(f"trying again: {self._printed_reason}")
         if self._bar:
             self._bar.draw(self.share, self.text(now))
         else:
@@ -105,8 +105,8 @@ class FetchProgress:
         seconds = time.monotonic() - self._started
         speed = self.num_bytes / 1e6 / max(seconds, 1e-3)
         retries = f", {self.num_retries} tried again" if self.num_retries else ""
-        came = f"{self.done:,}/{self.total:,} files, {size_text(self.num_bytes)} in {duration_text(seconds)}"
-        print(f"{self.what}: {came}, {speed:.1f} MB/s{retries}", flush=True)
+        received = f"{self.done:,}/{self.total:,} files, {size_text(self.num_bytes)} in {duration_text(seconds)}"
+        print(f"{self.what}: {received}, {speed:.1f} MB/s{retries}", flush=True)
 
 
 class _Bar:

@@ -96,7 +96,7 @@ def percent(share: float) -> str:
 def table(title: str, rows: Sequence[Sequence[str]]) -> None:
     """Print aligned rows under a title."""
     print(title)
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))] if rows else []
+    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))] if rows else []
     for row in rows:
         first, *rest = zip(row, widths, strict=True)
         print("  " + "  ".join([first[0].ljust(first[1]), *(text.rjust(width) for text, width in rest)]))

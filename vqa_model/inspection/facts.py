@@ -43,9 +43,9 @@ def shares(codes: NDArray[Any], names: Sequence[str], most: int) -> dict[str, fl
 def coverage(train: Questions, part: Questions) -> dict[str, dict[str, Any]]:
     """Share of a part's questions whose majority answer a vocabulary of `train` knows, by size and by least count."""
     ranked = build_vocabulary(train, min_count=1, max_answers=len(train.pools.forms))
-    place = {form: rank for rank, form in enumerate(ranked)}
+    rank_of = {form: rank for rank, form in enumerate(ranked)}
     ranks, in_train = (
-        np.array([place.get(form, len(ranked)) for form in questions.pools.forms])[questions.majority_forms]
+        np.array([rank_of.get(form, len(ranked)) for form in questions.pools.forms])[questions.majority_forms]
         for questions in (part, train)
     )
     counts = np.bincount(in_train, minlength=len(ranked) + 1)[: len(ranked)]  # unknown ones come last

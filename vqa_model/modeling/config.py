@@ -28,6 +28,6 @@ def make_config(size: str, towers: Mapping[str, Tower], fusion: str, answers: Se
         fusion_layers=call.layers or (1 if size == SHALLOW else 2),
         fusion_heads=heads,
         id2label=dict(enumerate(answers)),
-        label2id={answer: place for place, answer in enumerate(answers)},
+        label2id={answer: index for index, answer in enumerate(answers)},
         **more,
     )

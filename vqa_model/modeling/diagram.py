@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vqa_model.modeling.vqa import VQAConfig
 
 COLORS: Final = {"input": "#e8e8e8", "vision": "#cfe2f3", "text": "#fde2c4", "joint": "#d5ead0"}  # fill by kind
-FUSION_WORDS: Final = {
+FUSION_LABELS: Final = {
     "concat": "joined pooled vectors",
     "hadamard": "product of pooled vectors",
     "guided_attention": "question chooses patches, then product",
@@ -64,7 +64,7 @@ def draw(config: VQAConfig, parameters: Mapping[str, int]) -> Diagram:
         Box("text", (text.model_type, *_tower(text), millions(parameters["text"])), "text", 2, 1),
         Box(
             "fusion",
-            (f"Fusion: {name}", f"{FUSION_WORDS[config.fusion]}{layers}",
+            (f"Fusion: {name}", f"{FUSION_LABELS[config.fusion]}{layers}",
              f"width {config.fusion_dim}, {millions(parameters['fusion'])}"),
             "joint", 3,
         ),
@@ -96,22 +96,24 @@ class Grid:
     pad: float  # above and below a box's text
     gap: float  # between boxes
 
-    def place(self, diagram: Diagram) -> tuple[dict[str, tuple[float, float, float, float]], float]:
+    def layout(self, diagram: Diagram) -> tuple[dict[str, tuple[float, float, float, float]], float]:
         """Left, top, width and height of every box, and the height of the picture."""
         rows = range(1 + max(box.row for box in diagram.boxes))
         lines = [max(len(box.lines) for box in diagram.boxes if box.row == row) for row in rows]
         heights = [count * self.line + 2 * self.pad for count in lines]
         tops = [sum(heights[:row]) + row * self.gap for row in rows]
         column = (self.width - self.gap) / 2
-        places = {}
+        positions = {}
         for box in diagram.boxes:
             left, width = (0.0, self.width) if box.column is None else (box.column * (column + self.gap), column)
-            places[box.name] = left, tops[box.row], width, heights[box.row]
-        return places, tops[-1] + heights[-1]
+            positions[box.name] = left, tops[box.row], width, heights[box.row]
+        return positions, tops[-1] + heights[-1]
 
-    def arrow(self, places: Mapping[str, tuple[float, float, float, float]], one: str, other: str) -> tuple[float, ...]:
+    def arrow(
+        self, positions: Mapping[str, tuple[float, float, float, float]], one: str, other: str
+    ) -> tuple[float, ...]:
         """Start and end (x, y, x, y) of an arrow down from a box to the next."""
-        (left, top, width, height), (_, below, _, _) = places[one], places[other]
+        (left, top, width, height), (_, below, _, _) = positions[one], positions[other]
         return left + width / 2, top + height, left + width / 2, below
 
 
@@ -122,7 +124,7 @@ _TIP = """<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth
 def to_svg(diagram: Diagram) -> str:
     """Write a diagram as SVG, 420 pixels wide."""
     grid = Grid(width=420, line=17, pad=9, gap=24)
-    places, height = grid.place(diagram)
+    positions, height = grid.layout(diagram)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-2 -2 424 {height + 4:g}" width="424" role="img">',
         "<title>The model, from picture and question to answers</title>",
@@ -130,7 +132,7 @@ def to_svg(diagram: Diagram) -> str:
         '<g font-family="Helvetica, Arial, sans-serif" font-size="13" text-anchor="middle" fill="#111111">',
     ]
     for box in diagram.boxes:
-        left, top, wide, high = places[box.name]
+        left, top, wide, high = positions[box.name]
         parts.append(
             f'<rect x="{left:g}" y="{top:g}" width="{wide:g}" height="{high:g}" rx="6" fill="{COLORS[box.kind]}" '
             'stroke="#7a7a7a"/>'
@@ -138,10 +140,10 @@ def to_svg(diagram: Diagram) -> str:
         first = top + high / 2 - (len(box.lines) - 1) * grid.line / 2 + 4.5
         for number, line in enumerate(box.lines):
             weight = ' font-weight="bold"' if number == 0 else ""
-            place = f'x="{left + wide / 2:g}" y="{first + number * grid.line:g}"'
-            parts.append(f"<text {place}{weight}>{escape(line)}</text>")
+            attributes = f'x="{left + wide / 2:g}" y="{first + number * grid.line:g}"'
+            parts.append(f"<text {attributes}{weight}>{escape(line)}</text>")
     for one, other in diagram.arrows:
-        x, y, to_x, to_y = grid.arrow(places, one, other)
+        x, y, to_x, to_y = grid.arrow(positions, one, other)
         parts.append(
             f'<line x1="{x:g}" y1="{y:g}" x2="{to_x:g}" y2="{to_y - 1:g}" stroke="#7a7a7a" stroke-width="1.5" '
             'marker-end="url(#tip)"/>'
@@ -152,11 +154,11 @@ def to_svg(diagram: Diagram) -> str:
 def to_tikz(diagram: Diagram) -> str:
     """Write a diagram as a TikZ picture, 8.6 cm wide, to be input by a document that loads the package tikz."""
     grid = Grid(width=8.6, line=0.38, pad=0.14, gap=0.45)
-    places, _ = grid.place(diagram)
+    positions, _ = grid.layout(diagram)
     parts = [r"\begin{tikzpicture}[x=1cm, y=-1cm, every node/.style={align=center, font=\footnotesize, inner sep=0pt}]"]
     parts += [rf"\definecolor{{vqa{kind}}}{{HTML}}{{{color[1:].upper()}}}" for kind, color in COLORS.items()]
     for box in diagram.boxes:
-        left, top, wide, high = places[box.name]
+        left, top, wide, high = positions[box.name]
         title, *rest = map(_tex, box.lines)
         words = r"\\".join([rf"\textbf{{{title}}}", *rest])
         parts.append(
@@ -165,12 +167,12 @@ def to_tikz(diagram: Diagram) -> str:
         )
         parts.append(rf"\node at ({left + wide / 2:.2f},{top + high / 2:.2f}) {{{words}}};")
     for one, other in diagram.arrows:
-        x, y, to_x, to_y = grid.arrow(places, one, other)
+        x, y, to_x, to_y = grid.arrow(positions, one, other)
         parts.append(rf"\draw[-latex, draw=black!55] ({x:.2f},{y:.2f}) -- ({to_x:.2f},{to_y:.2f});")
     return "\n".join([*parts, r"\end{tikzpicture}"]) + "\n"
 
 
 def _tex(text: str) -> str:
-    for mark, written in {"\\": r"\textbackslash ", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#"}.items():
-        text = text.replace(mark, written)
+    for mark, escaped in {"\\": r"\textbackslash ", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#"}.items():
+        text = text.replace(mark, escaped)
     return text.replace("×", r"$\times$").replace("→", r"$\to$")

@@ -73,8 +73,11 @@ def model_card(model: VQAModel, facts: Mapping[str, Any], name: str) -> str:
     metrics: Mapping[str, float] = facts.get("metrics") or {}
     known = {metric: METRICS[metric] for metric in METRICS if metric in metrics}
     dataset = " ".join(str(facts.get("dataset") or "VQA").split())
-    place = ("visual-question-answering", re.sub(r"\W+", "-", dataset), dataset)
-    results = [EvalResult(*place, kind, metrics[metric], metric_name=words) for metric, (words, kind) in known.items()]
+    task_and_dataset = ("visual-question-answering", re.sub(r"\W+", "-", dataset), dataset)
+    results = [
+        EvalResult(*task_and_dataset, kind, metrics[metric], metric_name=words)
+        for metric, (words, kind) in known.items()
+    ]
     data = ModelCardData(
         language="en", library_name="transformers", pipeline_tag="visual-question-answering", model_name=name,
         tags=["vqa", "tunematrix", model.config.fusion], eval_results=results or None, ignore_metadata_errors=False,

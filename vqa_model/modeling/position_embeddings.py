@@ -38,7 +38,7 @@ def _pair(size: Any) -> tuple[int, int]:
     return height, width
 
 
-def for_pictures_of(config: PreTrainedConfig, size: int) -> PreTrainedConfig:
+def with_image_size(config: PreTrainedConfig, size: int) -> PreTrainedConfig:
     """Copy of a configuration for pictures of another size; a family that takes any size keeps its own."""
     if size == picture_size(config):
         return config
@@ -49,10 +49,10 @@ def for_pictures_of(config: PreTrainedConfig, size: int) -> PreTrainedConfig:
             f"image_size {size} is no multiple of the vision tower's patch size {patch}; "
             f"the nearest: {' and '.join(map(str, nearest))}"
         )
-    other = deepcopy(config)
+    resized_config = deepcopy(config)
     if config.model_type not in ANY_SIZE_FAMILIES:
-        other.image_size = size
-    return other
+        resized_config.image_size = size
+    return resized_config
 
 
 def interpolate_positions(tower: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:

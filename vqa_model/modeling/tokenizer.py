@@ -65,14 +65,14 @@ def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def longest_text(tower: Tower, wanted: int = 0) -> int:
+def max_text_tokens(tower: Tower, requested: int = 0) -> int:
     """Word pieces that a text tower has positions for; RoBERTa's kin count theirs from behind the padding's.
 
-    ValueError where more are `wanted`.
+    ValueError where more are `requested`.
     """
     config = tower.config
     offset = config.pad_token_id + 1 if config.model_type in ROBERTA_FAMILIES else 0
-    longest: int = config.max_position_embeddings - offset
-    if wanted > longest:
-        raise ValueError(f"max_length {wanted} is above the text tower's {longest} positions")
-    return longest
+    max_tokens: int = config.max_position_embeddings - offset
+    if requested > max_tokens:
+        raise ValueError(f"max_length {requested} is above the text tower's {max_tokens} positions")
+    return max_tokens

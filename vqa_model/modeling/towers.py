@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from vqa_model.data.pictures import ImageSettings
 from vqa_model.modeling.families import TEXT_FAMILIES, VISION_FAMILIES, pooler_option
-from vqa_model.modeling.position_embeddings import for_pictures_of, interpolate_positions, picture_size
+from vqa_model.modeling.position_embeddings import interpolate_positions, picture_size, with_image_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,8 +83,8 @@ class Tower:
                 **option,
             )
         except (OSError, RuntimeError, EOFError, UnpicklingError, SafetensorError) as error:
-            place = _damaged_file(self.folder) or self.folder
-            raise ValueError(f"{place}: cannot load the {self.kind} tower: {first_line(error)}") from error
+            path = _damaged_file(self.folder) or self.folder
+            raise ValueError(f"{path}: cannot load the {self.kind} tower: {first_line(error)}") from error
         finally:
             logging.set_verbosity(verbosity)
         self._check(sorted(found["missing_keys"]), sorted(found["mismatched_keys"]))
@@ -98,10 +98,10 @@ class Tower:
                 f"{self.folder}: {len(missing)} weights of the {self.kind} tower missing, first {missing[0]}"
             )
         if mismatched:
-            name, stored, wanted = mismatched[0]
+            name, stored, expected = mismatched[0]
             raise ValueError(
                 f"{self.weights()[0]}: {len(mismatched)} weights do not fit config.json, "
-                f"first {name}: {tuple(stored)}, not {tuple(wanted)}"
+                f"first {name}: {tuple(stored)}, not {tuple(expected)}"
             )
 
     def weights(self) -> list[Path]:
@@ -118,7 +118,7 @@ class Tower:
         return digest.hexdigest()
 
 
-def _naming(tower: Tower, function: Callable[..., Any], *arguments: Any) -> Any:
+def _named_errors(tower: Tower, function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function of the tower's configuration; its error names the folder, where there is one."""
     try:
         return function(*arguments)
@@ -232,13 +232,13 @@ def preset_config(kind: str, preset: str, **changes: Any) -> PreTrainedConfig:
 
 def _resized(tower: Tower, image_size: int) -> Tower:
     size = image_settings(tower, image_size).size
-    config = _naming(tower, for_pictures_of, tower.config, size)
+    config = _named_errors(tower, with_image_size, tower.config, size)
     return tower if config == tower.config else replace(tower, config=config, stored=tower.config)
 
 
 def image_settings(tower: Tower, image_size: int = 0) -> ImageSettings:
     """How pictures must be cut and scaled for a vision tower; `image_size` replaces the preprocessor's."""
-    size = _naming(tower, picture_size, tower.config)
+    size = _named_errors(tower, picture_size, tower.config)
     file, fields = Path(), dict[str, Any]()
     try:
         for file in (tower.folder / name for name in _PROCESSORS if tower.folder):

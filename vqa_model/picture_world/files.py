@@ -36,15 +36,15 @@ def make_part(settings: Settings, part: str, num_pairs: int) -> Part:
     seed = settings.seed + (part != "train2014")
     for number, pair in enumerate(scene_pairs(settings, seed, num_pairs)):
         rng = random.Random(f"{seed}/{number}/questions")
-        ids = [_FIRST_ID[part] + 2 * number + place for place in (0, 1)]
+        ids = [_FIRST_ID[part] + 2 * number + index for index in (0, 1)]
         for image_id, scene in zip(ids, pair, strict=True):
             pictures[image_id] = draw(scene, settings, rng)
-        for place, question in enumerate(ask_pair(rng, settings, *pair)):
-            complementary.append([image_id * 1000 + place for image_id in ids])
+        for index, question in enumerate(ask_pair(rng, settings, *pair)):
+            complementary.append([image_id * 1000 + index for image_id in ids])
             for image_id, scene in zip(ids, pair, strict=True):
                 truth = answer(question, scene)
                 assert truth is not None
-                head = {"image_id": image_id, "question_id": image_id * 1000 + place}
+                head = {"image_id": image_id, "question_id": image_id * 1000 + index}
                 questions.append(head | {"question": wording(question)})
                 annotations.append(annotate(rng, settings, question, truth) | head)
     return pictures, questions, annotations, complementary

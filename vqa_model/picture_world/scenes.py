@@ -112,8 +112,8 @@ def make_scene(rng: random.Random, settings: Settings) -> Scene:
 
 def edit_scene(rng: random.Random, settings: Settings, scene: Scene) -> Scene:
     """Change one thing about a scene: a look, a place, or one object more or less."""
-    things, place = list(scene), rng.randrange(len(scene))
-    old, (low, high) = scene[place], settings.objects
+    things, index = list(scene), rng.randrange(len(scene))
+    old, (low, high) = scene[index], settings.objects
     free = [cell for cell in range(GRID * GRID) if cell not in {thing.cell for thing in scene}]
     edits = ["color"] * 4 + ["shape"] * 4 + ["size", "cell", "swap"]
     edits += ["add"] * (len(scene) < high) + ["remove"] * (len(scene) > low)
@@ -121,12 +121,12 @@ def edit_scene(rng: random.Random, settings: Settings, scene: Scene) -> Scene:
     if edit == "add":
         things.append(new)
     elif edit == "remove":
-        del things[place]
+        del things[index]
     elif edit == "swap":
-        other = (place + 1) % len(scene)
-        things[place], things[other] = replace(old, cell=scene[other].cell), replace(scene[other], cell=old.cell)
+        other = (index + 1) % len(scene)
+        things[index], things[other] = replace(old, cell=scene[other].cell), replace(scene[other], cell=old.cell)
     else:
-        things[place] = replace(old, **{edit: getattr(new, edit)})
+        things[index] = replace(old, **{edit: getattr(new, edit)})
     return tuple(sorted(things, key=lambda thing: thing.cell))
 
 

@@ -60,7 +60,7 @@ def make_tokenizer(texts: Iterable[str]) -> Tokenizer:
     letters = string.ascii_lowercase + string.digits + string.punctuation
     tails = [f"##{piece}" for piece in (*letters, *pairs, "ing", "er", "ion", "ers", "ed", "es")]
     pieces = dict.fromkeys((*SPECIAL, *letters, *pairs, *tails, *sorted({*words, *_WORDS.split()})))
-    tokenizer = Tokenizer(models.WordPiece({piece: place for place, piece in enumerate(pieces)}, unk_token="[UNK]"))  # noqa: S106
+    tokenizer = Tokenizer(models.WordPiece({piece: index for index, piece in enumerate(pieces)}, unk_token="[UNK]"))  # noqa: S106
     tokenizer.normalizer = lower
     tokenizer.pre_tokenizer = split
     tokenizer.decoder = decoders.WordPiece()

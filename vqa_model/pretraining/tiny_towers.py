@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PRETRAINING_SEED = 77
-_ASKED_SHARE, _MASKED_SHARE = 0.2, 0.85  # the rest of the asked words stay, so that a state keeps its own word
+_SELECTED_SHARE, _MASKED_SHARE = 0.2, 0.85  # the rest of the asked words stay, so that a state keeps its own word
 # BERT's 0.02 suits 768 wide models; at 96 it leaves weights so small that fine-tuning's first steps erase them.
 _TINY = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.1}
 
@@ -78,7 +78,7 @@ def pretrain_vision(steps: int, *, batch_size: int = 64, num_pairs: int = 6000) 
     """Teach a ViT to name colour and shape in every region, from pictures alone."""
     torch.manual_seed(PRETRAINING_SEED)
     vit = ViTModel(preset_config("vision", "tiny", **_TINY), add_pooling_layer=False)
-    width, side = vit.config.hidden_size, vit.config.image_size // vit.config.patch_size
+    width, patches_per_side = vit.config.hidden_size, vit.config.image_size // vit.config.patch_size
     heads = nn.ModuleList([nn.Linear(width, len(COLORS) + 1), nn.Linear(width, len(SHAPES) + 1)])
     optimizer, schedule = _optimizer(nn.ModuleList([vit, heads]), 1.2e-3, steps)
     pictures, labels = labelled_pictures(num_pairs)
@@ -86,7 +86,11 @@ def pretrain_vision(steps: int, *, batch_size: int = 64, num_pairs: int = 6000) 
     for _ in range(steps):
         rows = torch.randint(len(pictures), (batch_size,))
         tokens = vit(pixel_values=pictures[rows] / 127.5 - 1).last_hidden_state[:, 1:]
-        regions = tokens.view(batch_size, GRID, side // GRID, GRID, side // GRID, width).mean((2, 4)).flatten(1, 2)
+        regions = (
+            tokens.view(batch_size, GRID, patches_per_side // GRID, GRID, patches_per_side // GRID, width)
+            .mean((2, 4))
+            .flatten(1, 2)
+        )
         named = zip(heads, labels[rows].unbind(-1), strict=True)
         loss = torch.stack([cross_entropy(head(regions).flatten(0, 1), label.flatten()) for head, label in named]).sum()
         loss.backward()
@@ -113,9 +117,9 @@ def pretrain_text(
     progress = _Progress("text", steps)
     for _ in range(steps):
         clean = ids[torch.randint(len(ids), (batch_size,))]
-        asked = (torch.rand(clean.shape) < _ASKED_SHARE) & (clean >= len(SPECIAL))
-        masked = clean.masked_fill(asked & (torch.rand(clean.shape) < _MASKED_SHARE), SPECIAL.index("[MASK]"))
-        labels = clean.masked_fill(~asked, -100)
+        selected = (torch.rand(clean.shape) < _SELECTED_SHARE) & (clean >= len(SPECIAL))
+        masked = clean.masked_fill(selected & (torch.rand(clean.shape) < _MASKED_SHARE), SPECIAL.index("[MASK]"))
+        labels = clean.masked_fill(~selected, -100)
         loss = bert(input_ids=masked, attention_mask=(clean > 0).long(), labels=labels).loss
         loss.backward()
         optimizer.step()

@@ -11,8 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from bench.commands.arguments import make_parser, make_plan_parser
-from bench.commands.cli import make_request
-from bench.commands.subcommands import COMMANDS
+from bench.commands.cli import COMMANDS, make_request
 
 FAULTY = "tests.bench.faulty_task:FaultyTask"
 
@@ -240,6 +239,6 @@ def test_options_reach_the_request(tmp_path):
     ]
     request = make_request(make_parser().parse_args(line), line)
     assert request.overrides == {"data": str(tmp_path), "fraction": 0.25}
-    assert (request.rules.seeds, request.rules.epochs, request.rules.lr) == ([0, 2], 1.5, None)
+    assert (request.training.seeds, request.training.epochs, request.training.lr) == ([0, 2], 1.5, None)
     assert [named.text for named in request.plans] == ["lora", "amp"]
     assert request.out.parts == ("results", "local", tmp_path.name)

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from bench.commands.plan_table import PLAN_COLUMNS
-from bench.forecast.calibration import assumed, from_runs
+from bench.forecast.calibration import assumed_throughput, throughput_of_runs
 from bench.forecast.gpus import find_gpu
 
 
@@ -57,7 +57,7 @@ def write_runs(path, **changes):
 
 def test_times_are_calibrated_by_runs_and_other_precisions_follow_the_peaks(tmp_path):
     gpu = find_gpu("t4")
-    rate = from_runs(write_runs(tmp_path / "runs.csv"), gpu)
+    rate = throughput_of_runs(write_runs(tmp_path / "runs.csv"), gpu)
     assert rate.seconds(2e12, "fp32") == pytest.approx(1.0)
     assert rate.seconds(2e12, "fp16") == pytest.approx(8.1 / 65)
     assert rate.seconds(2e12, "bf16") is None, "a T4 has none"
@@ -74,13 +74,15 @@ def test_times_are_calibrated_by_runs_and_other_precisions_follow_the_peaks(tmp_
 )
 def test_runs_that_calibrate_nothing(tmp_path, changes, words):
     with pytest.raises(ValueError, match=words):
-        from_runs(write_runs(tmp_path / "runs.csv", **changes), find_gpu("t4"))
+        throughput_of_runs(write_runs(tmp_path / "runs.csv", **changes), find_gpu("t4"))
     with pytest.raises(ValueError, match="no such file"):
-        from_runs(tmp_path / "none", find_gpu("t4"))
+        throughput_of_runs(tmp_path / "none", find_gpu("t4"))
 
 
 def test_what_is_assumed_says_so():
-    rate = assumed(find_gpu("l4"))
+    rate = assumed_throughput(find_gpu("l4"))
     assert "assumed, not measured" in rate.source
     assert rate.seconds(1e12, "bf16") < rate.seconds(1e12, "fp32")
-    assert assumed(find_gpu("t4")).seconds(1e12, "bf16") == assumed(find_gpu("t4")).seconds(1e12, "fp16")
+    assert assumed_throughput(find_gpu("t4")).seconds(1e12, "bf16") == assumed_throughput(find_gpu("t4")).seconds(
+        1e12, "fp16"
+    )

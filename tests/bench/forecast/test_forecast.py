@@ -18,7 +18,7 @@ def test_processes_predict_what_one_does(monkeypatch, capfd):
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     alone = predict_all(Forecaster(load_task(TASK), "cpu"), plans, 16)
     assert "predicting" not in capfd.readouterr().err, "nothing is said where it does not take long"
-    monkeypatch.setattr(forecast, "WORTH_SHARING", -1.0)
+    monkeypatch.setattr(forecast, "MIN_SECONDS_SAVED", -1.0)
     assert predict_all(Forecaster(load_task(TASK), "cpu"), plans, 16) == alone
     assert "predicting what 4 recipes need" in capfd.readouterr().err
     assert list(alone) == ["full", "lora", "checkpointing"], "refused plans are left out"

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from bench.records.collect import collect, csv_text, read_records
 from bench.records.record import FILES, SCHEMA_VERSION, write_json
-from bench.records.targets import baselines, comparable
-from bench.sweep.matrix import Rules, build_matrix, refusal, with_baseline
+from bench.records.targets import baselines, comparison_key
+from bench.sweep.matrix import TrainingOptions, build_matrix, refusal, with_baseline
 from bench.sweep.table import count, result_cells
 from strategies import compose, parse_plans
 
@@ -98,12 +98,12 @@ def test_the_baseline_comes_first_and_once():
         ("lora", False, ["lora"]),
         ("lora,full", False, ["full", "lora"]),
     ]:
-        assert [named.text for named in with_baseline(parse_plans(text), wanted=wanted)] == expected
+        assert [named.text for named in with_baseline(parse_plans(text), include=wanted)] == expected
 
 
 def test_the_matrix_is_plans_times_seeds_with_their_own_rates():
     prepared = PREPARED | {"controls": {"blind": PREPARED["main"] | {"data": "x"}}}
-    specs = build_matrix(with_baseline(parse_plans("lora,nf4"), wanted=True), prepared, Rules(seeds=[0, 1]))
+    specs = build_matrix(with_baseline(parse_plans("lora,nf4"), include=True), prepared, TrainingOptions(seeds=[0, 1]))
     assert [(s.strategy, s.seed, s.kind) for s in specs[:4]] == [
         ("full", 0, "baseline"), ("lora", 0, "run"), ("nf4", 0, "run"), ("blind", 0, "control")
     ]  # fmt: skip
@@ -116,9 +116,9 @@ def test_the_matrix_is_plans_times_seeds_with_their_own_rates():
 
 
 def test_a_given_rate_holds_for_the_recipe_or_for_all():
-    plans = with_baseline(parse_plans("lora"), wanted=True)
+    plans = with_baseline(parse_plans("lora"), include=True)
     for everyone in (False, True):
-        specs = build_matrix(plans, PREPARED, Rules(seeds=[0], lr=0.5, lr_for_all=everyone))
+        specs = build_matrix(plans, PREPARED, TrainingOptions(seeds=[0], lr=0.5, lr_for_all=everyone))
         assert [spec.lr == 0.5 for spec in specs] == [everyone, True]
 
 
@@ -141,7 +141,7 @@ def test_ratios_are_against_the_full_fine_tune_of_the_same_seed():
     other = {**base, "seed": 1, "ttt_seconds": 100.0}
     row = {**base, "kind": "run", "strategy": "lora", "ttt_seconds": 1.0, "trainable_parameters": 1500}
     rows = [base, other, row]
-    reference = baselines(rows)[comparable(row)]
+    reference = baselines(rows)[comparison_key(row)]
     assert reference is base
     cells = result_cells(row, reference)
     assert cells[0] == "lora"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.records.events import EventReader, EventWriter, fold
+from bench.records.events import EventReader, EventWriter, aggregate_events
 
 LOG = [
     {"event": "section", "name": "load"},
@@ -22,24 +22,24 @@ LOG = [
 
 
 def test_sections_add_up_and_peaks_are_maxima():
-    folded = fold(LOG)
-    assert folded.sections["train"] == {"seconds": 5.0, "peak_rss_bytes": 30, "peak_allocated_bytes": 7}
-    assert folded.row == {"steps": 40}
-    assert folded.history == [[20, 2.0, "train", "loss", 0.5]]
-    assert (folded.status, folded.reason, folded.section) == ("ok", "", "train")
+    result = aggregate_events(LOG)
+    assert result.sections["train"] == {"seconds": 5.0, "peak_rss_bytes": 30, "peak_allocated_bytes": 7}
+    assert result.row == {"steps": 40}
+    assert result.history == [[20, 2.0, "train", "loss", 0.5]]
+    assert (result.status, result.reason, result.section) == ("ok", "", "train")
 
 
 @pytest.mark.parametrize("kept", range(len(LOG)))
 def test_what_was_measured_before_a_cut_is_kept(kept):
-    folded = fold(LOG[:kept])
-    assert folded.status == ""
+    result = aggregate_events(LOG[:kept])
+    assert result.status == ""
     named = [event["name"] for event in LOG[:kept] if event["event"] == "section"]
-    assert folded.section == (named[-1] if named else "")
+    assert result.section == (named[-1] if named else "")
 
 
 def test_an_unknown_event_is_an_error():
     with pytest.raises(AttributeError):
-        fold([{"event": "surprise"}])
+        aggregate_events([{"event": "surprise"}])
 
 
 def test_the_reader_waits_for_whole_lines(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bench.records.collect import collect
 from bench.records.record import SCHEMA_VERSION, TARGET_SHARE, write_json
-from bench.records.targets import baselines, comparable, to_target
+from bench.records.targets import baselines, comparison_key, time_to_target
 
 PACE = 0.5  # seconds per step
 
@@ -26,7 +26,7 @@ FULL = record("full", [0.5, 0.7, 0.9, 0.8], kind="baseline")
 
 
 def found(*records):
-    return {key: tuple(value.values()) for key, value in to_target([FULL, *records]).items()}
+    return {key: tuple(value.values()) for key, value in time_to_target([FULL, *records]).items()}
 
 
 def test_first_evaluation_at_the_target_counts_with_the_set_up():
@@ -45,16 +45,16 @@ def test_there_is_no_target_without_the_same_seed_and_setting():
     others = [record(name, [0.9], **{name: 1}) for name in ("seed", "setting", "batch_size", "task")]
     assert found(*others).keys() == {"full"}
     failed = FULL | {"row": FULL["row"] | {"status": "timeout"}}
-    assert to_target([failed, record("lora", [0.9])]) == {}
+    assert time_to_target([failed, record("lora", [0.9])]) == {}
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.lists(st.floats(0, 1), min_size=1, max_size=6))
 def test_the_target_was_missed_until_then(mine, base):
     records = [record("full", base, kind="baseline"), record("lora", mine)]
-    steps = to_target(records)["lora"]["steps_to_target"]
+    steps = time_to_target(records)["lora"]["steps_to_target"]
     before = mine if math.isinf(steps) else mine[: int(steps) // 10 - 1]
     assert all(value < TARGET_SHARE * base[-1] for value in before)
-    assert to_target(records)["full"]["steps_to_target"] <= 10 * len(base)
+    assert time_to_target(records)["full"]["steps_to_target"] <= 10 * len(base)
 
 
 def test_it_is_rebuilt_with_the_csvs(tmp_path):
@@ -74,4 +74,4 @@ def cells(folder):
 
 def test_the_last_baseline_of_a_setting_counts():
     rows = [record(name, [], kind="baseline")["row"] for name in ("a", "b")]
-    assert baselines([*rows, record("c", [])["row"]])[comparable(rows[0])] is rows[1]
+    assert baselines([*rows, record("c", [])["row"]])[comparison_key(rows[0])] is rows[1]

@@ -9,8 +9,8 @@ import pytest
 
 from bench.records.record import SECTIONS
 from bench.records.spec import RunSpec
-from bench.sweep.launcher import Surroundings, launch
-from bench.sweep.run import child_environment
+from bench.sweep.child_processes import child_environment
+from bench.sweep.launcher import LaunchOptions, launch
 from strategies import compose
 
 FULL = compose("full")
@@ -26,8 +26,8 @@ def run(tmp_path, fault, *, at_step=12, timeout=None):
     spec = dataclasses.replace(SPEC, task_text=text, task_options={"fault": fault, "at_step": at_step})
     folder = tmp_path / "runs" / spec.run_id
     seen = []
-    surroundings = Surroundings(sweep="test", columns={"git_commit": "abc"}, timeout_seconds=timeout)
-    record = launch(spec, folder, surroundings, environ=child_environment({}), watch=seen.append)
+    options = LaunchOptions(sweep="test", columns={"git_commit": "abc"}, timeout_seconds=timeout)
+    record = launch(spec, folder, options, environ=child_environment({}), watch=seen.append)
     assert record == json.loads((folder / "record.json").read_text())
     assert sorted(tmp_path.rglob("record.json")) == [folder / "record.json"]
     return record, seen

@@ -12,12 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.commands.arguments import span
-from bench.records.checkpoint_folder import checkpoint_folder, place_of, put_in_place
+from bench.commands.arguments import parse_duration
+from bench.records.checkpoint_folder import checkpoint_folder, commit_checkpoint, read_progress
 from bench.records.spec import RunSpec
-from bench.sweep.launcher import Surroundings, launch
-from bench.sweep.run import child_environment
-from bench.sweep.time_limit import TimeLimit, TimeUpError
+from bench.sweep.child_processes import child_environment
+from bench.sweep.launcher import LaunchOptions, launch
+from bench.sweep.time_limit import TimeLimit, TimeLimitReachedError
 from bench.worker.pause import Batches
 from strategies import compose, load_checkpoint
 from tests.bench.faulty_task import FaultyTask
@@ -33,8 +33,8 @@ SPEC = RunSpec(
 
 def start(folder, seconds=None):
     deadline = None if seconds is None else time.time() + seconds
-    surroundings = Surroundings(sweep="test", columns={}, deadline=deadline)
-    return launch(SPEC, folder, surroundings, environ=child_environment({}))
+    options = LaunchOptions(sweep="test", columns={}, deadline=deadline)
+    return launch(SPEC, folder, options, environ=child_environment({}))
 
 
 @pytest.mark.slow
@@ -45,7 +45,7 @@ def test_a_run_in_parts_is_the_run_in_one(tmp_path):
     parts, record, seconds, steps = tmp_path / "parts", None, 6.0, []
     while record is None:
         record = start(parts, None if len(steps) == 2 else seconds)
-        place = place_of(parts)
+        place = read_progress(parts)
         assert (record is None) == (not (parts / "record.json").exists())
         if place and place["step"] not in steps:
             steps.append(place["step"])
@@ -83,7 +83,7 @@ def test_a_sweep_that_reaches_its_limit_says_so_and_goes_on(root, tmp_path):
 WRITING = """
 import sys
 from pathlib import Path
-from bench.records.checkpoint_folder import checkpoint_folder, put_in_place
+from bench.records.checkpoint_folder import checkpoint_folder, commit_checkpoint
 from bench.records.record import write_json
 from strategies import compose, save_checkpoint
 from tests.bench.faulty_task import FaultyTask
@@ -95,7 +95,7 @@ while True:
     new = checkpoint_folder(folder, "new")
     save_checkpoint(tuned, new / "state.pt", number=number)
     write_json(new / "place.json", {"step": number, "torch": version("torch")})
-    put_in_place(folder)
+    commit_checkpoint(folder)
     print(number, flush=True)
 """
 
@@ -112,7 +112,7 @@ def test_killed_while_it_writes(root, tmp_path):
         time.sleep(0.0137)
         writer.kill()
         rest = [int(line) for line in writer.stdout.read().split()]
-    place = place_of(tmp_path)
+    place = read_progress(tmp_path)
     assert place["step"] >= max(rest, default=20)
     assert load_checkpoint(tuned, checkpoint_folder(tmp_path) / "state.pt")["number"] == place["step"]
 
@@ -123,15 +123,15 @@ def test_every_moment_of_the_move_leaves_a_checkpoint(tmp_path):
         folder.mkdir()
         (folder / "place.json").write_text(json.dumps({"step": step, "torch": version("torch")}))
 
-    assert place_of(tmp_path) is None
+    assert read_progress(tmp_path) is None
     checkpoint_folder(tmp_path, "new").mkdir()
-    assert place_of(tmp_path) is None, "what is being written does not count"
+    assert read_progress(tmp_path) is None, "what is being written does not count"
     checkpoint_folder(tmp_path, "new").rmdir()
     write("old", 3)  # killed between the two renames
     write("new", 4)
-    assert place_of(tmp_path)["step"] == 3
-    put_in_place(tmp_path)
-    assert place_of(tmp_path)["step"] == 4
+    assert read_progress(tmp_path)["step"] == 3
+    commit_checkpoint(tmp_path)
+    assert read_progress(tmp_path)["step"] == 4
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
@@ -153,7 +153,7 @@ def test_the_order_goes_on_without_reading_what_came_before():
     first = [next(once) for _ in range(10)]
     again = batches()
     read.clear()
-    again.go_to(once.place())
+    again.seek(once.position())
     assert read == []
     assert [next(again) for _ in range(8)] == [next(once) for _ in range(8)]
     assert len({tuple(batch) for batch in first}) == 10
@@ -163,8 +163,8 @@ def test_the_order_goes_on_without_reading_what_came_before():
 def test_times_are_read(number):
     hours, minutes, seconds = number // 3600, number // 60 % 60, number % 60
     forms = {f"{number}", f"{number}s", f"{hours}:{minutes:02d}:{seconds:02d}"}
-    assert {span(text) for text in forms} == {float(number)}
-    assert span(f"{number}h") == 60 * span(f"{number}m") == 3600 * number
+    assert {parse_duration(text) for text in forms} == {float(number)}
+    assert parse_duration(f"{number}h") == 60 * parse_duration(f"{number}m") == 3600 * number
 
 
 def test_the_limit_is_no_part_of_a_run():
@@ -176,7 +176,7 @@ def test_the_limit_is_no_part_of_a_run():
 )
 def test_what_starts_again_is_named_with_the_part_that_makes_it(tmp_path, plan, said):
     spec, limit = dataclasses.replace(SPEC, plan=plan), TimeLimit(60)
-    with pytest.raises(TimeUpError):
+    with pytest.raises(TimeLimitReachedError):
         limit.stop(spec, [spec], 1, tmp_path)
     assert "to start from its beginning" in limit.message
     assert ("cannot be resumed" in limit.message) == bool(said)

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.records.record import read_json
-from bench.sweep.tuning import choose, facts, grid, trials, tunable, tuned_rate
-from report.frames.rates import tried_rates
+from bench.sweep.tuning import best_trial, grid, make_trials, tunable, tuned_rate, tuning_columns
+from report.frames.learning_rates import parse_trials
 from tests.bench.records.test_spec import BASE
 
 TASK = "tests.bench.faulty_task:FaultyTask(items=64)"
@@ -31,7 +31,7 @@ def test_a_grid_lies_around_the_default(number):
 @given(st.integers(2, 6), st.floats(1e-6, 1), st.booleans())
 def test_trials_differ_in_one_rate_and_hold_the_run_itself(number, rate, head_only):
     spec = replace(BASE, lr=None, head_lr=rate) if head_only else replace(BASE, lr=rate)
-    tried = trials(spec, number)
+    tried = make_trials(spec, number)
     assert len({run.run_id for run in tried}) == number
     assert spec.run_id in {run.run_id for run in tried}
     part = "head_lr" if head_only else "lr"
@@ -43,8 +43,8 @@ def test_trials_differ_in_one_rate_and_hold_the_run_itself(number, rate, head_on
 @given(st.lists(st.one_of(st.none(), st.integers(0, 4).map(lambda n: n / 4)), min_size=2, max_size=5))
 def test_the_best_is_chosen_and_the_default_of_equals(scores):
     spec = replace(BASE, lr=1e-3)
-    tried = list(zip(trials(spec, len(scores)), scores, strict=True))
-    chosen = choose(tried, spec)
+    tried = list(zip(make_trials(spec, len(scores)), scores, strict=True))
+    chosen = best_trial(tried, spec)
     known = [score for score in scores if score is not None]
     if not known:
         assert chosen.run_id == spec.run_id
@@ -52,9 +52,9 @@ def test_the_best_is_chosen_and_the_default_of_equals(scores):
     best = [run for run, score in tried if score == max(known)]
     assert chosen in best
     assert (chosen.run_id == spec.run_id) == (spec.run_id in {run.run_id for run in best})
-    told = facts(tried, 3.0)
+    told = tuning_columns(tried, 3.0)
     assert (told["tuning_best"], told["tuning_spread"]) == (max(known), max(known) - min(known))
-    read = tried_rates(told["tuned_rates"])
+    read = parse_trials(told["tuned_rates"])
     assert [rate for rate, _ in read] == [tuned_rate(run)[1] for run, _ in tried]
     assert [None if math.isnan(score) else score for _, score in read] == scores
 
@@ -118,7 +118,7 @@ def test_a_tuned_sweep(root, tmp_path):
     for name, part in (("full", "lr"), ("freeze", "head_lr")):
         runs = [row for row in compared if row["strategy"] == name]
         assert len({row[part] for row in runs}) == 1, "other seeds have the first one's rate"
-        tried = tried_rates(runs[0]["tuned_rates"])
+        tried = parse_trials(runs[0]["tuned_rates"])
         best = max(score for _, score in tried)
         assert dict(tried)[float(runs[0][part])] == best == pytest.approx(float(runs[0]["tuning_best"]), abs=1e-4)
         assert {row["tuned_rates"] for row in runs} == {runs[0]["tuned_rates"]}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bench.worker.loop import endless, seed_everything
+from bench.worker.loop import cycle, seed_everything
 from strategies import compose
 from tests.bench.faulty_task import FaultyTask
 
@@ -17,7 +17,7 @@ def start(plan, seed):
     tuned = compose(plan).apply(model, seed=seed, total_steps=10)
     order = torch.Generator().manual_seed(seed)
     loader = tuned.loader(task.train_set(), batch_size=16, collate=task.collate, generator=order)
-    batches = endless(loader)
+    batches = cycle(loader)
     ids = [next(batches)["id"].tolist() for _ in range(20)]  # more than one pass
     return model[-1].weight.detach().clone(), ids
 
@@ -40,4 +40,4 @@ def test_another_seed_changes_both():
 
 def test_a_set_smaller_than_a_batch_is_an_error():
     with pytest.raises(ValueError, match="smaller than one batch"):
-        next(endless([]))
+        next(cycle([]))

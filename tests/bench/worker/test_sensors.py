@@ -40,7 +40,7 @@ def sensors(monkeypatch, *used, **answers):
 
 def test_what_others_hold_is_told_and_taken_off(monkeypatch):
     found = sensors(monkeypatch, 300, 1000, 200)
-    assert found.bytes_of_others == 300
+    assert found.other_processes_bytes == 300
     assert found.own_bytes() == 700
     assert found.own_bytes() == 0, "others gave back more than is used here"
 
@@ -66,4 +66,4 @@ def test_counters_in_units_people_know(monkeypatch):
 def test_without_the_library_nothing_is_told(monkeypatch, device):
     monkeypatch.setitem(sys.modules, "pynvml", None)
     found = Sensors(torch.device(device))
-    assert (found.bytes_of_others, found.own_bytes(), found.joules(), found.state()) == (None, None, None, {})
+    assert (found.other_processes_bytes, found.own_bytes(), found.joules(), found.state()) == (None, None, None, {})

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t
 
-from report.figures.catalogue import FIGURES, OF_ALL
-from report.figures.savings import grown
-from report.figures.seeds import interval
+from report.figures.catalogue import ACROSS_SETTINGS, FIGURES
+from report.figures.scaling import scaling_ratios
+from report.figures.seeds import confidence_interval
+from report.frames.ablations import AblationStep, cumulative_ablation, leave_one_out
 from report.frames.compare import compare
 from report.frames.results import load
-from report.frames.rungs import Rung, ladder, left_out
 from tests.report.figures.test_figures import texts
 
 
@@ -43,7 +43,12 @@ def steps(row):
 
 def test_the_ladder_is_the_longest_way_by_one_technique_at_a_time(sweep, steps):
     comparison = first(sweep(steps))
-    assert ladder(comparison) == [Rung("full", ""), Rung("a", "a"), Rung("a+b", "b"), Rung("a+b+c", "c")]
+    assert cumulative_ablation(comparison) == [
+        AblationStep("full", ""),
+        AblationStep("a", "a"),
+        AblationStep("a+b", "b"),
+        AblationStep("a+b+c", "c"),
+    ]
     said = texts(FIGURES["ladder"](comparison))
     assert "+ b" in said
     assert "-1.0 (-2.0)" in said, "against full, and against the row above"
@@ -54,7 +59,7 @@ def test_the_ladder_is_the_longest_way_by_one_technique_at_a_time(sweep, steps):
 
 def test_a_recipe_without_each_of_its_techniques(sweep, steps):
     comparison = first(sweep(steps))
-    assert left_out(comparison) == ("a+b+c", [Rung("b+c", "a"), Rung("a+b", "c")])
+    assert leave_one_out(comparison) == ("a+b+c", [AblationStep("b+c", "a"), AblationStep("a+b", "c")])
     said = texts(FIGURES["leave_one_out"](comparison))
     assert "without c" in said
     assert "+1.0" in said
@@ -65,13 +70,13 @@ def test_a_recipe_without_each_of_its_techniques(sweep, steps):
 
 def test_failed_runs_are_on_no_ladder(sweep, steps, failed):
     rows = [row for row in steps if row["plan"] != "a"] + [failed("a", "oom", "too large", plan="a")]
-    assert [rung.label for rung in ladder(first(sweep(rows)))] == ["full", "c", "b+c", "a+b+c"]
-    assert ladder(first(sweep(steps[1:]))) == [], "nothing to start from"
+    assert [step.label for step in cumulative_ablation(first(sweep(rows)))] == ["full", "c", "b+c", "a+b+c"]
+    assert cumulative_ablation(first(sweep(steps[1:]))) == [], "nothing to start from"
 
 
 def test_options_make_another_technique(sweep, row):
     rows = [recipe(row, plan, 0.8, 1, 1) for plan in ("full", "a(x='p+q')", "a(x='p+q')+b", "a+b")]
-    assert [rung.member for rung in ladder(first(sweep(rows)))] == ["", "a(x='p+q')", "b"]
+    assert [step.member for step in cumulative_ablation(first(sweep(rows)))] == ["", "a(x='p+q')", "b"]
 
 
 def test_pairs_name_what_did_not_run(sweep, steps, failed):
@@ -85,11 +90,11 @@ def test_savings_need_two_settings_with_baselines(sweep, steps):
     larger = [row | {"batch_size": 8, "run_id": row["run_id"] + "8"} for row in steps[:2]]
     larger[1]["peak_allocated_bytes"] *= 0.1
     comparisons = compare(load(sweep([*steps, *larger])))
-    table = grown(comparisons)
+    table = scaling_ratios(comparisons)
     assert set(table["label"]) == {"a"}
     assert sorted(table["memory_ratio"]) == pytest.approx([0.075, 0.75])
-    assert "batch 8" in texts(OF_ALL["savings"](comparisons))
-    assert "Nothing to draw" in texts(OF_ALL["savings"](comparisons[:1]))
+    assert "batch 8" in texts(ACROSS_SETTINGS["savings"](comparisons))
+    assert "Nothing to draw" in texts(ACROSS_SETTINGS["savings"](comparisons[:1]))
 
 
 def test_cells_carry_the_mean_of_the_seeds(sweep, row):
@@ -105,7 +110,7 @@ def test_cells_carry_the_mean_of_the_seeds(sweep, row):
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=9))
 def test_the_interval_is_students(values):
-    low, high = interval(values)
+    low, high = confidence_interval(values)
     mean, deviation = sum(values) / len(values), (high - low) / 2
     wanted = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
     assert (low + high) / 2 == pytest.approx(mean)

@@ -4,12 +4,12 @@ import pytest
 
 from report.__main__ import main
 from report.errors import ReportError
-from report.figures.compatibility import STATUSES, tried, write_compatibility
+from report.figures.compatibility import STATUSES, compatibility_matrix, write_compatibility
 from tests.report.figures.test_figures import texts
 
 
 def test_every_pair_is_a_cell_below_the_diagonal():
-    figure = tried({("b", "a"): "ok", ("a", "c"): "refused", ("b", "c"): "mysterious"})
+    figure = compatibility_matrix({("b", "a"): "ok", ("a", "c"): "refused", ("b", "c"): "mysterious"})
     cells = figure.axes[0].collections[0].get_array().reshape(3, 3)
     kinds = list(STATUSES)
     assert [kinds[int(cells[place])] for place in ((1, 0), (2, 0), (2, 1))] == ["ok", "refused", "crashed"]

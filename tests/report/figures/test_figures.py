@@ -5,8 +5,8 @@ import math
 import matplotlib as mpl
 import pytest
 
-from report.figures.catalogue import BASIC, BONUS, CAPTIONS, FIGURES, OF_ALL
-from report.figures.style import RC, save, setting_note, short
+from report.figures.catalogue import ACROSS_SETTINGS, BASIC, BONUS, CAPTIONS, FIGURES
+from report.figures.style import RC, save, setting_note, wrap_label
 from report.frames.compare import compare
 from report.frames.results import load
 
@@ -148,12 +148,12 @@ def test_files_are_the_same_bytes_and_leave_settings_alone(sweep, tmp_path):
 
 
 def test_short_labels_keep_both_ends():
-    assert short("lora") == "lora"
-    assert short("lora(r=16)+amp+checkpointing", 18).split("\n") == ["lora(r=16)+amp+", "checkpointing"]
-    assert all(len(line) <= 22 for line in short("x" * 30 + "+" + "y" * 40).split("\n"))
+    assert wrap_label("lora") == "lora"
+    assert wrap_label("lora(r=16)+amp+checkpointing", 18).split("\n") == ["lora(r=16)+amp+", "checkpointing"]
+    assert all(len(line) <= 22 for line in wrap_label("x" * 30 + "+" + "y" * 40).split("\n"))
 
-    assert short("amp+group_by_image+bucketing+compile+lora", 18) == "amp+\n…compile+lora"
-    assert short("nf4+lora+amp+checkpointing+group_by_image", 20) == "nf4+lora+amp+\n…group_by_image"
+    assert wrap_label("amp+group_by_image+bucketing+compile+lora", 18) == "amp+\n…compile+lora"
+    assert wrap_label("nf4+lora+amp+checkpointing+group_by_image", 20) == "nf4+lora+amp+\n…group_by_image"
 
 
 @pytest.mark.parametrize(("threads", "said"), [(1, "cpu, 1 thread ·"), (2, "cpu, 2 threads ·")])
@@ -163,6 +163,6 @@ def test_one_thread_is_not_called_threads(sweep, row, threads, said):
 
 
 def test_every_figure_has_a_caption():
-    assert CAPTIONS.keys() == FIGURES.keys() | OF_ALL.keys()
+    assert CAPTIONS.keys() == FIGURES.keys() | ACROSS_SETTINGS.keys()
     assert {*BASIC, *BONUS} <= CAPTIONS.keys()
     assert not math.isnan(SIX_POINTS)

@@ -123,7 +123,7 @@ def test_the_end_of_a_log_is_there(sweep, row, data_of):
 
 
 def test_records_beyond_the_room_are_left_out_and_named(sweep, row, monkeypatch, data_of):
-    monkeypatch.setattr("report.page.side_files.MAX_RECORD_BYTES", 200)
+    monkeypatch.setattr("report.page.sidecars.MAX_RECORD_BYTES", 200)
     folder = sweep([row("full"), row("lora")])
     for name in ("full", "lora"):
         spec = {"spec": {"plan": name, "note": "x" * 80}}

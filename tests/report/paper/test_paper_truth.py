@@ -9,7 +9,7 @@ from report.frames.compare import compare
 from report.frames.results import load
 from report.paper.build import begin_sentence, compose
 from report.paper.facts import threats
-from report.paper.results import negative_sentences, stands_for, told_sentence, verdict_sentences
+from report.paper.results import negative_sentences, recipe_expansions, significance_sentence, verdict_sentences
 
 
 def words(folder):
@@ -26,7 +26,9 @@ def seeded(row, *names, seeds=(0, 1, 2), **changes):
 
 
 def test_names_that_stand_for_sums_are_spelled_out(sweep):
-    said = [" ".join(sentence.replace(r"\allowbreak{}", "").split()) for sentence in stands_for([first(sweep())])]
+    said = [
+        " ".join(sentence.replace(r"\allowbreak{}", "").split()) for sentence in recipe_expansions([first(sweep())])
+    ]
     assert r"\texttt{qlora} for \texttt{lora+nf4}" in said
     assert not [sentence for sentence in said if "lora+amp" in sentence], "its order alone differs"
     assert r"\texttt{qlora} for \texttt{lora+nf4}" in words(sweep(name="whole"))
@@ -44,7 +46,7 @@ def test_the_statistics_described_are_those_that_were_used(sweep, row):
 
 def test_abstract_and_conclusion_say_whether_recipes_can_be_told_apart(sweep, row):
     folder = sweep(seeded(row, "full", "lora", "freeze"))
-    told = told_sentence(first(folder))
+    told = significance_sentence(first(folder))
     assert told.startswith("With $p$ corrected for 2 comparisons")
     text = words(folder)
     assert text.partition(r"\end{abstract}")[0].count("corrected for 2 comparisons") == 1
@@ -65,13 +67,15 @@ def test_abstract_and_conclusion_say_whether_recipes_can_be_told_apart(sweep, ro
 def test_only_what_holm_leaves_is_called_a_difference(sweep, row, recipes, said):
     """Of these made-up recipes `freeze` is 8 points worse in each seed, p = 0.004; `lora` 2 points, p = 0.12."""
     comparison = first(sweep(seeded(row, "full", *recipes)))
-    assert told_sentence(comparison).removesuffix(" difference may be chance.") == f"With $p$ corrected for {said}"
+    assert (
+        significance_sentence(comparison).removesuffix(" difference may be chance.") == f"With $p$ corrected for {said}"
+    )
 
 
 def test_a_difference_that_holm_does_not_leave_is_none(sweep, row):
     comparison = first(sweep(seeded(row, "full", "freeze")))
     comparison.paired["p_holm"] *= 20  # as of twenty comparisons; p itself stays below 0.05
-    assert "no difference in quality remains" in told_sentence(comparison)
+    assert "no difference in quality remains" in significance_sentence(comparison)
     assert verdict_sentences(comparison)[-1] == "Corrected for 1 comparison by Holm's method, no difference remains."
 
 

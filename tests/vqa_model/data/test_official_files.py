@@ -12,7 +12,7 @@ from vqa_model.data.answers import build_vocabulary
 from vqa_model.data.decode_cache import decode_pictures
 from vqa_model.data.official_files import read_part
 from vqa_model.data.pictures import ImageSettings, read_picture
-from vqa_model.data.questions import Question, gather
+from vqa_model.data.questions import Question, build_questions
 from vqa_model.data.splits import choose_images
 from vqa_model.task import VQATask
 
@@ -186,8 +186,8 @@ def test_a_fraction_is_stratified_and_repeatable(seed, fraction, counts):
         for image, count in enumerate(counts)
         for k in range(count)
     ]
-    chosen = choose_images(gather(questions), fraction, seed)
-    assert chosen == choose_images(gather(questions[::-1]), fraction, seed)
+    chosen = choose_images(build_questions(questions), fraction, seed)
+    assert chosen == choose_images(build_questions(questions[::-1]), fraction, seed)
     assert abs(len(chosen) - fraction * len(counts)) < 1 + 1e-6
     for size in set(counts):
         images = {image for image, count in enumerate(counts) if count == size}
@@ -196,7 +196,7 @@ def test_a_fraction_is_stratified_and_repeatable(seed, fraction, counts):
 
 def test_vocabulary_is_by_count_then_size():
     words = ["b"] * 3 + ["The a"] * 2 + ["two", "2", "c", "A"]
-    questions = gather(question(n, n, majority=word) for n, word in enumerate(words))
+    questions = build_questions(question(n, n, majority=word) for n, word in enumerate(words))
     assert build_vocabulary(questions, min_count=2, max_answers=9) == ("b", "2")
     assert build_vocabulary(questions, min_count=1, max_answers=2) == ("b", "2")
     with pytest.raises(ValueError, match="no answer occurs 9 times"):

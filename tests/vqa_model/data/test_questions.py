@@ -12,8 +12,8 @@ from vqa_model.data.json_records import stream_records
 from vqa_model.data.official_accuracy import soft_targets
 from vqa_model.data.official_files import read_part
 from vqa_model.data.official_normalisation import normalise
-from vqa_model.data.question_index import indexed
-from vqa_model.data.questions import Question, QuestionsById, gather
+from vqa_model.data.question_index import load_or_index
+from vqa_model.data.questions import Question, QuestionsById, build_questions
 from vqa_model.task import VQATask
 
 words = st.sampled_from(["yes", "No", "two", "2", "a cat", "cat", "t-shirt", "t shirt", "", "1,000"])
@@ -37,7 +37,7 @@ values = st.recursive(
 
 @given(some)
 def test_columns_give_back_what_was_put_in(questions):
-    columns = gather(questions)
+    columns = build_questions(questions)
     assert list(columns) == questions
     assert list(columns[::2]) == questions[::2]
     assert list(columns.take(columns.ids > 10)) == [question for question in questions if question.id > 10]
@@ -50,7 +50,7 @@ def test_columns_give_back_what_was_put_in(questions):
 @given(some, st.lists(words.map(normalise), unique=True))
 def test_targets_are_those_of_each_question(questions, vocabulary):
     index = {answer: place for place, answer in enumerate(vocabulary)}
-    labels, known, scores = targets(gather(questions), index)
+    labels, known, scores = targets(build_questions(questions), index)
     for row, question in enumerate(questions):
         assert labels[row] == index.get(normalise(question.majority), NO_LABEL)
         wanted = {index[word]: score for word, score in soft_targets(question.answers).items() if word in index}
@@ -104,12 +104,12 @@ def test_a_damaged_index_is_made_again(tmp_path, monkeypatch, name):
     monkeypatch.setenv("TUNEMATRIX_CACHE", str(tmp_path / "cache"))
     file = tmp_path / "file.json"
     file.write_text("{}")
-    questions = gather([Question(1, 2, "what", ("a",) * 10, "a", "other", "what")])
-    indexed([file], lambda: questions)
+    questions = build_questions([Question(1, 2, "what", ("a",) * 10, "a", "other", "what")])
+    load_or_index([file], lambda: questions)
     (stored,) = (tmp_path / "cache").glob(f"questions-*/{name}")
     stored.write_bytes(stored.read_bytes()[:-9])
-    assert list(indexed([file], lambda: questions)) == list(questions)
-    assert list(indexed([file], read)) == list(questions)
+    assert list(load_or_index([file], lambda: questions)) == list(questions)
+    assert list(load_or_index([file], read)) == list(questions)
 
 
 def test_ids_of_more_than_64_bits_are_refused_in_one_line(data):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from vqa_model.data.official_files import read_pairs, read_part
-from vqa_model.data.questions import gather
-from vqa_model.data.splits import LARGEST_GROUP, choose_images, group_images
+from vqa_model.data.questions import build_questions
+from vqa_model.data.splits import MAX_GROUP_SIZE, choose_images, group_images
 from vqa_model.task import VQATask
 
 PAIRS = "v2_mscoco_train2014_complementary_pairs.json"
@@ -39,7 +39,7 @@ def test_groups_that_hang_together_are_cut_at_their_size(small_world):
     chain = np.stack([questions.ids[first[:-1]], questions.ids[first[1:]]], axis=1)
     groups = group_images(questions, chain, images, np.random.default_rng(0))
     sizes = Counter(groups.tolist())
-    assert max(sizes.values()) == LARGEST_GROUP
+    assert max(sizes.values()) == MAX_GROUP_SIZE
     assert sum(sizes.values()) == len(images)
     strange = np.array([[10**9, 10**9 + 1]])  # partners of which nothing is here
     assert len(set(group_images(questions, strange, images, np.random.default_rng(0)).tolist())) == len(images)
@@ -115,4 +115,4 @@ def test_an_answer_type_nobody_has_heard_of_is_no_trouble(data):
     file = data / "v2_mscoco_train2014_annotations.json"
     file.write_text(file.read_text().replace('"other"', '"strange"', 5))
     assert len(VQATask(data=str(data), fraction=0.5).chosen_images()) == 15
-    assert gather([]).columns["ids"].shape == (0,)
+    assert build_questions([]).columns["ids"].shape == (0,)

@@ -19,8 +19,8 @@ from tests.vqa_model.downloading.command import (
 )
 from vqa_model.download import main
 from vqa_model.downloading import progress
+from vqa_model.downloading.missing_files import check_space
 from vqa_model.downloading.official_files import TEXTS
-from vqa_model.downloading.wanted import check_space
 from vqa_model.task import VQATask
 
 

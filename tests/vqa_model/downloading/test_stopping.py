@@ -8,7 +8,7 @@ import pytest
 
 from tests.vqa_model.downloading import mirror as faults
 from tests.vqa_model.downloading.command import ANNOTATIONS, check_whole, get, pictures, program, wait_for
-from vqa_model.downloading.arrived import growing
+from vqa_model.downloading.integrity import partial_path
 from vqa_model.downloading.official_files import TEXTS
 
 
@@ -64,7 +64,7 @@ def test_a_killed_archive_goes_on_in_the_middle(mirror, out, sampled):
 
 def test_a_part_that_was_whole_already_is_not_asked_for_again(mirror, out, sampled, files):
     member = min(sampled)
-    part = growing(out / member)
+    part = partial_path(out / member)
     part.parent.mkdir(parents=True)
     part.write_bytes(files[f"/{member}"])
     part.with_name(f"{part.name}.json").write_text(json.dumps({"validator": "", "size": part.stat().st_size}))
@@ -75,7 +75,7 @@ def test_a_part_that_was_whole_already_is_not_asked_for_again(mirror, out, sampl
 
 def test_a_part_without_its_facts_is_begun_again(mirror, out, sampled):
     member = min(sampled)
-    part = growing(out / member)
+    part = partial_path(out / member)
     part.parent.mkdir(parents=True)
     part.write_bytes(b"whatever")
     part.with_name(f"{part.name}.json").write_text('{"validator": "')

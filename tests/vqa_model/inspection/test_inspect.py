@@ -10,7 +10,7 @@ from PIL import Image
 
 from vqa_model.data.answers import build_vocabulary
 from vqa_model.data.official_accuracy import accuracy
-from vqa_model.data.questions import Question, gather
+from vqa_model.data.questions import Question, build_questions
 from vqa_model.inspect import main
 from vqa_model.inspection.facts import agreement, coverage, words_of
 
@@ -49,8 +49,8 @@ def test_facts_are_those_of_the_files(facts, tmp_path):
 
 
 def test_coverage_is_counted_over_the_training_answers():
-    train = gather(asked(n, [word] * 10) for n, word in enumerate(["cat"] * 5 + ["dog"] * 3 + ["Cow"]))
-    val = gather(asked(n, [word] * 10) for n, word in enumerate(["dog", "cow", "bird", "cat"]))
+    train = build_questions(asked(n, [word] * 10) for n, word in enumerate(["cat"] * 5 + ["dog"] * 3 + ["Cow"]))
+    val = build_questions(asked(n, [word] * 10) for n, word in enumerate(["dog", "cow", "bird", "cat"]))
     found = coverage(train, val)
     assert found["by size"] == {"3": 0.75}
     assert found["by count"]["1"] == {"answers": 3, "share": 0.75}
@@ -60,8 +60,8 @@ def test_coverage_is_counted_over_the_training_answers():
 
 def test_coverage_is_that_of_the_vocabulary_a_model_gets():
     words = [f"word{number:03}" for number in range(150, 0, -1)]  # ties, the last of the alphabet first
-    train = gather(asked(n, [word] * 10) for n, word in enumerate([*words, "the", "the"]))
-    val = gather(asked(n, [word] * 10) for n, word in enumerate(["word100", "word101", "the", "word001"]))
+    train = build_questions(asked(n, [word] * 10) for n, word in enumerate([*words, "the", "the"]))
+    val = build_questions(asked(n, [word] * 10) for n, word in enumerate(["word100", "word101", "the", "word001"]))
     kept = build_vocabulary(train, min_count=1, max_answers=100)
     assert coverage(train, val)["by size"] == {"100": sum(q.majority in kept for q in val) / 4, "150": 0.75}
     assert coverage(train, train)["by count"]["2"] == {"answers": 0, "share": 0.0}
@@ -105,7 +105,7 @@ def test_a_header_that_claims_too_much_is_broken(data, capsys):
 
 
 def test_agreement_is_the_official_accuracy_of_people():
-    questions = gather([asked(1, ["cat"] * 4 + ["dog"] * 3 + ["Yes", "yes", "no"]), asked(2, ["yes"] * 10)])
+    questions = build_questions([asked(1, ["cat"] * 4 + ["dog"] * 3 + ["Yes", "yes", "no"]), asked(2, ["yes"] * 10)])
     found = agreement(questions)
     assert found["gave the majority answer"][4] == found["gave the majority answer"][10] == 0.5
     assert found["always yes"] == pytest.approx((accuracy("yes", questions[0].answers) + 1) / 2)
@@ -116,7 +116,9 @@ def test_agreement_is_the_official_accuracy_of_people():
 
 
 def test_lengths_are_of_questions_not_of_distinct_texts():
-    questions = gather([asked(n, ["a"] * 10, text) for n, text in enumerate(["is it red", "is it red", "what"])])
+    questions = build_questions(
+        [asked(n, ["a"] * 10, text) for n, text in enumerate(["is it red", "is it red", "what"])]
+    )
     found = words_of(questions)
     assert found["mean"] == pytest.approx(7 / 3)
     assert found["histogram"] == [0, 1, 0, 2]

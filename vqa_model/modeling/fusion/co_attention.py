@@ -30,11 +30,11 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(dim, dim)
         self.o_proj = nn.Linear(dim, dim)
 
-    def forward(self, asking: Tensor, other: Tensor, mask: Tensor | None) -> Tensor:
-        """Let `asking` (n, places, dim) look at `other` (n, tokens, dim), where mask (n, tokens) is 1."""
-        query, key, value = self.q_proj(asking), self.k_proj(other), self.v_proj(other)
-        seen: Tensor = self.o_proj(attend(query, key, value, self.heads, mask))
-        return seen
+    def forward(self, queries: Tensor, other: Tensor, mask: Tensor | None) -> Tensor:
+        """Let `queries` (n, places, dim) look at `other` (n, tokens, dim), where mask (n, tokens) is 1."""
+        query, key, value = self.q_proj(queries), self.k_proj(other), self.v_proj(other)
+        attended: Tensor = self.o_proj(attend(query, key, value, self.heads, mask))
+        return attended
 
 
 class CoAttentionLayer(nn.Module):
@@ -77,5 +77,5 @@ class CoAttentionFusion(nn.Module):
         words, tokens = self.text_proj(text), self.image_proj(image)
         for of_text, of_image in zip(self.text_layers, self.image_layers, strict=True):
             words, tokens = of_text(words, tokens, mask, None), of_image(tokens, words, None, mask)
-        asked, seen = masked_mean(self.text_norm(words), mask), self.image_norm(tokens).mean(1)
-        return gelu(self.fc1(torch.cat([asked * seen, asked + seen], dim=-1)))
+        text_vector, image_vector = masked_mean(self.text_norm(words), mask), self.image_norm(tokens).mean(1)
+        return gelu(self.fc1(torch.cat([text_vector * image_vector, text_vector + image_vector], dim=-1)))

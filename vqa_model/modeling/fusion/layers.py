@@ -46,9 +46,9 @@ class HadamardFusion(nn.Module):
 
     def forward(self, text: Tensor, mask: Tensor, image: Tensor) -> Tensor:
         """Fuse text (questions, words, text_dim) and image (questions, tokens, image_dim) to (questions, dim)."""
-        asked = self.text_proj(self.text_norm(masked_mean(text, mask)))
-        seen = self.image_proj(self.image_norm(image.mean(1)))
-        return gelu(self.fc1(gelu(asked) * gelu(seen)))
+        text_vector = self.text_proj(self.text_norm(masked_mean(text, mask)))
+        image_vector = self.image_proj(self.image_norm(image.mean(1)))
+        return gelu(self.fc1(gelu(text_vector) * gelu(image_vector)))
 
 
 class GuidedAttentionFusion(nn.Module):
@@ -74,8 +74,8 @@ class GuidedAttentionFusion(nn.Module):
         """Fuse text (questions, words, text_dim) and image (questions, tokens, image_dim) to (questions, dim)."""
         question, tokens = self.text_norm(masked_mean(text, mask)), self.image_norm(image)
         parts = self.q_proj(question).unsqueeze(1), self.k_proj(tokens), self.v_proj(tokens)
-        seen = attend(*parts, self.heads).squeeze(1)
-        return gelu(self.fc1(gelu(self.text_proj(question)) * gelu(self.image_proj(seen))))
+        image_vector = attend(*parts, self.heads).squeeze(1)
+        return gelu(self.fc1(gelu(self.text_proj(question)) * gelu(self.image_proj(image_vector))))
 
 
 def masked_mean(words: Tensor, mask: Tensor) -> Tensor:
@@ -115,10 +115,10 @@ class CrossAttentionLayer(nn.Module):
 
     def forward(self, words: Tensor, image: Tensor) -> Tensor:
         """Update words (questions, words, dim) by image (questions, tokens, dim)."""
-        asking = self.attention_norm(words)
-        query = self.q_proj(asking)
-        seen = attend(query, self.k_proj(image), self.v_proj(image), self.heads)
-        words = words + self.o_proj(seen * self.gate_proj(asking))
+        queries = self.attention_norm(words)
+        query = self.q_proj(queries)
+        attended = attend(query, self.k_proj(image), self.v_proj(image), self.heads)
+        words = words + self.o_proj(attended * self.gate_proj(queries))
         updated: Tensor = words + self.fc2(gelu(self.fc1(self.mlp_norm(words))))
         return updated
 

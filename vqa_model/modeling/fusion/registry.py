@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-MOST_LAYERS = 24
+MAX_LAYERS = 24
 
 
 class Kind(NamedTuple):
@@ -60,8 +60,8 @@ def parse_fusion(text: str) -> FusionCall:
         return FusionCall(name)
     value = given["layers"]
     layers = value.value if isinstance(value, ast.Constant) else None
-    if type(layers) is not int or not 1 <= layers <= MOST_LAYERS:
-        raise ValueError(f"fusion {text!r}: layers is a number from 1 to {MOST_LAYERS}")
+    if type(layers) is not int or not 1 <= layers <= MAX_LAYERS:
+        raise ValueError(f"fusion {text!r}: layers is a number from 1 to {MAX_LAYERS}")
     return FusionCall(name, layers)
 
 

@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from vqa_model.modeling.fusion.registry import FUSIONS, MOST_LAYERS, FusionCall, build_fusion, parse_fusion
+from vqa_model.modeling.fusion.registry import FUSIONS, MAX_LAYERS, FusionCall, build_fusion, parse_fusion
 from vqa_model.task import VQATask
 
 
@@ -52,7 +52,7 @@ def test_any_text_is_read_or_refused(text):
 
 
 @given(
-    st.sampled_from([name for name, kind in FUSIONS.items() if "layers" in kind.options]), st.integers(1, MOST_LAYERS)
+    st.sampled_from([name for name, kind in FUSIONS.items() if "layers" in kind.options]), st.integers(1, MAX_LAYERS)
 )
 def test_layers_are_what_was_asked_for(name, layers):
     assert parse_fusion(f"{name}(layers={layers})") == FusionCall(name, layers)

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bench.records.events import EventReader, EventWriter, fold
-from bench.worker.attribution import PARTS, attribute, stopwatch, union
+from bench.records.events import EventReader, EventWriter, aggregate_events
+from bench.worker.profiling import PARTS, profile_step, stopwatch, union_length
 from bench.worker.sections import Clock, process_age, tree_rss_bytes
 from strategies import compose
 
@@ -22,7 +22,7 @@ SPANS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)).map(sorted).m
 
 @given(SPANS)
 def test_the_union_counts_every_moment_once(spans):
-    assert union(spans) == len({moment for start, end in spans for moment in range(start, end)})
+    assert union_length(spans) == len({moment for start, end in spans for moment in range(start, end)})
 
 
 class Slow(torch.autograd.Function):
@@ -54,7 +54,9 @@ def parts_of(text, model=None):
         return step(*arguments, **options)
 
     tuned.optimizer.step = slow_step
-    found = attribute(tuned, lambda m, batch: Slow.apply(m(batch["x"])).square().mean(), slow_batches(), lambda: None)
+    found = profile_step(
+        tuned, lambda m, batch: Slow.apply(m(batch["x"])).square().mean(), slow_batches(), lambda: None
+    )
     return tuned, {name.removesuffix("_step_seconds"): seconds for name, seconds in found.items()}
 
 
@@ -78,7 +80,7 @@ def test_each_small_batch_of_an_update_counts():
 
 
 def test_a_slow_step_is_looked_at_once(monkeypatch):
-    monkeypatch.setattr("bench.worker.attribution.ENOUGH_SECONDS", 0.0)
+    monkeypatch.setattr("bench.worker.profiling.MAX_SECONDS", 0.0)
     tuned, _ = parts_of("full")
     assert tuned.state.step == 2, "one to warm up"
 
@@ -100,7 +102,7 @@ def test_sections_and_their_marks_add_up_to_the_time_that_passed(tmp_path):
                 with clock.section(name):
                     time.sleep(0.01)
             passed = time.perf_counter() - begun
-        sections = fold(EventReader(tmp_path / f"events{attempt}")()).sections
+        sections = aggregate_events(EventReader(tmp_path / f"events{attempt}")()).sections
         assert set(sections) == {"train", "eval", "measuring"}
         assert sections["train"]["seconds"] == pytest.approx(clock.seconds["train"])
         uncovered.append(1 - sum(section["seconds"] for section in sections.values()) / passed)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from strategies import Tuned
 
 STEPS: Final = 5
-ENOUGH_SECONDS: Final = 5.0  # a slow step is looked at once
+MAX_SECONDS: Final = 5.0  # a slow step is looked at once
 PARTS: Final = {"backward": ("backward",), "optimizer": ("collected", "clip", "update")}  # methods of the engine
 
 
@@ -51,52 +51,52 @@ def stopwatch(engine: Any, synchronise: Callable[[], None]) -> Iterator[dict[str
                 delattr(engine, name)  # which uncovers the class's own
 
 
-def attribute(
+def profile_step(
     tuned: Tuned, loss: Callable[..., Any], batches: Iterator[Any], synchronise: Callable[[], None]
 ) -> dict[str, float]:
     """`<part>_step_seconds` for the four parts: medians of up to `STEPS` whole updates on the batches that come."""
     tuned.step(loss, next(batches))  # after an evaluation something may have to be made again
     synchronise()
-    found: dict[str, list[float]] = {name: [] for name in ("forward", "data", *PARTS)}
-    begun = time.perf_counter()
-    with stopwatch(tuned.engine, synchronise) as inside:
+    samples: dict[str, list[float]] = {name: [] for name in ("forward", "data", *PARTS)}
+    started = time.perf_counter()
+    with stopwatch(tuned.engine, synchronise) as elapsed:
         for _ in range(STEPS):
-            before, start = dict(inside), time.perf_counter()
+            before, start = dict(elapsed), time.perf_counter()
             batch = next(batches)
-            found["data"].append(time.perf_counter() - start)
+            samples["data"].append(time.perf_counter() - start)
             tuned.step(loss, batch)
             synchronise()
-            rest = time.perf_counter() - start - found["data"][-1]
+            rest = time.perf_counter() - start - samples["data"][-1]
             for part in PARTS:
-                found[part].append(inside[part] - before[part])
-                rest -= found[part][-1]
-            found["forward"].append(rest)
-            if time.perf_counter() - begun > ENOUGH_SECONDS:
+                samples[part].append(elapsed[part] - before[part])
+                rest -= samples[part][-1]
+            samples["forward"].append(rest)
+            if time.perf_counter() - started > MAX_SECONDS:
                 break
-    return {f"{part}_step_seconds": statistics.median(values) for part, values in found.items()}
+    return {f"{part}_step_seconds": statistics.median(values) for part, values in samples.items()}
 
 
 def busy_seconds(step: Callable[[], object], times: int = 3) -> float:
     """Seconds per step in which the GPU computed or copied anything: the union of what its streams did."""
-    with profile(activities=[ProfilerActivity.CUDA]) as window:
+    with profile(activities=[ProfilerActivity.CUDA]) as prof:
         for _ in range(times):
             step()
         torch.cuda.synchronize()
-    assert window.profiler is not None
-    results = window.profiler.kineto_results
+    assert prof.profiler is not None
+    results = prof.profiler.kineto_results
     assert results is not None
-    spans = [
+    intervals = [
         (event.start_ns(), event.start_ns() + event.duration_ns())
         for event in results.events()
         if event.device_type() == DeviceType.CUDA
     ]
-    return union(spans) / times / 1e9
+    return union_length(intervals) / times / 1e9
 
 
-def union(spans: list[tuple[int, int]]) -> int:
+def union_length(intervals: list[tuple[int, int]]) -> int:
     """Length of what the spans (start, end) cover together."""
     covered, reached = 0, 0
-    for start, end in sorted(spans):
+    for start, end in sorted(intervals):
         covered += max(0, end - max(start, reached))
         reached = max(reached, end)
     return covered

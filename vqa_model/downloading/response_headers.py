@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Remote:
+class RemoteObject:
     """An object on a server; fields are empty where the server says nothing."""
 
     validator: str = ""
@@ -27,7 +27,7 @@ class Remote:
     digest: str = ""  # "md5 <hex>"
 
     @classmethod
-    def of(cls, headers: Mapping[str, str]) -> Remote:
+    def from_headers(cls, headers: Mapping[str, str]) -> RemoteObject:
         """Read the headers (names in small letters) of an answer with the whole object or a range of it."""
         ranged = re.fullmatch(r"bytes \d+-\d+/(\d+)", headers.get("content-range", ""))
         length = ranged[1] if ranged else headers.get("content-length", "")

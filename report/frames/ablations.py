@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from report.frames.compare import Comparison
 
 Members = frozenset[str]
-FEWEST_LEFT_OUT: Final = 2
-PLAIN: Final[Members] = frozenset({"full"})
+MIN_LEFT_OUT: Final = 2
+FULL_FINE_TUNING: Final[Members] = frozenset({"full"})
 
 
-class Rung(NamedTuple):
+class AblationStep(NamedTuple):
     """An entry's label, and the member that it has more (or less) than the one it is compared with."""
 
     label: str
@@ -35,31 +35,42 @@ def recipes(comparison: Comparison) -> dict[Members, str]:
     finished = entries[(entries["num_ok"] > 0) & (entries["kind"] != "control")]
     found: dict[Members, str] = {}
     for label, plan, kind in zip(finished["label"], finished["plan"], finished["kind"], strict=True):
-        own = frozenset(members(plan))
-        found.setdefault(frozenset() if kind == "baseline" or own == PLAIN else own, label)
+        techniques = frozenset(members(plan))
+        found.setdefault(frozenset() if kind == "baseline" or techniques == FULL_FINE_TUNING else techniques, label)
     return found
 
 
-def ladder(comparison: Comparison) -> list[Rung]:
+def cumulative_ablation(comparison: Comparison) -> list[AblationStep]:
     """The longest way up from the baseline by one member at a time, the first in the table's order; may be empty."""
-    known = recipes(comparison)
-    order = {label: place for place, label in enumerate(known.values())}
-    best: dict[Members, list[Rung]] = {frozenset(): [Rung(known[frozenset()], "")]} if frozenset() in known else {}
-    for own in sorted(known, key=len):  # stable: those of a size in the table's order
-        ways = [(best[own - {member}], member) for member in sorted(own) if own - {member} in best]
-        if ways and own:
-            way, member = max(ways, key=lambda found: (len(found[0]), -order[found[0][-1].label]))
-            best[own] = [*way, Rung(known[own], member)]
+    labels = recipes(comparison)
+    order = {label: index for index, label in enumerate(labels.values())}
+    best: dict[Members, list[AblationStep]] = (
+        {frozenset(): [AblationStep(labels[frozenset()], "")]} if frozenset() in labels else {}
+    )
+    for techniques in sorted(labels, key=len):  # stable: those of a size in the table's order
+        paths = [
+            (best[techniques - {member}], member) for member in sorted(techniques) if techniques - {member} in best
+        ]
+        if paths and techniques:
+            path, member = max(paths, key=lambda found: (len(found[0]), -order[found[0][-1].label]))
+            best[techniques] = [*path, AblationStep(labels[techniques], member)]
     return max(best.values(), key=len, default=[])
 
 
-def left_out(comparison: Comparison) -> tuple[str, list[Rung]]:
+def leave_one_out(comparison: Comparison) -> tuple[str, list[AblationStep]]:
     """The recipe that has been run without most of its members, and those runs; empty with fewer than two."""
-    known = recipes(comparison)
+    labels = recipes(comparison)
     found = [
-        (label, [Rung(known[own - {member}], member) for member in sorted(own) if own - {member} in known])
-        for own, label in known.items()
-        if len(own) >= FEWEST_LEFT_OUT
+        (
+            label,
+            [
+                AblationStep(labels[techniques - {member}], member)
+                for member in sorted(techniques)
+                if techniques - {member} in labels
+            ],
+        )
+        for techniques, label in labels.items()
+        if len(techniques) >= MIN_LEFT_OUT
     ]
     whole, without = max(found, key=lambda pair: len(pair[1]), default=("", []))
-    return (whole, without) if len(without) >= FEWEST_LEFT_OUT else ("", [])
+    return (whole, without) if len(without) >= MIN_LEFT_OUT else ("", [])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pandas as pd
 
 from report.errors import ReportError
-from report.frames.side import PLAIN, SideFiles
+from report.frames.sidecars import SAFE_NAME, SidecarFiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,19 +27,21 @@ MAX_PICTURE_BYTES: Final = 1_500_000
 PICTURES: Final = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 
 
-class Side(SideFiles):
+class PageSidecars(SidecarFiles):
     """The side files of one folder, as the page shows them."""
 
     def records(self, run_ids: Iterable[str]) -> list[dict[str, Any]]:
         """What record.json says beyond the CSVs, as long as it fits the page: spec, environment, log."""
-        found, room = [], MAX_RECORD_BYTES
+        found, budget = [], MAX_RECORD_BYTES
         for run_id in run_ids:
-            record = self.json(f"runs/{run_id}/record.json", dict) if PLAIN.fullmatch(run_id) else {}
+            record = self.json(f"runs/{run_id}/record.json", dict) if SAFE_NAME.fullmatch(run_id) else {}
             kept = {key: record[key] for key in ("spec", "environment") if isinstance(record.get(key), dict)}
-            log = self._log(run_id) if PLAIN.fullmatch(run_id) else ""
-            room -= len(str(kept.get("spec", ""))) + len(log)
-            found.append(kept | {"log": log, "there": bool(record)} if room > 0 else {"log": "", "there": bool(record)})
-        if room <= 0:
+            log = self._log(run_id) if SAFE_NAME.fullmatch(run_id) else ""
+            budget -= len(str(kept.get("spec", ""))) + len(log)
+            found.append(
+                kept | {"log": log, "there": bool(record)} if budget > 0 else {"log": "", "there": bool(record)}
+            )
+        if budget <= 0:
             self.notes.append("the runs' records are too many for one page; the page links to runs/RUN/record.json")
         return found
 
@@ -53,26 +55,28 @@ class Side(SideFiles):
             text = file.read().decode("utf-8", errors="replace")
         return "\n".join(text.splitlines()[-LOG_LINES:])
 
-    def predictions(self, run_ids: Iterable[str], asked: list[Any]) -> tuple[Scores, dict[str, dict[Any, Any]]]:
-        """Scores of all questions by run, and what was answered to the `asked` ones: text, probability, score."""
+    def predictions(self, run_ids: Iterable[str], example_ids: list[Any]) -> tuple[Scores, dict[str, dict[Any, Any]]]:
+        """Scores of all questions by run, and what was answered to the `example_ids` ones: text, probability, score."""
         scores: Scores = {}
         answers: dict[str, dict[Any, Any]] = {}
         for run_id in run_ids:
             path = self.folder / "runs" / run_id / "predictions.parquet"
-            if not PLAIN.fullmatch(run_id) or not path.is_file():
+            if not SAFE_NAME.fullmatch(run_id) or not path.is_file():
                 continue
             table = _predictions(path)
             scores[run_id] = pd.Series(table["score"].to_numpy(), index=pd.Index(table["id"].to_numpy()), dtype=float)
             if "prediction" in table:
-                some = table[table["id"].isin(asked)]
-                chance = some["probability"] if "probability" in some else pd.Series(float("nan"), index=some.index)
-                told = zip(some["id"].tolist(), some["prediction"], chance, some["score"], strict=True)
-                answers[run_id] = {i: [str(a), _short(p), _short(s)] for i, a, p, s in told}
+                some = table[table["id"].isin(example_ids)]
+                probability = (
+                    some["probability"] if "probability" in some else pd.Series(float("nan"), index=some.index)
+                )
+                rows = zip(some["id"].tolist(), some["prediction"], probability, some["score"], strict=True)
+                answers[run_id] = {i: [str(a), _short(p), _short(s)] for i, a, p, s in rows}
         return scores, answers
 
     def examples(self) -> list[dict[str, Any]]:
         """Examples with their pictures as data; those that cannot be shown are named."""
-        found, room = [], MAX_PICTURE_BYTES
+        found, budget = [], MAX_PICTURE_BYTES
         for number, example in enumerate(self.json("examples/examples.json", list), start=1):
             where = f"{self.folder / 'examples/examples.json'}: example {number}"
             if (
@@ -82,22 +86,22 @@ class Side(SideFiles):
             ):
                 self.notes.append(f"{where} has no id or question; left out")
                 continue
-            picture = self._picture(str(example.get("image", "")), room)
+            picture = self._picture(str(example.get("image", "")), budget)
             if not picture:
                 self.notes.append(f"{where}: its picture is missing, too large or of another kind")
-            room -= len(picture)
+            budget -= len(picture)
             gold = example.get("answers")
             answers = [str(answer) for answer in gold] if isinstance(gold, list) else []
             kept = {"id": example["id"], "question": str(example["question"]), "answers": answers}
             found.append(kept | {"picture": picture})
         return found
 
-    def _picture(self, name: str, room: int) -> str:
+    def _picture(self, name: str, budget: int) -> str:
         path = self.folder / "examples" / name
-        if not PLAIN.fullmatch(name) or path.suffix not in PICTURES or not path.is_file():
+        if not SAFE_NAME.fullmatch(name) or path.suffix not in PICTURES or not path.is_file():
             return ""
         data = base64.b64encode(path.read_bytes()).decode()
-        return f"data:{PICTURES[path.suffix]};base64,{data}" if len(data) <= room else ""
+        return f"data:{PICTURES[path.suffix]};base64,{data}" if len(data) <= budget else ""
 
 
 def _predictions(path: Path) -> pd.DataFrame:
@@ -106,8 +110,8 @@ def _predictions(path: Path) -> pd.DataFrame:
 
     try:
         file = pq.ParquetFile(path)
-        wanted = [name for name in ("id", "prediction", "probability", "score") if name in file.schema_arrow.names]
-        frame: pd.DataFrame = file.read(columns=wanted).to_pandas()
+        columns = [name for name in ("id", "prediction", "probability", "score") if name in file.schema_arrow.names]
+        frame: pd.DataFrame = file.read(columns=columns).to_pandas()
     except (pa.ArrowException, OSError) as error:
         raise ReportError(f"{path}: not readable as predictions ({error}); delete the run's folder") from error
     if not {"id", "score"} <= set(frame):

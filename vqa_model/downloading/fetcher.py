@@ -18,25 +18,25 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, Protocol
 
-from vqa_model.downloading.remote import Remote, digest_of, retry_after
+from vqa_model.downloading.response_headers import RemoteObject, digest_of, retry_after
 
 if TYPE_CHECKING:
     import httpx2
     from typing_extensions import Self
 
 USER_AGENT: Final = "TuneMatrix dataset download (python -m vqa_model.download)"
-LONGEST_WAIT_SECONDS: Final = 600.0  # a server that asks for more is not going to answer today
-_LONGEST_BACKOFF_SECONDS = 60.0
+MAX_WAIT_SECONDS: Final = 600.0  # a server that asks for more is not going to answer today
+_MAX_BACKOFF_SECONDS = 60.0
 _PROGRESS_BYTES = 1 << 20  # an attempt that brought this much was no failure: the count starts again
 _TICK_SECONDS = 0.2
-_PARTIAL, _BUSY, _RANGE_REFUSED = 206, {408, 425, 429}, 416
+_PARTIAL_CONTENT, _RETRYABLE, _RANGE_NOT_SATISFIABLE = 206, {408, 425, 429}, 416
 
 
-class FetchFailed(Exception):  # noqa: N818 - an outcome, as in concurrent.futures
+class FetchError(Exception):
     """A file could not be had; the message says why in one line."""
 
 
-class Retry(Exception):  # noqa: N818 - asks for another attempt
+class RetryableError(Exception):
     """An attempt failed in a way that may pass; the server may have asked to wait."""
 
     def __init__(self, reason: str, wait_seconds: float = 0.0) -> None:
@@ -44,7 +44,7 @@ class Retry(Exception):  # noqa: N818 - asks for another attempt
         self.wait_seconds = wait_seconds
 
 
-class Damaged(Retry):
+class DamagedError(RetryableError):
     """What arrived is not what should have arrived; it is thrown away."""
 
 
@@ -60,7 +60,7 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """One file to fetch: `part` is where it grows, `accept` moves it to its place or raises Damaged."""
+    """One file to fetch: `part` is where it grows, `accept` moves it to its place or raises DamagedError."""
 
     name: str
     url: str
@@ -128,75 +128,75 @@ class Fetcher:
                 yield None
 
     def fetch(self, job: Job) -> None:
-        """Fetch one file; FetchFailed when the server refuses it or every attempt failed."""
+        """Fetch one file; FetchError when the server refuses it or every attempt failed."""
         failures, largest = 0, _size(job.part)
         while not self.stop.is_set():
             try:
                 return self._attempt(job)
-            except Retry as problem:
-                if isinstance(problem, Damaged):
+            except RetryableError as problem:
+                if isinstance(problem, DamagedError):
                     job.part.unlink(missing_ok=True)
                 grown = _size(job.part) - largest
                 failures = 1 if grown >= _PROGRESS_BYTES else failures + 1
                 largest += max(0, grown)
-                if failures > self.retries or problem.wait_seconds > LONGEST_WAIT_SECONDS:
-                    raise FetchFailed(f"{problem} (attempt {failures}, the last)") from problem
+                if failures > self.retries or problem.wait_seconds > MAX_WAIT_SECONDS:
+                    raise FetchError(f"{problem} (attempt {failures}, the last)") from problem
                 self.watcher.retried(str(problem))
-                backoff = min(_LONGEST_BACKOFF_SECONDS, self.backoff_seconds * 2 ** (failures - 1))
+                backoff = min(_MAX_BACKOFF_SECONDS, self.backoff_seconds * 2 ** (failures - 1))
                 self.stop.wait(max(problem.wait_seconds, backoff * random.uniform(0.5, 1.0)))
-        raise FetchFailed("stopped")
+        raise FetchError("stopped")
 
     def _attempt(self, job: Job) -> None:
-        known, have = _read_remote(job.part), _size(job.part)
-        if known is None or have != known.size:
-            known = self._receive(job, known, have if known and known.size else 0)
-        if known.size is not None and _size(job.part) != known.size:
-            raise Damaged(f"{_size(job.part)} bytes arrived of {known.size}")
-        _check_digest(job.part, known.digest)
+        previous, offset = _read_metadata(job.part), _size(job.part)
+        if previous is None or offset != previous.size:
+            previous = self._receive(job, previous, offset if previous and previous.size else 0)
+        if previous.size is not None and _size(job.part) != previous.size:
+            raise DamagedError(f"{_size(job.part)} bytes arrived of {previous.size}")
+        _check_digest(job.part, previous.digest)
         job.accept(job.part)
-        _remote_file(job.part).unlink(missing_ok=True)
+        _metadata_path(job.part).unlink(missing_ok=True)
 
-    def _receive(self, job: Job, known: Remote | None, have: int) -> Remote:
+    def _receive(self, job: Job, previous: RemoteObject | None, offset: int) -> RemoteObject:
         import httpx2
 
-        headers = {"Range": f"bytes={have}-"} if have else {}
-        if have and known and known.validator:
-            headers["If-Range"] = known.validator
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        if offset and previous and previous.validator:
+            headers["If-Range"] = previous.validator
         try:
             with self._client.stream("GET", job.url, headers=headers) as response:
                 _check_status(response)
-                remote = Remote.of(response.headers)
-                resumed = response.status_code == _PARTIAL
-                if resumed and not _continues(response, remote, known, have):
-                    raise Damaged("the file changed on the server")
+                remote = RemoteObject.from_headers(response.headers)
+                resumed = response.status_code == _PARTIAL_CONTENT
+                if resumed and not _is_continuation(response, remote, previous, offset):
+                    raise DamagedError("the file changed on the server")
                 self._write(job, response, remote, resumed=resumed)
-                return known if resumed and known else remote
+                return previous if resumed and previous else remote
         except httpx2.TimeoutException as error:
-            raise Retry(f"nothing came for {self.stall_seconds:g} s") from error
+            raise RetryableError(f"nothing came for {self.stall_seconds:g} s") from error
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.TooManyRedirects) as error:
-            raise FetchFailed(f"its address leads nowhere: {error}") from error
+            raise FetchError(f"its address leads nowhere: {error}") from error
         except httpx2.RequestError as error:
-            raise Retry(f"{type(error).__name__}: {error}") from error
+            raise RetryableError(f"{type(error).__name__}: {error}") from error
 
-    def _write(self, job: Job, response: httpx2.Response, remote: Remote, *, resumed: bool) -> None:
+    def _write(self, job: Job, response: httpx2.Response, remote: RemoteObject, *, resumed: bool) -> None:
         """Add what arrives to the part; a new object empties it before its own facts are noted."""
         with job.part.open("ab" if resumed else "wb") as file:
             if not resumed:
-                _remote_file(job.part).write_text(json.dumps(asdict(remote)), encoding="utf-8")
+                _metadata_path(job.part).write_text(json.dumps(asdict(remote)), encoding="utf-8")
             for block in response.iter_raw():
                 if self.stop.is_set():
-                    raise FetchFailed("stopped")
+                    raise FetchError("stopped")
                 file.write(block)
                 self.watcher.received(len(block))
 
 
-def _remote_file(part: Path) -> Path:
+def _metadata_path(part: Path) -> Path:
     return part.with_name(f"{part.name}.json")
 
 
-def _read_remote(part: Path) -> Remote | None:
+def _read_metadata(part: Path) -> RemoteObject | None:
     try:
-        return Remote(**json.loads(_remote_file(part).read_text(encoding="utf-8")))
+        return RemoteObject(**json.loads(_metadata_path(part).read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
         return None  # never begun, or killed while it was noted
 
@@ -208,19 +208,23 @@ def _size(path: Path) -> int:
 def _check_status(response: httpx2.Response) -> None:
     status = response.status_code
     what = f"the server answered {status} {response.reason_phrase}".rstrip()
-    if status == _RANGE_REFUSED:
-        raise Damaged(what)
-    if status in _BUSY or response.is_server_error:
+    if status == _RANGE_NOT_SATISFIABLE:
+        raise DamagedError(what)
+    if status in _RETRYABLE or response.is_server_error:
         wait_seconds = retry_after(response.headers.get("retry-after", ""), time.time())
-        raise Retry(what + (f", ask again in {wait_seconds:.0f} s" if wait_seconds else ""), wait_seconds)
+        raise RetryableError(what + (f", ask again in {wait_seconds:.0f} s" if wait_seconds else ""), wait_seconds)
     if not response.is_success:
-        raise FetchFailed(what)
+        raise FetchError(what)
 
 
-def _continues(response: httpx2.Response, remote: Remote, known: Remote | None, have: int) -> bool:
+def _is_continuation(
+    response: httpx2.Response, remote: RemoteObject, previous: RemoteObject | None, offset: int
+) -> bool:
     """Whether a range is the rest of the same object."""
-    starts_there = response.headers.get("content-range", "").startswith(f"bytes {have}-")
-    return starts_there and known is not None and (remote.size, remote.validator) == (known.size, known.validator)
+    starts_there = response.headers.get("content-range", "").startswith(f"bytes {offset}-")
+    return (
+        starts_there and previous is not None and (remote.size, remote.validator) == (previous.size, previous.validator)
+    )
 
 
 def _check_digest(part: Path, digest: str) -> None:
@@ -229,4 +233,4 @@ def _check_digest(part: Path, digest: str) -> None:
     kind, expected = digest.split()
     found = digest_of(part, kind)
     if found != expected:
-        raise Damaged(f"its {kind} is {found}, the server says {expected}")
+        raise DamagedError(f"its {kind} is {found}, the server says {expected}")

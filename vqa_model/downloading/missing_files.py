@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vqa_model.data.official_files import DOWNLOAD_FILE, read_part
-from vqa_model.downloading.arrived import decodes, growing, keep_picture, looks_whole, unpack
-from vqa_model.downloading.fetching import Job
+from vqa_model.downloading.fetcher import Job
+from vqa_model.downloading.integrity import accept_picture, decodes, looks_complete, partial_path, unpack
 from vqa_model.downloading.official_files import (
     PICTURE_BYTES,
     PICTURES,
@@ -27,7 +27,7 @@ from vqa_model.downloading.official_files import (
     text_path,
 )
 from vqa_model.downloading.progress import size_text
-from vqa_model.downloading.remote import digest_of
+from vqa_model.downloading.response_headers import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -54,11 +54,11 @@ def text_facts(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": digest_of(path, "sha256")}
 
 
-def text_is_sound(path: Path, noted: Mapping[str, Any], *, verify: bool) -> bool:
+def text_is_intact(path: Path, recorded: Mapping[str, Any], *, verify: bool) -> bool:
     """Whether a text is there and is what the last download left."""
-    if not looks_whole(path) or path.stat().st_size != noted.get("bytes", path.stat().st_size):
+    if not looks_complete(path) or path.stat().st_size != recorded.get("bytes", path.stat().st_size):
         return False
-    return not verify or digest_of(path, "sha256") == noted.get("sha256")
+    return not verify or digest_of(path, "sha256") == recorded.get("sha256")
 
 
 def missing_images(folder: Path, part: str, images: Iterable[int], *, verify: bool) -> list[int]:
@@ -66,8 +66,8 @@ def missing_images(folder: Path, part: str, images: Iterable[int], *, verify: bo
     listed = list(images)
     paths = [folder / picture_member(part, image) for image in listed]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        sound = pool.map(decodes if verify else looks_whole, paths)
-        return [image for image, fine in zip(listed, sound, strict=True) if not fine]
+        intact = pool.map(decodes if verify else looks_complete, paths)
+        return [image for image, is_intact in zip(listed, intact, strict=True) if not is_intact]
 
 
 def text_jobs(folder: Path, source: Source, archives: Iterable[TextArchive]) -> list[Job]:
@@ -76,7 +76,7 @@ def text_jobs(folder: Path, source: Source, archives: Iterable[TextArchive]) -> 
         Job(
             name=archive.member,
             url=source.text(archive),
-            part=growing(folder / archive.name),
+            part=partial_path(folder / archive.name),
             accept=functools.partial(unpack, targets={archive.member: text_path(folder, archive)}),
         )
         for archive in archives
@@ -88,8 +88,8 @@ def picture_jobs(folder: Path, source: Source, part: str, images: Iterable[int])
     jobs = []
     for image in images:
         member = picture_member(part, image)
-        accept = functools.partial(keep_picture, target=folder / member)
-        jobs.append(Job(member, source.picture(part, image), growing(folder / member), accept))
+        accept = functools.partial(accept_picture, target=folder / member)
+        jobs.append(Job(member, source.picture(part, image), partial_path(folder / member), accept))
     return jobs
 
 
@@ -100,10 +100,10 @@ def archive_jobs(folder: Path, source: Source, part: str, images: Sequence[int])
     members = (picture_member(part, image) for image in images)
     accept = functools.partial(unpack, targets={member: folder / member for member in members})
     name = f"{part}2014.zip"
-    return [Job(name, source.picture_archive(part), growing(folder / name), accept)]
+    return [Job(name, source.picture_archive(part), partial_path(folder / name), accept)]
 
 
-def fetched_bytes(missing: Mapping[str, int], *, archives: bool) -> int:
+def transfer_bytes(missing: Mapping[str, int], *, archives: bool) -> int:
     """About how much comes over the network for so many pictures per part."""
     whole = {part: PICTURES[part].num_bytes if number else 0 for part, number in missing.items()}
     return sum(whole.values()) if archives else sum(missing.values()) * PICTURE_BYTES
@@ -112,13 +112,13 @@ def fetched_bytes(missing: Mapping[str, int], *, archives: bool) -> int:
 def disk_bytes(texts: Iterable[TextArchive], missing: Mapping[str, int], *, archives: bool) -> int:
     """About how much the folder grows at most, archives included until they are unpacked."""
     kept = sum(archive.num_bytes * UNPACKED for archive in texts) + sum(missing.values()) * PICTURE_BYTES
-    return kept + (fetched_bytes(missing, archives=True) if archives else 0)
+    return kept + (transfer_bytes(missing, archives=True) if archives else 0)
 
 
 def free_bytes(folder: Path) -> int:
     """Free space where a folder is or will be."""
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    return shutil.disk_usage(there).free
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free
 
 
 def check_space(folder: Path, needed_bytes: int) -> None:

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from report.figures.labels import box_around, overlap, place
+from report.figures.label_placement import box_around, overlap, place_labels
 
 BOUNDS = (0.0, 0.0, 800.0, 800.0)
 
@@ -15,7 +15,8 @@ def test_no_overlap_and_inside_when_points_are_spread(cells):
     sizes = [(60.0, 12.0)] * len(anchors)
     markers = [box_around(anchor, (8, 8)) for anchor in anchors]
     boxes = [
-        box_around(centre, size) for centre, size in zip(place(anchors, sizes, markers, BOUNDS), sizes, strict=True)
+        box_around(centre, size)
+        for centre, size in zip(place_labels(anchors, sizes, markers, BOUNDS), sizes, strict=True)
     ]
     for index, box in enumerate(boxes):
         assert overlap(box, BOUNDS) == (box[2] - box[0]) * (box[3] - box[1])
@@ -24,5 +25,5 @@ def test_no_overlap_and_inside_when_points_are_spread(cells):
 
 def test_coinciding_points_get_separate_labels_beside_them():
     anchors, sizes = [(400.0, 400.0)] * 6, [(60.0, 12.0)] * 6
-    boxes = [box_around(centre, (60.0, 12.0)) for centre in place(anchors, sizes, [], BOUNDS)]
+    boxes = [box_around(centre, (60.0, 12.0)) for centre in place_labels(anchors, sizes, [], BOUNDS)]
     assert not any(overlap(a, b) for i, a in enumerate(boxes) for b in boxes[:i])

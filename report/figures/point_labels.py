@@ -1,4 +1,4 @@
-"""Writes the names of points into a figure: measures the texts, lets `labels` place them, adds leader lines."""
+"""Writes the names of points into a figure: measures texts, lets `label_placement` place them, adds leader lines."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from report.figures.labels import place
-from report.figures.style import freeze, short
+from report.figures.label_placement import place_labels
+from report.figures.style import freeze_layout, wrap_label
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.text import Annotation
 
-    from report.figures.labels import Box, Point
+    from report.figures.label_placement import Box, Point
 
 MARKER_POINTS: Final = 7.0
 LINE_POINTS: Final = 2.0
@@ -29,7 +29,7 @@ def name_points(axes: Axes, points: pd.DataFrame, texts: list[Annotation]) -> No
     names = [_name(axes, label, anchor) for label, anchor in zip(named["label"], anchors, strict=True)]
     figure = axes.get_figure(root=True)
     assert figure is not None
-    freeze(figure)
+    freeze_layout(figure)
     pixel = figure.dpi / 72
     boxes = [name.get_window_extent() for name in names]
     spots = _pixels(axes, anchors)
@@ -39,7 +39,7 @@ def name_points(axes: Axes, points: pd.DataFrame, texts: list[Annotation]) -> No
     blocked += [_around(start, end, LINE_POINTS * pixel) for start, end in zip(ends[::2], ends[1::2], strict=True)]
     bounds = axes.bbox
     limits = (float(bounds.x0), float(bounds.y0), float(bounds.x1), float(bounds.y1))
-    centres = place(spots, [(box.width + 3, box.height + 1) for box in boxes], blocked, limits)
+    centres = place_labels(spots, [(box.width + 3, box.height + 1) for box in boxes], blocked, limits)
     for name, box, spot, centre in zip(names, boxes, spots, centres, strict=True):
         name.set_position(((centre[0] - spot[0]) / pixel, (centre[1] - spot[1]) / pixel))
         half = np.array([box.width / 2, box.height / 2])
@@ -51,7 +51,7 @@ def name_points(axes: Axes, points: pd.DataFrame, texts: list[Annotation]) -> No
 
 def _name(axes: Axes, label: str, anchor: Point) -> Annotation:
     style: dict[str, Any] = {"ha": "center", "va": "center", "linespacing": 0.95}
-    return axes.annotate(short(label), anchor, xytext=(0, 0), textcoords="offset points", fontsize=6.5, **style)
+    return axes.annotate(wrap_label(label), anchor, xytext=(0, 0), textcoords="offset points", fontsize=6.5, **style)
 
 
 def _segments(points: pd.DataFrame) -> list[Point]:

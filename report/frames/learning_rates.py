@@ -24,31 +24,31 @@ HEADER: Final = (
 )
 
 
-def rate_lines(comparison: Comparison) -> list[str]:
+def learning_rate_lines(comparison: Comparison) -> list[str]:
     """Lay out the trials of every recipe; empty where rates were not chosen by trials."""
     runs = comparison.runs[comparison.runs["tuned_rates"] != ""].drop_duplicates("entry")
     if runs.empty:
         return []
     unit = time_unit(float(runs["tuning_seconds"].max()))
-    lines, at_end = [], []
+    lines, at_grid_edge = [], []
     for run in runs.to_dict("records"):
-        tried = tried_rates(run["tuned_rates"])
+        trials = parse_trials(run["tuned_rates"])
         chosen = run["head_lr"] if math.isnan(run["lr"]) else run["lr"]
-        told = ", ".join(f"{rate:g}: {percent(score)}" for rate, score in tried)
+        listed = ", ".join(f"{rate:g}: {percent(score)}" for rate, score in trials)
         spread = percent(run["tuning_spread"]).removesuffix(" %")
-        cells = (told, f"{chosen:g}", spread, amount(run["tuning_seconds"], unit))
+        cells = (listed, f"{chosen:g}", spread, amount(run["tuning_seconds"], unit))
         lines.append(f"| {code(run['entry'])} | {' | '.join(cells)} |")
-        at_end += [code(run["entry"])] if chosen in {tried[0][0], tried[-1][0]} else []
-    said = EXPLAINED
-    if at_end:
-        said += f" At an end of their grid, so that more rates may find a better one: {', '.join(at_end)}."
-    return ["### Rates", "", said, "", *HEADER, *lines, ""]
+        at_grid_edge += [code(run["entry"])] if chosen in {trials[0][0], trials[-1][0]} else []
+    explanation = EXPLAINED
+    if at_grid_edge:
+        explanation += f" At an end of their grid, so that more rates may find a better one: {', '.join(at_grid_edge)}."
+    return ["### Rates", "", explanation, "", *HEADER, *lines, ""]
 
 
-def tried_rates(text: str) -> list[tuple[float, float]]:
+def parse_trials(text: str) -> list[tuple[float, float]]:
     """Rates and scores of a cell of `tuned_rates`, from the lowest rate; NaN for a trial that failed.
 
-    >>> tried_rates("0.001=0.4000 0.00316=failed")
+    >>> parse_trials("0.001=0.4000 0.00316=failed")
     [(0.001, 0.4), (0.00316, nan)]
     """
     pairs = (part.split("=") for part in text.split())

@@ -12,7 +12,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-from report.figures.style import GREY, MARKERS, NOTE_SIZE, PALETTE, WIDTH, say_empty, short, styled
+from report.figures.style import GREY, MARKERS, NOTE_SIZE, PALETTE, WIDTH, draw_placeholder, styled, wrap_label
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ MAX_LINES: Final = 9
 TICKS: Final = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0)
 
 
-def grown(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+def scaling_ratios(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     """Ratios of every recipe in settings that have a baseline, the small settings first.
 
     Columns: setting (its model and batch), label, PANELS. Of recipes in one setting only nothing is kept.
@@ -45,13 +45,13 @@ def grown(comparisons: Sequence[Comparison]) -> pd.DataFrame:
 
 
 @styled
-def savings(comparisons: Sequence[Comparison]) -> Figure:
+def scaling_curves(comparisons: Sequence[Comparison]) -> Figure:
     """Draw each recipe's ratios over the settings, one line for each recipe."""
-    table = grown(comparisons)
+    table = scaling_ratios(comparisons)
     figure = Figure(figsize=(WIDTH, 1.6 if table.empty else 4.1), layout="constrained")
     figure.suptitle("Savings against model and batch size", x=0.02, ha="left", fontsize=8, fontweight="bold")
     if table.empty:
-        say_empty(figure.subplots(), "no recipe ran beside its baseline in two settings (models or batch sizes)")
+        draw_placeholder(figure.subplots(), "no recipe ran beside its baseline in two settings (models or batch sizes)")
         return figure
     settings, labels = list(dict.fromkeys(table["setting"])), list(dict.fromkeys(table["label"]))
     both = figure.subplots(2, 1, sharex=True)
@@ -66,17 +66,17 @@ def savings(comparisons: Sequence[Comparison]) -> Figure:
         f"Against the baseline of the same setting, means of seeds.{more}", fontsize=NOTE_SIZE, color=GREY
     )
     names = {line.get_label(): line for line in both[0].get_lines() if not str(line.get_label()).startswith("_")}
-    figure.legend(names.values(), [short(str(name), 20) for name in names], loc="outside lower center", ncols=2)
+    figure.legend(names.values(), [wrap_label(str(name), 20) for name in names], loc="outside lower center", ncols=2)
     return figure
 
 
 def _lines(axes: Axes, table: pd.DataFrame, column: str, settings: list[str], labels: list[str]) -> None:
     axes.axhline(1, color=GREY, linewidth=0.6)
     axes.set_yscale("log")
-    for place, label in enumerate(labels):
+    for index, label in enumerate(labels):
         rows = table[(table["label"] == label) & table[column].notna()]
         across = [settings.index(setting) for setting in rows["setting"]]
-        colour, marker = PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)]
+        colour, marker = PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)]
         axes.plot(across, rows[column], color=colour, marker=marker, markersize=3.5, linewidth=1, label=label)
     low, high = axes.get_ylim()
     axes.set_yticks([tick for tick in TICKS if low <= tick <= high])

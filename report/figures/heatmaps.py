@@ -14,8 +14,8 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.colors import LogNorm, Normalize
 
-from report.figures.style import canvas, row_inches, say_empty, short, styled
-from report.frames.rungs import by_label, recipes
+from report.figures.style import canvas, draw_placeholder, row_inches, styled, wrap_label
+from report.frames.ablations import by_label, recipes
 from report.frames.steps import members
 from report.frames.units import SCORE_NAMES, times
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from report.frames.compare import Comparison
 
 SCORE: Final = "vqa_accuracy"
-ASKED: Final = f"{SCORE}/question_type/"
-ANSWERED: Final = f"{SCORE}/"
+QUESTION_TYPE_PREFIX: Final = f"{SCORE}/question_type/"
+ANSWER_TYPE_PREFIX: Final = f"{SCORE}/"
 MAX_ROWS: Final = 45
 MAX_COLUMNS: Final = 6
 MAX_MEMBERS: Final = 10
-LETTERS: Final = 9  # that fit above a cell of a wide table
+MAX_FLAT_LETTERS: Final = 9  # that fit above a cell of a wide table
 MAX_HEAD: Final = 20
 DARK: Final = 0.55
 PAIR_COSTS: Final = {"ttt_ratio": "time to train", "memory_ratio": "peak memory"}
@@ -40,22 +40,26 @@ PAIR_COSTS: Final = {"ttt_ratio": "time to train", "memory_ratio": "peak memory"
 @styled
 def by_answer_type(comparison: Comparison) -> Figure:
     """Draw quality by type of answer: a row for each recipe, controls last."""
-    table = _subsets(comparison, ANSWERED)
+    table = _subsets(comparison, ANSWER_TYPE_PREFIX)
     table = table[[name for name in table.columns if not name.startswith("question_type/")]]
-    return _quality(comparison, table, "by type of answer", f"metrics.csv has no {ANSWERED}… of a finished run")
+    return _quality(
+        comparison, table, "by type of answer", f"metrics.csv has no {ANSWER_TYPE_PREFIX}… of a finished run"
+    )
 
 
 @styled
 def by_question_type(comparison: Comparison) -> Figure:
     """Draw quality by how the question begins: a row for each type, a column for the baseline and the best recipes."""
-    table = _subsets(comparison, ASKED)
+    table = _subsets(comparison, QUESTION_TYPE_PREFIX)
     entries = comparison.entries[comparison.entries["label"].isin(table.index)]
     best = entries[entries["kind"] == "run"].sort_values(comparison.score, ascending=False, kind="stable")["label"]
     base = entries.loc[entries["kind"] == "baseline", "label"]
     shown = list(dict.fromkeys([*base, *best]))[:MAX_COLUMNS]
-    turned = table.loc[shown].T
-    turned = turned.loc[turned.mean(axis=1).sort_values(kind="stable").index]
-    return _quality(comparison, turned, "by type of question", f"metrics.csv has no {ASKED}… of a finished run")
+    transposed = table.loc[shown].T
+    transposed = transposed.loc[transposed.mean(axis=1).sort_values(kind="stable").index]
+    return _quality(
+        comparison, transposed, "by type of question", f"metrics.csv has no {QUESTION_TYPE_PREFIX}… of a finished run"
+    )
 
 
 def _subsets(comparison: Comparison, start: str) -> pd.DataFrame:
@@ -74,12 +78,12 @@ def _quality(comparison: Comparison, table: pd.DataFrame, what: str, reason: str
     title = f"{SCORE_NAMES[SCORE]} {what} (%)"
     if table.empty or not table.columns.size:
         figure, panel = canvas(comparison, title=title, inches=1.6)
-        say_empty(panel.subplots(), reason)
+        draw_placeholder(panel.subplots(), reason)
         return figure
     notes = [f"{len(table) - MAX_ROWS} more rows are in metrics.csv."] if len(table) > MAX_ROWS else []
     table = table.head(MAX_ROWS)
-    names = [short(str(name)) for name in table.index]
-    inches = 0.55 + row_inches(names) * len(table) + 0.055 * _steep(table)
+    names = [wrap_label(str(name)) for name in table.index]
+    inches = 0.55 + row_inches(names) * len(table) + 0.055 * _rotated_letters(table)
     figure, panel = canvas(comparison, title=title, inches=inches, notes=notes, spread="")
     texts = table.map(lambda value: "" if math.isnan(value) else f"{value:.1f}")
     _cells(panel.subplots(), table, texts, Normalize(0, 100), "Blues")
@@ -87,16 +91,16 @@ def _quality(comparison: Comparison, table: pd.DataFrame, what: str, reason: str
 
 
 @styled
-def pair_effects(comparison: Comparison) -> Figure:
+def pairwise_heatmap(comparison: Comparison) -> Figure:
     """Draw time and memory of every pair of techniques that ran, × the baseline; on the diagonal each alone."""
     title = "Pairs of techniques, × baseline"
-    pairs = {own: label for own, label in recipes(comparison).items() if len(own) == 2}  # noqa: PLR2004 - a pair
+    pairs = {pair: label for pair, label in recipes(comparison).items() if len(pair) == 2}  # noqa: PLR2004 - a pair
     failed = _failed_pairs(comparison)
-    counts = pd.Series([member for own in (*pairs, *failed) for member in sorted(own)], dtype=object).value_counts()
+    counts = pd.Series([member for pair in (*pairs, *failed) for member in sorted(pair)], dtype=object).value_counts()
     names = sorted(counts.index[:MAX_MEMBERS], key=list(counts.index).index)
     if not names:
         figure, panel = canvas(comparison, title=title, inches=1.6)
-        say_empty(panel.subplots(), "no recipe of this sweep is a pair of techniques")
+        draw_placeholder(panel.subplots(), "no recipe of this sweep is a pair of techniques")
         return figure
     more = f"; the {MAX_MEMBERS} in most pairs of {len(counts)}" if len(counts) > MAX_MEMBERS else ""
     words = " Words: why a pair did not run." if failed else ""
@@ -111,27 +115,27 @@ def _failed_pairs(comparison: Comparison) -> dict[frozenset[str], str]:
     """Statuses of the pairs of which no run finished, by their members."""
     entries = comparison.entries[(comparison.entries["num_ok"] == 0) & (comparison.entries["kind"] == "run")]
     plans = {frozenset(members(plan)): status for plan, status in zip(entries["plan"], entries["status"], strict=True)}
-    return {own: status for own, status in plans.items() if len(own) == 2}  # noqa: PLR2004 - a pair
+    return {pair: status for pair, status in plans.items() if len(pair) == 2}  # noqa: PLR2004 - a pair
 
 
 def _pair_panels(panel: SubFigure, comparison: Comparison, names: list[str], failed: dict[frozenset[str], str]) -> None:
-    known, rows = recipes(comparison), by_label(comparison)
+    labels, rows = recipes(comparison), by_label(comparison)
     for axes, (column, what) in zip(panel.subplots(2, 1), PAIR_COSTS.items(), strict=True):
         values = pd.DataFrame(np.nan, index=names, columns=names)
         texts = pd.DataFrame("", index=names, columns=names)
         for one, other in [*((name, name) for name in names), *combinations(names, 2)]:
-            own = frozenset({one, other})
-            ratio = float(rows[known[own]][column]) if own in known else math.nan
+            pair = frozenset({one, other})
+            ratio = float(rows[labels[pair]][column]) if pair in labels else math.nan
             values.loc[other, one] = ratio
-            texts.loc[other, one] = failed.get(own, "") if math.isnan(ratio) else times(ratio).removesuffix("×")
+            texts.loc[other, one] = failed.get(pair, "") if math.isnan(ratio) else times(ratio).removesuffix("×")
         _cells(axes, values, texts, LogNorm(0.25, 4), "RdYlBu_r")
         axes.set_title(what, fontsize=7)
 
 
-def _steep(table: pd.DataFrame) -> int:
+def _rotated_letters(table: pd.DataFrame) -> int:
     """Letters of the longest head when heads have to stand steep, else 0."""
     longest = min(max(len(str(name)) for name in table.columns), MAX_HEAD)
-    return longest if longest > LETTERS else 0
+    return longest if longest > MAX_FLAT_LETTERS else 0
 
 
 def _cells(axes: Axes, table: pd.DataFrame, texts: pd.DataFrame, norm: Normalize, colours: str) -> None:
@@ -147,10 +151,10 @@ def _cells(axes: Axes, table: pd.DataFrame, texts: pd.DataFrame, norm: Normalize
             dark = 0.299 * red + 0.587 * green + 0.114 * blue < DARK  # luma of BT.601
             ink = "white" if dark else "black"
             axes.text(column, row, str(texts.iloc[row, column]), ha="center", va="center", fontsize=6, color=ink)
-    axes.set_yticks(range(table.shape[0]), [short(str(name)) for name in table.index])
+    axes.set_yticks(range(table.shape[0]), [wrap_label(str(name)) for name in table.index])
     heads = [name if len(name) <= MAX_HEAD else f"{name[: MAX_HEAD - 1]}…" for name in map(str, table.columns)]
-    steep = _steep(table)
-    axes.set_xticks(range(table.shape[1]), heads, rotation=40 if steep else 0, ha="left" if steep else "center")
+    rotated = _rotated_letters(table)
+    axes.set_xticks(range(table.shape[1]), heads, rotation=40 if rotated else 0, ha="left" if rotated else "center")
     axes.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
     axes.grid(visible=False)
     for spine in axes.spines.values():

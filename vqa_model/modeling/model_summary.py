@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
     from vqa_model.modeling.vqa import VQAConfig
 
-WORDS = 20  # word pieces of the question that is counted
+DEFAULT_WORDS = 20  # word pieces of the question that is counted
 PARTS = ("vision", "text", "fusion", "head")
 
 
-class Part(NamedTuple):
+class PartCounts(NamedTuple):
     """Parameters of a part of the model, and operations of one pass for one question on one picture."""
 
     parameters: int
     flops: int
 
 
-def count_parts(config: VQAConfig, words: int = WORDS) -> dict[str, Part]:
+def count_parts(config: VQAConfig, words: int = DEFAULT_WORDS) -> dict[str, PartCounts]:
     """Count every part and `all`, for a question of `words` pieces."""
     with torch.device("meta"):
         model = VQAModel(config).eval()
@@ -52,8 +52,8 @@ def count_parts(config: VQAConfig, words: int = WORDS) -> dict[str, Part]:
             model(**inputs)
     by_module = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
     flops = {name: by_module.get(f"{type(model).__name__}.{name}", 0) for name in PARTS}
-    found = {name: Part(count(getattr(model, name)), flops[name]) for name in PARTS}
-    return {**found, "all": Part(count(model), by_module["Global"])}
+    found = {name: PartCounts(count(getattr(model, name)), flops[name]) for name in PARTS}
+    return {**found, "all": PartCounts(count(model), by_module["Global"])}
 
 
 def count(module: torch.nn.Module) -> int:
@@ -74,7 +74,7 @@ def describe_model(config: VQAConfig) -> dict[str, Any]:
     return {
         "configuration": configuration,
         "parameters": {name: number for name, number in counts.items() if number},
-        "words": WORDS,
+        "words": DEFAULT_WORDS,
         "flops": {name: part.flops for name, part in parts.items()},
         "diagram": {**asdict(diagram), "svg": to_svg(diagram), "tikz": to_tikz(diagram)},
     }
@@ -107,28 +107,28 @@ def describe(options: argparse.Namespace) -> None:
         options.diagram.write_text(WRITERS[options.diagram.suffix](diagram), encoding="utf-8")
 
 
-def print_parts(found: Mapping[str, Mapping[str, Part]], words: int) -> None:
+def print_parts(found: Mapping[str, Mapping[str, PartCounts]], words: int) -> None:
     """Print one model's parts, or how several differ: fusion and head, and their share of the whole."""
     if len(found) == 1:
         ((fusion, parts),) = found.items()
-        columns, rows = ["part", "parameters", "FLOPs"], [[name, *_written(part)] for name, part in parts.items()]
+        columns, rows = ["part", "parameters", "FLOPs"], [[name, *_formatted(part)] for name, part in parts.items()]
         rows = [[f"{row[0]} ({fusion})" if row[0] == "fusion" else row[0], *row[1:]] for row in rows]
     else:
         columns = ["fusion", "parameters with head", "share", "FLOPs with head", "share", "whole model"]
         rows = []
         for fusion, parts in found.items():
-            own = Part(*(a + b for a, b in zip(parts["fusion"], parts["head"], strict=True)))
-            shares = [f"{100 * a / b:.1f} %" for a, b in zip(own, parts["all"], strict=True)]
-            written = _written(own)
-            rows.append([fusion, written[0], shares[0], written[1], shares[1], _written(parts["all"])[0]])
-    widths = [max(len(row[place]) for row in [columns, *rows]) for place in range(len(columns))]
+            fusion_and_head = PartCounts(*(a + b for a, b in zip(parts["fusion"], parts["head"], strict=True)))
+            shares = [f"{100 * a / b:.1f} %" for a, b in zip(fusion_and_head, parts["all"], strict=True)]
+            formatted = _formatted(fusion_and_head)
+            rows.append([fusion, formatted[0], shares[0], formatted[1], shares[1], _formatted(parts["all"])[0]])
+    widths = [max(len(row[index]) for row in [columns, *rows]) for index in range(len(columns))]
     for row in [columns, *rows]:
         first, *rest = zip(row, widths, strict=True)
         print("  ".join([first[0].ljust(first[1]), *(text.rjust(width) for text, width in rest)]).rstrip())
     print(f"\nFLOPs of one forward pass: one picture, one question of {words} word pieces")
 
 
-def _written(part: Part) -> list[str]:
+def _formatted(part: PartCounts) -> list[str]:
     return [f"{part.parameters:,}", f"{part.flops / 1e9:.3f} G"]
 
 

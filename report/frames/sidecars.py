@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-PLAIN: Final = re.compile(r"[\w-][\w.-]*")  # what may be part of a path: a name, and no way to elsewhere
+SAFE_NAME: Final = re.compile(r"[\w-][\w.-]*")  # what may be part of a path: a name, and no way to elsewhere
 
-Found = TypeVar("Found")
+Parsed = TypeVar("Parsed")
 
 
-class SideFiles:
+class SidecarFiles:
     """The side files of one folder; `notes` collects what could not be read."""
 
     def __init__(self, folder: Path) -> None:
@@ -37,10 +37,10 @@ class SideFiles:
             return kind()
         return value
 
-    def guarded(self, name: str, read: Callable[[], Found], otherwise: Found) -> Found:
+    def parse(self, name: str, read: Callable[[], Parsed], default: Parsed) -> Parsed:
         """What `read` makes of a file's values; one of another form than a sweep writes is noted and left out."""
         try:
             return read()
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             self.notes.append(f"{self.folder / name}: not of the form that a sweep writes ({error}); left out")
-            return otherwise
+            return default

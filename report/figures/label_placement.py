@@ -21,18 +21,18 @@ DIRECTIONS: Final = 16
 DISTANCES: Final = (0.5, 1.0, 1.8, 2.8, 4.0, 5.5)
 PASSES: Final = 4
 DISTANCE_COST: Final = 0.05
-MISTAKEN_COST: Final = 0.4
+AMBIGUITY_COST: Final = 0.4
 
 
-class Try(NamedTuple):
+class Candidate(NamedTuple):
     """A place for a label and what speaks against it, whatever the other labels do: areas, then costs."""
 
     centre: Point
     box: Box
     covered: float
     outside: float
-    far: float
-    mistaken: float
+    distance_cost: float
+    ambiguity: float
 
 
 def box_around(centre: Point, size: Point) -> Box:
@@ -52,35 +52,35 @@ def overlap(one: Box, other: Box) -> float:
     return max(width, 0.0) * max(height, 0.0)
 
 
-def place(anchors: Sequence[Point], sizes: Sequence[Point], blocked: Sequence[Box], bounds: Box) -> list[Point]:
+def place_labels(anchors: Sequence[Point], sizes: Sequence[Point], blocked: Sequence[Box], bounds: Box) -> list[Point]:
     """Return centres of labels of `sizes` for `anchors`, clear of each other and of `blocked`, in `bounds`."""
 
-    def crowd(index: int) -> float:
+    def crowding(index: int) -> float:
         near = (math.dist(anchors[index], other) for other in anchors)
         return sum(1 / (1 + distance) for distance in near)
 
-    def look(index: int, centre: Point, distance: float) -> Try:
+    def evaluate(index: int, centre: Point, distance: float) -> Candidate:
         box = box_around(centre, sizes[index])
         own = _distance(anchors[index], box)
-        mistaken = any(_distance(a, box) <= own for a in anchors if a != anchors[index])
+        ambiguity = any(_distance(a, box) <= own for a in anchors if a != anchors[index])
         outside = 3 * (sizes[index][0] * sizes[index][1] - overlap(box, bounds))
         covered = sum(overlap(box, other) for other in blocked)
-        return Try(centre, box, covered, outside, DISTANCE_COST * distance, MISTAKEN_COST * mistaken)
+        return Candidate(centre, box, covered, outside, DISTANCE_COST * distance, AMBIGUITY_COST * ambiguity)
 
-    def cost(index: int, tried: Try) -> float:
-        labels = sum(2 * overlap(tried.box, other.box) for o, other in placed.items() if o != index)
-        covered = tried.covered + labels + tried.outside
-        return covered / (sizes[index][0] * sizes[index][1]) + tried.far + tried.mistaken
+    def cost(index: int, candidate: Candidate) -> float:
+        labels = sum(2 * overlap(candidate.box, other.box) for o, other in placed.items() if o != index)
+        covered = candidate.covered + labels + candidate.outside
+        return covered / (sizes[index][0] * sizes[index][1]) + candidate.distance_cost + candidate.ambiguity
 
-    places = [
-        [look(index, centre, far) for far, centre in _tries(anchor, sizes[index])]
+    candidates = [
+        [evaluate(index, centre, distance) for distance, centre in _candidates(anchor, sizes[index])]
         for index, anchor in enumerate(anchors)
     ]
-    placed: dict[int, Try] = {}
-    order = sorted(range(len(anchors)), key=lambda index: (-crowd(index), index))
+    placed: dict[int, Candidate] = {}
+    order = sorted(range(len(anchors)), key=lambda index: (-crowding(index), index))
     for _ in range(PASSES):
         for index in order:
-            placed[index] = min(places[index], key=partial(cost, index))
+            placed[index] = min(candidates[index], key=partial(cost, index))
     return [placed[index].centre for index in range(len(anchors))]
 
 
@@ -88,7 +88,7 @@ def _distance(point: Point, box: Box) -> float:
     return math.hypot(max(box[0] - point[0], 0.0, point[0] - box[2]), max(box[1] - point[1], 0.0, point[1] - box[3]))
 
 
-def _tries(anchor: Point, size: Point) -> Iterator[tuple[float, Point]]:
+def _candidates(anchor: Point, size: Point) -> Iterator[tuple[float, Point]]:
     """Yield (distance in label heights, centre), near ones first; each box stays clear of its own anchor."""
     for distance in DISTANCES:
         for step in range(DIRECTIONS):

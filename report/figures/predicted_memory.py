@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import seaborn as sns
 
-from report.figures.style import GREY, canvas, row_inches, say_empty, short, styled
+from report.figures.style import GREY, canvas, draw_placeholder, row_inches, styled, wrap_label
 from report.frames.units import byte_unit
 
 if TYPE_CHECKING:
@@ -28,27 +28,33 @@ def predicted_memory(comparison: Comparison) -> Figure:
     title = "Peak memory, predicted and measured"
     if rows.empty:
         figure, panel = canvas(comparison, title=title, inches=1.6)
-        say_empty(panel.subplots(), f"no finished run has both {PREDICTED} and {MEASURED}")
+        draw_placeholder(panel.subplots(), f"no finished run has both {PREDICTED} and {MEASURED}")
         return figure
     errors = 100 * (rows[PREDICTED] / rows[MEASURED] - 1)
     notes = [f"Median size of the error {np.median(errors.abs()):.2g} %, largest {errors.abs().max():.2g} %."]
     if len(rows) > MAX_ROWS:
         notes.append(f"Over all recipes; {len(rows) - MAX_ROWS} more are in runs.csv.")
     rows = rows.head(MAX_ROWS)
-    names = [short(label, 22) for label in rows["label"]]
+    names = [wrap_label(label, 22) for label in rows["label"]]
     inches = 0.95 + row_inches(names) * len(rows)
     figure, panel = canvas(comparison, title=title, inches=inches, notes=notes, spread="")
     axes = panel.subplots()
     unit, size = byte_unit(float(rows[MEASURED].max()))
-    places = np.arange(len(rows))
-    axes.barh(places, rows[MEASURED] / size, height=0.6, color="#9ecae1", label="measured")
+    row_positions = np.arange(len(rows))
+    axes.barh(row_positions, rows[MEASURED] / size, height=0.6, color="#9ecae1", label="measured")
     axes.plot(
-        rows[PREDICTED] / size, places, "|", color="#d55e00", markersize=8, markeredgewidth=1.4, label="predicted"
+        rows[PREDICTED] / size,
+        row_positions,
+        "|",
+        color="#d55e00",
+        markersize=8,
+        markeredgewidth=1.4,
+        label="predicted",
     )
     longest = float(rows[[PREDICTED, MEASURED]].max().max()) / size
-    for place, end, error in zip(places, rows[[PREDICTED, MEASURED]].max(axis=1) / size, errors, strict=False):
-        axes.text(end + 0.02 * longest, float(place), f"{error:+.1f} %", va="center", fontsize=6, color=GREY)
-    axes.set_yticks(places, names)
+    for row, end, error in zip(row_positions, rows[[PREDICTED, MEASURED]].max(axis=1) / size, errors, strict=False):
+        axes.text(end + 0.02 * longest, float(row), f"{error:+.1f} %", va="center", fontsize=6, color=GREY)
+    axes.set_yticks(row_positions, names)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, 1.22 * longest)
     axes.grid(visible=False, axis="y")

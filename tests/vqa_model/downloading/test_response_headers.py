@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vqa_model.downloading.arrived import looks_whole
-from vqa_model.downloading.remote import Remote, retry_after
+from vqa_model.downloading.integrity import looks_complete
+from vqa_model.downloading.response_headers import RemoteObject, retry_after
 
 
 @given(st.integers(0, 10**6), st.floats(0, 2e9))
@@ -22,7 +22,7 @@ def test_a_date_says_the_same_as_its_seconds(seconds, now):
 def test_no_header_is_an_error(text):
     assert retry_after(text, 0) >= 0
     names = ("content-length", "content-range", "etag", "content-md5", "x-goog-hash", "x-amz-checksum-sha256")
-    remote = Remote.of(dict.fromkeys([*names, "x-amz-request-id"], text))
+    remote = RemoteObject.from_headers(dict.fromkeys([*names, "x-amz-request-id"], text))
     assert remote.size is None or remote.size >= 0
 
 
@@ -42,13 +42,15 @@ HEADERS = {
 @pytest.mark.parametrize("case", HEADERS)
 def test_digests_are_taken_where_they_are_digests(case):
     headers, digest = HEADERS[case]
-    assert Remote.of(headers).digest == digest
+    assert RemoteObject.from_headers(headers).digest == digest
     etag = headers.get("etag", "W/")
-    assert Remote.of(headers | {"last-modified": "then"}).validator == ("then" if etag.startswith("W/") else etag)
+    assert RemoteObject.from_headers(headers | {"last-modified": "then"}).validator == (
+        "then" if etag.startswith("W/") else etag
+    )
 
 
 def test_padding_after_the_end_of_a_picture_is_no_damage(tmp_path, small_world):
     file = tmp_path / "padded.jpg"
     file.write_bytes(next((small_world / "val2014").iterdir()).read_bytes() + bytes(100))
-    assert looks_whole(file)
-    assert not looks_whole(tmp_path / "absent.jpg")
+    assert looks_complete(file)
+    assert not looks_complete(tmp_path / "absent.jpg")

@@ -1,0 +1,32 @@
+"""What the command line asks for: the recipes of a sweep, how they are trained, and where results go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.sweep.matrix import TrainingOptions
+from bench.sweep.time_limit import TimeLimit
+from strategies import NamedPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A sweep as asked for on the command line."""
+
+    plans: Sequence[NamedPlan]
+    training: TrainingOptions
+    task: str
+    overrides: Mapping[str, Any]
+    out: Path
+    device: str = ""
+    baseline: bool = True
+    force: bool = False
+    dry_run: bool = False
+    timeout_seconds: float | None = None
+    time_limit: TimeLimit | None = None
+    memory_snapshot: bool = False
+    tune: int | None = None
+    command: Sequence[str] = ()
