@@ -1,4 +1,4 @@
-"""Child processes of a sweep that are not runs: what needs torch is asked of them, so that the parent never loads it."""
+"""Child processes of a sweep that are not runs: what needs torch is asked of them; the parent never loads it."""
 
 from __future__ import annotations
 
