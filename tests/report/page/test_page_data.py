@@ -14,7 +14,7 @@ from report.frames.compare import compare
 from report.frames.inference import two_recipes, two_runs
 from report.frames.paired import read_scores
 from report.frames.results import load
-from report.page.build import differences
+from report.page import differences
 from report.page.columns import columns
 from report.page.command import run_command, sweep_command
 from report.page.data import NEVER, number
