@@ -48,7 +48,7 @@ def start(source: Path, found: list[float]) -> None:
     """Run a specification again; note when its first step was about to begin."""
     with tempfile.TemporaryDirectory() as name:
         shutil.copy(source / "spec.json", name)
-        run("-m", "bench.worker.run", name)
+        run("-m", "bench.worker", name)
         events = map(json.loads, (Path(name) / "events.jsonl").read_text().splitlines())
         found += [event["startup_seconds"] for event in events if "startup_seconds" in event]
 

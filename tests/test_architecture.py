@@ -192,15 +192,30 @@ def test_public_paths_stay():
     assert 'tunematrix = "bench.commands.cli:main"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
+def check_command(module):
+    """`python -m module` is there and runs something."""
+    where = importlib.util.find_spec(module)
+    assert where, f"python -m {module}: no such module"
+    runs = Path(where.origin)
+    runs = runs.with_name("__main__.py") if runs.stem == "__init__" else runs
+    assert '__name__ == "__main__"' in runs.read_text(encoding="utf-8"), f"python -m {module} runs nothing"
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_that_pages_name_are_there(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     for module in set(re.findall(r"-m ([a-z_]+(?:\.[a-z_]+)*)", text)):
         if module.split(".")[0] in ROOMS:
-            where = importlib.util.find_spec(module)
-            assert where, f"python -m {module}: no such module"
-            runs = Path(where.origin)
-            runs = runs.with_name("__main__.py") if runs.stem == "__init__" else runs
-            assert '__name__ == "__main__"' in runs.read_text(encoding="utf-8"), f"python -m {module} runs nothing"
+            check_command(module)
     for name in re.findall(r"(?<![\w./])((?:bench|report|strategies|vqa_model|tests)/[\w/.]+\.py)", text):
         assert (ROOT / name).is_file(), f"{name}: no such file"
+
+
+def test_commands_that_code_starts_are_there():
+    folders = [*ROOMS, "tests", "performance", "examples"]
+    texts = [path.read_text(encoding="utf-8") for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    modules = {module for text in texts for module in re.findall(r'"-m",\s*"([a-z_.]+)"', text)}
+    ours = {module for module in modules if module.split(".")[0] in ROOMS}
+    assert {"bench.worker", "bench.sweep.prepare", "report"} <= ours
+    for module in ours:
+        check_command(module)

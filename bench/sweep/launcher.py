@@ -79,7 +79,7 @@ def launch(
         limit = {} if options.deadline is None else {DEADLINE: repr(options.deadline)}
         cold = limit | {"TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": f"{cache}/triton", "TMPDIR": cache}
         child = subprocess.Popen(
-            [sys.executable, "-m", "bench.worker.run", str(folder)],
+            [sys.executable, "-m", "bench.worker", str(folder)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             env={**os.environ, **environ, **cold, "PYTHONUNBUFFERED": "1"}, pass_fds=options.inherited,
         )  # fmt: skip
