@@ -237,7 +237,10 @@ class Strategy:
 
 def defaults(strategy: type[Strategy]) -> dict[str, Any]:
     """Give option → default; an option that must be given has `dataclasses.MISSING`."""
-    return {option.name: option.default for option in dataclasses.fields(strategy)}
+    return {
+        option.name: option.default if option.default_factory is dataclasses.MISSING else option.default_factory()
+        for option in dataclasses.fields(strategy)
+    }
 
 
 def overridden(member: Strategy, hooks: Iterable[str]) -> list[str]:

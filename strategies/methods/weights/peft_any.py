@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from strategies.errors import PlanError, closest_first
@@ -72,7 +72,7 @@ class Peft(Strategy):
     trial: ClassVar[Mapping[str, Any]] = {"type": "road", "options": {"group_size": 4}}
 
     type: str
-    options: Options = Options()
+    options: Options = field(default_factory=Options)  # Python 3.10 takes no dictionary here
     roles: tuple[Role, ...] | None = None
     target_modules: Names | None = None
     scope: str | None = None

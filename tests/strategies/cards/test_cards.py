@@ -54,6 +54,13 @@ def test_options_are_documented_by_their_types_and_defaults(name):
             build(strategy, {**strategy.trial, rate: -1.0})
 
 
+@pytest.mark.parametrize("name", sorted(catalogue()))
+def test_its_options_can_be_declared_on_python_3_10(name):
+    """Later Pythons look whether a default can be hashed, 3.10 whether it is a list, a dictionary or a set."""
+    for option in dataclasses.fields(catalogue()[name]):
+        assert not isinstance(option.default, (list, dict, set)), option.name
+
+
 def test_recipes_and_presets_name_what_exists():
     for name, (text, why) in recipes().items():
         assert parse_plans(name)[0].plan == parse_plans(text)[0].plan
