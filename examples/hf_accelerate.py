@@ -21,7 +21,7 @@ from bert_text_classifier import build, collate, make_sentences
 from torch import nn
 
 from strategies import PlanError, Recipe, load, parse_plans
-from strategies.integrations.accelerate import Ready
+from strategies.integrations.accelerate import PreparedLoop
 
 BATCH, STEPS = 16, 60
 
@@ -32,7 +32,9 @@ def padded(items: list[dict]) -> dict[str, torch.Tensor]:
     return {key: tensor[:-1] for key, tensor in collate([*items, longest]).items()}
 
 
-def by_accelerate(plan: Recipe, accelerator: Accelerator, model: nn.Module, folder: Path) -> tuple[Ready, list, list]:
+def by_accelerate(
+    plan: Recipe, accelerator: Accelerator, model: nn.Module, folder: Path
+) -> tuple[PreparedLoop, list, list]:
     ready = plan.for_accelerate(accelerator, model, total_steps=STEPS)
     generator = torch.Generator().manual_seed(0)
     sentences = make_sentences(["i think", "everyone says"])

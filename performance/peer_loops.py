@@ -22,7 +22,7 @@ from bench.records.events import EventWriter
 from bench.worker.loop import Training, cycle
 from bench.worker.sections import Clock
 from strategies import compose
-from strategies.execution.optimizer import MAX_NORM, WEIGHT_DECAY, multiplier
+from strategies.execution.optimizer import MAX_NORM, WEIGHT_DECAY, default_lr_multiplier
 from vqa_model.task import VQATask
 
 SEED, READ_EVERY = 0, 20
@@ -124,7 +124,7 @@ def peer_optimizer(setting: Setting, model: nn.Module, *, fused: bool) -> tuple[
             groups.setdefault((rate, decay), []).append(parameter)
     listed = [{"params": chosen, "lr": rate, "weight_decay": decay} for (rate, decay), chosen in groups.items()]
     optimizer = torch.optim.AdamW(listed, fused=fused)
-    return optimizer, LambdaLR(optimizer, lambda step: multiplier(step, setting.steps))
+    return optimizer, LambdaLR(optimizer, lambda step: default_lr_multiplier(step, setting.steps))
 
 
 class Bare:

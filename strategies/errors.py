@@ -21,7 +21,7 @@ class SelfCheckError(RuntimeError):
     """The first step showed that something asked for does not train, or that something frozen does."""
 
 
-SHOWN = 12
+MAX_SHOWN = 12
 # How CUDA libraries and torch's CPU allocator say it.
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
@@ -29,7 +29,7 @@ OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 def closest_first(word: str, known: Iterable[str]) -> str:
     """The `known` words most like `word`, closest in front: `amp, compile, …`."""
     ranked = sorted(known, key=lambda other: (-difflib.SequenceMatcher(None, word, other).ratio(), other))
-    return ", ".join([*ranked[:SHOWN], *["…"][: len(ranked) > SHOWN]]) or "(none)"
+    return ", ".join([*ranked[:MAX_SHOWN], *["…"][: len(ranked) > MAX_SHOWN]]) or "(none)"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

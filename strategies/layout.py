@@ -25,11 +25,14 @@ NEW_PARTS = ("fusion", "head")  # trained from scratch: always train, with their
 
 @dataclass(frozen=True)
 class Layout:
-    """Names of modules: `scopes` as offered or guessed, `new` = fusion and head, `origin` = how the head was found."""
+    """Names of modules: `scopes` as offered or guessed, `new_parts` = fusion and head.
+
+    `head_origin` says how the head was found.
+    """
 
     scopes: Mapping[str, tuple[str, ...]]
-    new: tuple[str, ...]
-    origin: str
+    new_parts: tuple[str, ...]
+    head_origin: str
 
     @property
     def towers(self) -> dict[str, tuple[str, ...]]:
@@ -38,61 +41,61 @@ class Layout:
 
     def is_new(self, name: str) -> bool:
         """Say whether a parameter or module belongs to fusion or head."""
-        return inside(name, self.new)
+        return is_within(name, self.new_parts)
 
     def tied_head(self, model: nn.Module) -> str | None:
         """Name the parameter that a head without its own shares with a part before it, as in language models."""
         head = self.scopes["head"]
-        if self.owned(model, "head"):
+        if self.parameter_names(model, "head"):
             return None
         used = {id(p) for name in head for p in model.get_submodule(name).parameters()}
         return next((name for name, parameter in model.named_parameters() if id(parameter) in used), None)
 
-    def groups(self, model: nn.Module, where: str | None) -> dict[str, tuple[str, ...]]:
+    def groups(self, model: nn.Module, scope: str | None) -> dict[str, tuple[str, ...]]:
         """Resolve a scope to labelled groups of module names; a scope that matches nothing is an error."""
-        if where is None:
+        if scope is None:
             return self.towers
-        if where == EVERYTHING:
+        if scope == EVERYTHING:
             return {EVERYTHING: ("",)}
-        if where in self.scopes:
-            return {where: self.scopes[where]}
-        first, _, rest = where.partition(".")
-        patterns = [f"{root}.{rest}" for root in self.scopes.get(first, ())] + [where]
+        if scope in self.scopes:
+            return {scope: self.scopes[scope]}
+        first, _, rest = scope.partition(".")
+        patterns = [f"{root}.{rest}" for root in self.scopes.get(first, ())] + [scope]
         names = [name for name, _ in model.named_modules() if name]
         matches = [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
         if not matches:
             known = [*self.scopes, *(name for name in names if name.count(".") <= 1)]
             raise PlanError(
-                f"scope {where!r} matches nothing in {type(model).__name__}; there is: "
-                f"{closest_first(where, dict.fromkeys(known))}"
+                f"scope {scope!r} matches nothing in {type(model).__name__}; there is: "
+                f"{closest_first(scope, dict.fromkeys(known))}"
             )
-        outermost = [name for name in matches if not inside(name.rpartition(".")[0], tuple(matches))]
-        return {where: tuple(outermost)}
+        outermost = [name for name in matches if not is_within(name.rpartition(".")[0], tuple(matches))]
+        return {scope: tuple(outermost)}
 
-    def owned(self, model: nn.Module, where: str | None) -> frozenset[str]:
+    def parameter_names(self, model: nn.Module, scope: str | None) -> frozenset[str]:
         """Give the names of the parameters in a scope."""
-        return self._within(model, where, (name for name, _ in model.named_parameters()))
+        return self._within(model, scope, (name for name, _ in model.named_parameters()))
 
-    def modules(self, model: nn.Module, where: str | None) -> frozenset[str]:
+    def module_names(self, model: nn.Module, scope: str | None) -> frozenset[str]:
         """Give the names of the modules in a scope."""
-        return self._within(model, where, (name for name, _ in model.named_modules()))
+        return self._within(model, scope, (name for name, _ in model.named_modules()))
 
-    def _within(self, model: nn.Module, where: str | None, names: Iterable[str]) -> frozenset[str]:
+    def _within(self, model: nn.Module, scope: str | None, names: Iterable[str]) -> frozenset[str]:
         """Keep the names that lie in a scope."""
-        if where is None:
+        if scope is None:
             return frozenset(name for name in names if not self.is_new(name))
-        prefixes = tuple(prefix for group in self.groups(model, where).values() for prefix in group)
-        return frozenset(name for name in names if inside(name, prefixes))
+        prefixes = tuple(prefix for group in self.groups(model, scope).values() for prefix in group)
+        return frozenset(name for name in names if is_within(name, prefixes))
 
 
-def inside(name: str, prefixes: tuple[str, ...]) -> bool:
+def is_within(name: str, prefixes: tuple[str, ...]) -> bool:
     """Say whether the module or parameter `name` is one of `prefixes` or lies below one."""
     return any(not prefix or name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
 
 
-def lay_out(model: nn.Module, head: str | None = None) -> Layout:
+def find_layout(model: nn.Module, head: str | None = None) -> Layout:
     """Find towers, fusion and head: `head=`, else `model.scopes["head"]`, else the last child with parameters."""
-    offered = _offered(model)
+    offered = _scopes_of(model)
     found: tuple[str, ...]
     if head is not None:
         names = {name for name, _ in model.named_modules()} - {""}
@@ -112,10 +115,10 @@ def lay_out(model: nn.Module, head: str | None = None) -> Layout:
     scopes = {**offered, "head": found}
     if not set(scopes) - set(NEW_PARTS):
         scopes = {"body": tuple(_body(model, "", new)), **scopes}
-    return Layout(scopes=scopes, new=new, origin=origin)
+    return Layout(scopes=scopes, new_parts=new, head_origin=origin)
 
 
-def _offered(model: nn.Module) -> dict[str, tuple[str, ...]]:
+def _scopes_of(model: nn.Module) -> dict[str, tuple[str, ...]]:
     """Read `model.scopes`, a dict of sub-modules that a model may offer, as names."""
     offered = getattr(model, "scopes", None)
     if not isinstance(offered, Mapping):
@@ -129,9 +132,9 @@ def _offered(model: nn.Module) -> dict[str, tuple[str, ...]]:
 
 def _body(model: nn.Module, name: str, new: tuple[str, ...]) -> list[str]:
     """List the largest modules with parameters that hold no part of `new`."""
-    if inside(name, new) and name:
+    if is_within(name, new) and name:
         return []
-    if name and not any(inside(part, (name,)) for part in new):
+    if name and not any(is_within(part, (name,)) for part in new):
         return [name] if any(True for _ in model.parameters()) else []
     children = model.named_children()
     return [found for child, module in children for found in _body(module, f"{name}.{child}".lstrip("."), new)]
@@ -145,7 +148,7 @@ def surely_contains(outer: str | None, inner: str | None) -> bool:
         return False
     if outer is None:
         return inner.partition(".")[0] in ("vision", "text")
-    return not _is_glob(outer) and inside(inner, (outer,))
+    return not _is_glob(outer) and is_within(inner, (outer,))
 
 
 def surely_disjoint(one: str | None, other: str | None) -> bool:
@@ -158,7 +161,7 @@ def surely_disjoint(one: str | None, other: str | None) -> bool:
         return named.partition(".")[0] in NEW_PARTS
     if _is_glob(one) or _is_glob(other):
         return False
-    return not inside(one, (other,)) and not inside(other, (one,))
+    return not is_within(one, (other,)) and not is_within(other, (one,))
 
 
 def _is_glob(scope: str) -> bool:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Range:
     """A range of numbers in words, and its test."""
 
-    words: str
-    holds: Callable[[Any], bool]
+    description: str
+    contains: Callable[[Any], bool]
 
 
 Rate = Annotated[float, Range("positive", lambda value: value > 0)]
@@ -49,9 +49,9 @@ def conform(value: object, hint: Any) -> tuple[bool, Any]:
     return False, None
 
 
-def described(hint: Any) -> str:
+def describe_type(hint: Any) -> str:
     """Give a type in words: `int, 1 or more, or None`."""
-    words = [_words(choice) for choice in _alternatives(hint)]
+    words = [_type_text(choice) for choice in _alternatives(hint)]
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " or " + words[-1]
 
 
@@ -64,7 +64,7 @@ def _conform_one(value: object, hint: Any) -> tuple[bool, Any]:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         fits, kept = _conform_one(value, arguments[0])
-        return fits and arguments[1].holds(kept), kept
+        return fits and arguments[1].contains(kept), kept
     if origin is Literal:
         return any(value == choice and type(value) is type(choice) for choice in arguments), value
     if origin is tuple:
@@ -81,14 +81,14 @@ def _conform_one(value: object, hint: Any) -> tuple[bool, Any]:
     return isinstance(value, hint) and not (hint is int and isinstance(value, bool)), value
 
 
-def _words(hint: Any) -> str:
+def _type_text(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return f"{arguments[0].__name__} ({arguments[1].words})"
+        return f"{arguments[0].__name__} ({arguments[1].description})"
     if origin is Literal:
         return "one of " + ", ".join(map(repr, arguments))
     if origin is tuple:
-        return "a list of names" if arguments[0] is str else _words(arguments[0]).replace("one of", "a list from")
+        return "a list of names" if arguments[0] is str else _type_text(arguments[0]).replace("one of", "a list from")
     if hint is Options:
         return "a dictionary such as {'r': 8}"
     return str(getattr(hint, "__name__", hint)).replace("NoneType", "None")

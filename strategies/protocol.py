@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from strategies.errors import PlanError
 from strategies.layout import EVERYTHING
-from strategies.options import conform, described
+from strategies.options import conform, describe_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -54,7 +54,7 @@ class Context:
     facts: Mapping[str, str | int] = field(default_factory=dict)
     seed: int = 0
     total_steps: int | None = None
-    kept: dict[Strategy, Any] = field(default_factory=dict)  # what a member keeps from hook to hook
+    member_state: dict[Strategy, Any] = field(default_factory=dict)  # what a member keeps from hook to hook
 
 
 @dataclass
@@ -65,7 +65,7 @@ class State:
     optimizer: torch.optim.Optimizer
     device: torch.device
     total_steps: int | None
-    kept: dict[Strategy, Any] = field(default_factory=dict)  # the context's
+    member_state: dict[Strategy, Any] = field(default_factory=dict)  # the context's
     step: int = 0
     keys: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # of the batch under way, by scope; see Feed
 
@@ -81,9 +81,9 @@ class Strategy:
     provides: ClassVar[frozenset[str]] = frozenset()
     requires: ClassVar[frozenset[str]] = frozenset()  # each must be provided for the whole scope
     inert_on: ClassVar[frozenset[str]] = frozenset()  # refused where one of these covers the whole scope
-    spoiled_by: ClassVar[frozenset[str]] = frozenset()  # refused where one of these touches the scope
+    incompatible_with: ClassVar[frozenset[str]] = frozenset()  # refused where one of these touches the scope
     packages: ClassVar[tuple[str, ...]] = ()  # imported before the set-up clock starts
-    works_on_move: ClassVar[bool] = False  # its work happens while the model moves to the device
+    setup_during_move: ClassVar[bool] = False  # its work happens while the model moves to the device
     needs_losses: ClassVar[bool] = False  # the loss function must give each example's loss
     needs_items: ClassVar[bool] = False  # the loader keeps the items of a batch for it: it divides them or reads keys
     resumable: ClassVar[bool] = True  # a checkpoint holds exactly what it needs to go on
@@ -94,7 +94,7 @@ class Strategy:
         for option in dataclasses.fields(self):
             value, hint = getattr(self, option.name), hints[option.name]
             fits, kept = conform(value, hint)
-            self.require(fits, f"{option.name}={value!r} should be {described(hint)}")
+            self.require(fits, f"{option.name}={value!r} should be {describe_type(hint)}")
             object.__setattr__(self, option.name, kept)
 
     def require(self, condition: bool, message: str) -> None:
@@ -103,10 +103,10 @@ class Strategy:
             raise PlanError(f"{self.name}: {message}")
 
     # facts -------------------------------------------------------------------------------------------------
-    def where(self) -> str | None:
+    def scope_name(self) -> str | None:
         """Name the scope it acts on: its option `scope` (`None` = all but head and fusion); without one all (`"*"`)."""
-        where: str | None = vars(self).get("scope", EVERYTHING)
-        return where
+        scope: str | None = vars(self).get("scope", EVERYTHING)
+        return scope
 
     def capabilities(self) -> frozenset[str]:
         """Say what it provides for its scope with these options (by default: `provides`)."""
@@ -131,7 +131,7 @@ class Strategy:
     def transform(self, model: nn.Module, context: Context) -> None:
         """Change the structure, on CPU or meta; never reads weight values of a parameter on `meta`."""
 
-    def stand_in(self, model: nn.Module, context: Context) -> None:
+    def simulate_move(self, model: nn.Module, context: Context) -> None:
         """Do to a model on `meta` what moving to the device does to a real one, with tensors made by torch as usual."""
 
     def place(self, model: nn.Module, context: Context) -> None:
@@ -156,7 +156,7 @@ class Strategy:
         """Replace or wrap the factory `device, precision -> engine`."""
         return make
 
-    def rate_share(self, step: int, total_steps: int | None) -> float | None:
+    def lr_multiplier(self, step: int, total_steps: int | None) -> float | None:
         """Give the share of the peak rates in update `step` (from 0); `None` leaves it to the usual schedule."""
         del step, total_steps
         return None
@@ -165,7 +165,7 @@ class Strategy:
         """Replace what limits the gradients, a function of the parameters that train."""
         return clip
 
-    def unusable(self, item: Any) -> str | None:
+    def unsupported_item(self, item: Any) -> str | None:
         """Say why it cannot feed items like this one (a mapping with `id`, maybe `keys` and `length`), or `None`."""
         del item
         return None
@@ -177,12 +177,12 @@ class Strategy:
     def before_step(self, state: State) -> None:
         """Run before the first forward pass of an update."""
 
-    def choose(self, feed: Feed, losses: Callable[[Feed], Tensor], state: State) -> Feed:
+    def select_examples(self, feed: Feed, losses: Callable[[Feed], Tensor], state: State) -> Feed:
         """Choose among the examples of an update; `losses(feed)` gives each one's loss, (n,), without gradients."""
         del losses, state
         return feed
 
-    def passes(self, run: Callable[[int], Tensor], size: int, state: State) -> Tensor:
+    def run_micro_batches(self, run: Callable[[int], Tensor], size: int, state: State) -> Tensor:
         """Decide how many of the update's `size` examples pass at a time.
 
         `run(n)` passes all of them forward and backward, at most n at a time, and gives the mean loss, detached.
@@ -190,7 +190,7 @@ class Strategy:
         del state
         return run(size)
 
-    def will_keep(self, state: State, distinct: Mapping[str, int]) -> int:
+    def cache_bytes(self, state: State, distinct: Mapping[str, int]) -> int:
         """Give the bytes on the device that it keeps besides once all items, with `distinct` keys by scope, passed."""
         del state, distinct
         return 0
@@ -213,7 +213,7 @@ class Strategy:
         del state
         return nullcontext()
 
-    def elsewhere(self, facts: Mapping[str, str | int]) -> Mapping[str, Any] | str | None:
+    def external_loop_settings(self, facts: Mapping[str, str | int]) -> Mapping[str, Any] | str | None:
         """Say how another loop does what its loop-level hooks do in ours: settings, or a text that names others' means.
 
         With settings (`strategies/integrations/huggingface_trainer.py` and `accelerate.py` have them) its forward
@@ -222,14 +222,14 @@ class Strategy:
         del facts
         return None
 
-    def to_resume(self, state: State) -> Any:
+    def state_dict(self, state: State) -> Any:
         """Give what it keeps from update to update, for a checkpoint: tensors, numbers, text, containers of them."""
         del state
 
-    def resume(self, state: State, kept: Any) -> None:
-        """Take back what `to_resume` gave, before the update that comes next."""
+    def load_state_dict(self, state: State, saved: Any) -> None:
+        """Take back what `state_dict` gave, before the update that comes next."""
 
-    def found(self, state: State) -> dict[str, str | int]:
+    def training_facts(self, state: State) -> dict[str, str | int]:
         """Give facts for the record that only training could find."""
         del state
         return {}

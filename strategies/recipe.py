@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from strategies.errors import PlanError
-from strategies.integrations.accelerate import Ready, for_accelerate
+from strategies.integrations.accelerate import PreparedLoop, for_accelerate
 from strategies.integrations.huggingface_trainer import for_trainer
 from strategies.language.grammar import Call
 from strategies.language.parse import expand, parse_members
 from strategies.language.plan import Plan
 from strategies.saving.dequantise import to_float
 from strategies.saving.manifest import MANIFEST_FILE, check
-from strategies.saving.weights_file import put_back, read_facts
+from strategies.saving.weights_file import load_weights, read_facts
 from strategies.training.apply import apply, transform
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Recipe(Plan):
     def for_accelerate(
         self, accelerator: Any, model: nn.Module, *, head: str | None = None, seed: int = 0,
         total_steps: int | None = None, lr: float | None = None, head_lr: float | None = None,
-    ) -> Ready:  # fmt: skip
+    ) -> PreparedLoop:  # fmt: skip
         """Apply the plan in an Accelerate loop, with model, optimizer and schedule prepared."""
         return for_accelerate(
             self, accelerator, model, head=head, seed=seed, total_steps=total_steps, lr=lr, head_lr=head_lr
@@ -120,9 +120,9 @@ def load(folder: Path, model: nn.Module, *, device: torch.device | str = "cpu") 
     if (Path(folder) / MANIFEST_FILE).is_file():  # folders of before have none
         check(Path(folder))
     plan = Recipe.of([part for member in facts["members"] for part in expand(Call(member.pop("name"), member))])
-    given = {key: facts.get(key) for key in ("total_steps", "lr", "head_lr")}
-    tuned = plan.apply(model, device=device, head=facts["head"], seed=facts["seed"], **given)
-    put_back(folder, model, tuned.full_state())
+    overrides = {key: facts.get(key) for key in ("total_steps", "lr", "head_lr")}
+    tuned = plan.apply(model, device=device, head=facts["head"], seed=facts["seed"], **overrides)
+    load_weights(folder, model, tuned.full_state())
     return tuned
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.records.results_folder import InputError
-from strategies.saving.manifest import MANIFEST_FILE, check, seal
+from strategies.saving.manifest import MANIFEST_FILE, check, save_manifest
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write the manifest of all that lies in a folder, last of all files: a folder that has one is whole."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_FILE)
-    seal(folder, paths, facts)
+    save_manifest(folder, paths, facts)
 
 
 def check_manifest(folder: Path) -> dict[str, Any]:

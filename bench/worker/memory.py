@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from strategies.prediction.storage_tracker import StorageTracker, at_rest, split
+from strategies.prediction.storage_tracker import StorageTracker, mark_resident, measure_update
 
 if TYPE_CHECKING:
     from strategies import Tuned
@@ -63,8 +63,8 @@ def probe(tuned: Tuned, step: Callable[[], object]) -> dict[str, int]:
     step()
     measured: dict[str, int] = {}
     if tuned.device.type == "cpu":
-        measured["peak_allocated_bytes"] = at_rest(tuned, StorageTracker()).live_bytes + allocation_peak(step)
-    kinds = dict(split(tuned, step).peak_by_kind)
+        measured["peak_allocated_bytes"] = mark_resident(tuned, StorageTracker()).live_bytes + allocation_peak(step)
+    kinds = dict(measure_update(tuned, step).peak_by_kind)
     if tuned.device.type == "cpu":
         kinds["activations"] = measured["peak_allocated_bytes"] - sum(
             size for kind, size in kinds.items() if kind != "activations"

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 STEPS: Final = 5
 MAX_SECONDS: Final = 5.0  # a slow step is looked at once
-PARTS: Final = {"backward": ("backward",), "optimizer": ("collected", "clip", "update")}  # methods of the engine
+# Methods of the engine.
+PARTS: Final = {"backward": ("backward",), "optimizer": ("unscale_gradients", "clip", "update")}
 
 
 @contextmanager

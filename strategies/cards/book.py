@@ -14,18 +14,18 @@ from typing import Final
 from strategies.cards.card import card
 from strategies.language.catalogue import catalogue
 from strategies.language.recipes import recipes
-from strategies.options import described
+from strategies.options import describe_type
 from strategies.protocol import FROZEN, FROZEN_BASE, Kind, Strategy, defaults
 
 TITLES: Final[dict[Kind, str]] = {
     "weights": "Which weights train", "numerics": "Number types", "memory": "What is kept in memory",
     "speed": "The same computation, faster", "update": "The update", "data": "How the model is fed",
 }  # fmt: skip
-HEADS: Final = re.compile(r"(?:^| )(What|Why it helps|What it costs|When not to use it|Paper): ")
-ADDRESS: Final = re.compile(r"(?<![(<])(https?://[^\s;,)]*[\w/])")
-SHARED: Final = ("lr", "head_lr", "scope", "roles", "target_modules")  # options that say little about a method
-BESIDE: Final = {FROZEN_BASE: "+lora", FROZEN: "+freeze(scope='vision')"}
-ABOUT: Final = """# Strategy cards
+SECTIONS: Final = re.compile(r"(?:^| )(What|Why it helps|What it costs|When not to use it|Paper): ")
+URL: Final = re.compile(r"(?<![(<])(https?://[^\s;,)]*[\w/])")
+COMMON_OPTIONS: Final = ("lr", "head_lr", "scope", "roles", "target_modules")  # options that say little about a method
+COMPANIONS: Final = {FROZEN_BASE: "+lora", FROZEN: "+freeze(scope='vision')"}
+INTRODUCTION: Final = """# Strategy cards
 
 Every strategy, from the docstring of its code: what it does, why it helps, what it costs, when not to use it, paper.
 `run_matrix.py list WORD` prints the same. A recipe is a sum of such words, `lora(r=8)+amp`;
@@ -37,53 +37,59 @@ def cardbook() -> str:
     kinds: dict[str, list[type[Strategy]]] = {kind: [] for kind in TITLES}
     for _, strategy in sorted(catalogue().items()):
         kinds[strategy.kind].append(strategy)
-    lines = [ABOUT, ""]
+    lines = [INTRODUCTION, ""]
     for kind, strategies in kinds.items():
         lines += [f"## {TITLES[typing.cast('Kind', kind)]}", ""]
         for strategy in strategies:
-            lines += _one(strategy)
-    return "\n".join([*lines, *_named_sums()])
+            lines += _card_lines(strategy)
+    return "\n".join([*lines, *_recipe_table()])
 
 
 def example(strategy: type[Strategy]) -> str:
     """Give a sum with this strategy that can be typed as it stands, with one of its own options where it has any."""
-    given = {name: value for name, value in defaults(strategy).items() if name not in SHARED and value is not None}
-    chosen = strategy.trial if dataclasses.MISSING in given.values() else dict(list(given.items())[:1])
+    own_options = {
+        name: value for name, value in defaults(strategy).items() if name not in COMMON_OPTIONS and value is not None
+    }
+    chosen = strategy.trial if dataclasses.MISSING in own_options.values() else dict(list(own_options.items())[:1])
     options = ", ".join(f"{name}={value!r}" for name, value in chosen.items())
-    beside = "".join(sum_ for need, sum_ in BESIDE.items() if need in strategy.requires)
+    beside = "".join(combination for need, combination in COMPANIONS.items() if need in strategy.requires)
     return strategy.name + (f"({options})" if options else "") + beside
 
 
-def _one(strategy: type[Strategy]) -> list[str]:
+def _card_lines(strategy: type[Strategy]) -> list[str]:
     """Lay out one card."""
     facts = card(strategy)
     summary = facts["summary"]
     lines = [f"### `{strategy.name}`", "", summary[0].upper() + summary[1:], ""]
     for paragraph in facts["text"].split("\n\n")[1:]:
-        words = _linked(" ".join(paragraph.split()))
-        before, *parts = HEADS.split(words)
+        words = _with_links(" ".join(paragraph.split()))
+        before, *parts = SECTIONS.split(words)
         lines += [before, ""] if before else []
-        for head, said in zip(parts[::2], parts[1::2], strict=True):
-            lines += [f"**{head}:** {said}", ""]
+        for head, body in zip(parts[::2], parts[1::2], strict=True):
+            lines += [f"**{head}:** {body}", ""]
     lines += ["```text", f'python run_matrix.py --strategies "{example(strategy)}"', "```", ""]
     if options := defaults(strategy):
         hints = typing.get_type_hints(strategy, include_extras=True)
         lines += ["| option | default | may be |", "|---|---|---|"]
-        lines += [f"| `{name}` | {_shown(value)} | {described(hints[name])} |" for name, value in options.items()]
+        lines += [
+            f"| `{name}` | {_default_text(value)} | {describe_type(hints[name])} |" for name, value in options.items()
+        ]
         lines += [""]
     return lines
 
 
-def _shown(default: object) -> str:
+def _default_text(default: object) -> str:
     return "must be given" if default is dataclasses.MISSING else f"`{default!r}`"
 
 
-def _linked(words: str) -> str:
-    return ADDRESS.sub(r"<\1>", words)
+def _with_links(words: str) -> str:
+    return URL.sub(r"<\1>", words)
 
 
-def _named_sums() -> list[str]:
-    rows = [f"| `{word}` | `{sum_}` | {_linked(why)} |" for word, (sum_, why) in sorted(recipes().items())]
+def _recipe_table() -> list[str]:
+    rows = [
+        f"| `{word}` | `{combination}` | {_with_links(why)} |" for word, (combination, why) in sorted(recipes().items())
+    ]
     return ["## Named sums", "", "| word | stands for | why |", "|---|---|---|", *rows]
 
 

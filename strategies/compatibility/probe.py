@@ -33,7 +33,7 @@ FULL = "full"
 HELPER = "lora"  # gives a frozen base to what needs one
 TOWERS = ("vision", "text")
 SIGNS = {"ok": "✓", "refused": "·", "unverified": "?", "inert": "INERT", "crashed": "CRASH"}
-LISTED = 12  # pairs behind one reason on the page; the CSV has all
+MAX_LISTED = 12  # pairs behind one reason on the page; the CSV has all
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "torchao")
 
 
@@ -66,8 +66,8 @@ def terms(one: str, other: str) -> list[str]:
     if any(FROZEN in part.requires for part in pair):
         if any(FROZEN in part.provides or (WEIGHTS in part.slots and not _has_scope(part)) for part in pair):
             return [term(one), term(other)]
-        rests = term("freeze", None if any(FROZEN_BASE in part.requires for part in pair) else TOWERS[0])
-        return [*(term(name, TOWERS[1] if own else None) for name, own in zip(names, decide, strict=True)), rests]
+        frozen_base = term("freeze", None if any(FROZEN_BASE in part.requires for part in pair) else TOWERS[0])
+        return [*(term(name, TOWERS[1] if own else None) for name, own in zip(names, decide, strict=True)), frozen_base]
     needy = any(FROZEN_BASE in part.requires for part in pair) and not any(WEIGHTS in part.slots for part in pair)
     return [term(one), term(other), *([HELPER] if needy else [])]
 
@@ -75,10 +75,10 @@ def terms(one: str, other: str) -> list[str]:
 def probe_pair(pair: tuple[str, str]) -> Row:
     """Try one pair; what runs without a trace of one member is inert."""
     tried = terms(*pair)
-    outcome, trace = _tried("+".join(tried))
+    outcome, trace = _try_once("+".join(tried))
     for index, name in enumerate(pair):
         rest = "+".join(tried[:index] + tried[index + 1 :]) or FULL
-        if trace is not None and _tried(rest)[1] == trace:
+        if trace is not None and _try_once(rest)[1] == trace:
             outcome = Outcome("inert", f"{name} changes nothing beside {pair[1 - index]}")
     return Row(*pair, _share_slot(*pair), "+".join(tried), outcome.status, outcome.reason)
 
@@ -106,8 +106,8 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 def as_page(rows: Sequence[Row]) -> str:
     """Give the page in Markdown: a summary, tables of pairs, and the reasons."""
-    apart = [row for row in rows if not row.same_slot]
-    ran = sum(row.status == "ok" for row in apart)
+    cross_slot = [row for row in rows if not row.same_slot]
+    ran = sum(row.status == "ok" for row in cross_slot)
     counts = Counter(row.status for row in rows)
     weights = [name for name, part in sorted(catalogue().items()) if WEIGHTS in part.slots]
     others = [name for name in sorted(catalogue()) if name not in weights]
@@ -127,7 +127,7 @@ def as_page(rows: Sequence[Row]) -> str:
         f"Versions: {', '.join(f'{package} {version(package)}' for package in PACKAGES)}.",
         "",
         f"**{len(catalogue())} strategies, {len(rows)} pairs: {kinds}.**",
-        f"Of the {len(apart)} pairs from different slots {ran} run ({ran / max(len(apart), 1):.0%}).",
+        f"Of the {len(cross_slot)} pairs from different slots {ran} run ({ran / max(len(cross_slot), 1):.0%}).",
         "",
         "`✓` runs, `·` refused (the reason is below), `?` unverified here (needs other hardware).",
         "",
@@ -156,7 +156,7 @@ def as_page(rows: Sequence[Row]) -> str:
         "",
         "## Why not",
         "",
-        *_reasons([row for row in apart if row.status != "ok"]),
+        *_reasons([row for row in cross_slot if row.status != "ok"]),
     ]
     return "\n".join(lines) + "\n"
 
@@ -193,14 +193,14 @@ def _reasons(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         grouped.setdefault(row.reason, []).append(f"`{row.one}+{row.other}`")
     return [
-        f"- {reason.replace('|', '/')}: {', '.join([*pairs[:LISTED], *_more(pairs)])}"
+        f"- {reason.replace('|', '/')}: {', '.join([*pairs[:MAX_LISTED], *_more(pairs)])}"
         for reason, pairs in grouped.items()
     ] or ["- none"]
 
 
 def _more(pairs: Sequence[str]) -> list[str]:
     """Say how many pairs a list leaves out."""
-    return [f"and {len(pairs) - LISTED} more"] if len(pairs) > LISTED else []
+    return [f"and {len(pairs) - MAX_LISTED} more"] if len(pairs) > MAX_LISTED else []
 
 
 def _has_scope(strategy: type[Strategy]) -> bool:
@@ -212,7 +212,7 @@ def _share_slot(one: str, other: str) -> bool:
 
 
 @cache
-def _tried(text: str) -> tuple[Outcome, Trace | None]:
+def _try_once(text: str) -> tuple[Outcome, Trace | None]:
     """Try a sum once per process."""
     return try_plan(text)
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 STEPS = 3
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-QUIET = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-DROPOUT = {**QUIET, "hidden_dropout_prob": 0.1}  # in the text tower: what can be cached has none
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+DROPOUT = {**NO_DROPOUT, "hidden_dropout_prob": 0.1}  # in the text tower: what can be cached has none
 BATCH, PICTURES, LONGEST = 12, 8, 6
 
 
@@ -39,7 +39,7 @@ def tiny_model() -> nn.Module:
     class TwoTowers(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            picture = ViTConfig(**SIZES, **QUIET, image_size=16, patch_size=8)
+            picture = ViTConfig(**SIZES, **NO_DROPOUT, image_size=16, patch_size=8)
             text = BertConfig(**SIZES, **DROPOUT, vocab_size=40, max_position_embeddings=16)
             self.vision = CountingViT(picture, add_pooling_layer=False)
             self.text = BertModel(text, add_pooling_layer=False)

@@ -42,7 +42,7 @@ class Trace:
     losses: tuple[float, ...]
     trained: tuple[str, ...]
     number_types: tuple[str, ...]
-    kept_bytes: tuple[int, int]  # as seen by hooks outside and inside those of the plan
+    saved_bytes: tuple[int, int]  # as seen by hooks outside and inside those of the plan
     rates: tuple[float, ...]
     graphs: int
     pictures: int  # that went through the vision tower
@@ -57,18 +57,20 @@ def try_plan(text: str) -> tuple[Outcome, Trace | None]:
         problems = plan.problems("cpu", tiny_model(), item=tiny_items()[0])
         if problems:
             kinds = {problem.kind for problem in problems}
-            told = [problem.reason for problem in problems if kinds == {"unavailable"} or problem.kind != "unavailable"]
-            return Outcome("unverified" if kinds == {"unavailable"} else "refused", "; ".join(told)), None
+            reasons = [
+                problem.reason for problem in problems if kinds == {"unavailable"} or problem.kind != "unavailable"
+            ]
+            return Outcome("unverified" if kinds == {"unavailable"} else "refused", "; ".join(reasons)), None
         return Outcome("ok"), _run(plan)
     except PlanError as problem:
         return Outcome("refused", str(problem)), None
     except Exception as problem:  # noqa: BLE001 - the purpose of a trial is to find out what raises
         return Outcome("crashed", f"{type(problem).__name__}: {problem}"), None
     finally:
-        _forget_graphs()
+        _reset_dynamo()
 
 
-class Counter:
+class SavedBytesCounter:
     """Sums the bytes that autograd saves."""
 
     def __init__(self) -> None:
@@ -80,7 +82,7 @@ class Counter:
 
         return torch.autograd.graph.saved_tensors_hooks(self._count, lambda tensor: tensor)
 
-    def around(self, loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def wrap_loss(self, loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """Count in a loss function."""
 
         def counted(*arguments: Any) -> Tensor:
@@ -106,12 +108,12 @@ def _run(plan: Recipe) -> Trace:
     loader = tuned.loader(items, batch_size=BATCH, collate=tiny_collate, generator=order)
     before = _scores(tuned, whole)
     seen_before = _pictures(tuned.model)
-    outside, inside = Counter(), Counter()
+    outer, inner = SavedBytesCounter(), SavedBytesCounter()
     gradients = _count_gradients(tuned)
     losses = []
     for step, batch in enumerate(loader):
-        with outside.hooks():
-            losses.append(float(tuned.step(tiny_loss if step else inside.around(tiny_loss), batch)))
+        with outer.hooks():
+            losses.append(float(tuned.step(tiny_loss if step else inner.wrap_loss(tiny_loss), batch)))
         if step == 0:
             _scores(tuned, whole)
     pictures = _pictures(tuned.model) - seen_before
@@ -122,7 +124,7 @@ def _run(plan: Recipe) -> Trace:
         losses=tuple(losses),
         trained=tuple(sorted(name for name, p in tuned.model.named_parameters() if p.requires_grad)),
         number_types=tuple(str(p.dtype) for p in tuned.model.parameters()),
-        kept_bytes=(outside.total, inside.total),
+        saved_bytes=(outer.total, inner.total),
         rates=tuple(float(group["lr"]) for group in tuned.optimizer.param_groups),
         graphs=_graphs(),
         pictures=pictures,
@@ -161,7 +163,7 @@ def _graphs() -> int:
     return int(dynamo.utils.counters["stats"]["unique_graphs"]) if dynamo else 0
 
 
-def _forget_graphs() -> None:
+def _reset_dynamo() -> None:
     dynamo = sys.modules.get("torch._dynamo")
     if dynamo:
         dynamo.reset()

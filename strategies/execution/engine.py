@@ -51,7 +51,7 @@ class Engine:
         """Add the gradients of `loss`."""
         self.scaler.scale(loss).backward()
 
-    def collected(self) -> None:
+    def unscale_gradients(self) -> None:
         """Say that an update's gradients are all there; afterwards they are unscaled."""
         self.scaler.unscale_(self.optimizer)
 
@@ -59,9 +59,9 @@ class Engine:
         """Give the name and gradient of every parameter that trains."""
         return ((name, p.grad) for name, p in self.model.named_parameters() if p.requires_grad)
 
-    def clip(self, limit: Callable[[Sequence[Tensor]], object]) -> None:
+    def clip(self, clip_gradients: Callable[[Sequence[Tensor]], object]) -> None:
         """Limit the gradients of what trains, in place."""
-        limit([p for p in self._parameters if p.requires_grad])
+        clip_gradients([p for p in self._parameters if p.requires_grad])
 
     def update(self) -> None:
         """Take the optimizer's step, unless the loss scaler finds a gradient that is not finite."""
@@ -76,15 +76,15 @@ class Engine:
         """Count the updates that the loss scaler skipped; synchronises."""
         return int(self._skipped)
 
-    def to_resume(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Give what it keeps from update to update, for a checkpoint."""
         return {"scaler": self.scaler.state_dict(), "skipped": self._skipped}
 
-    def resume(self, kept: dict[str, Any]) -> None:
-        """Take back what `to_resume` gave."""
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
         if self.scaler.is_enabled():
-            self.scaler.load_state_dict(kept["scaler"])
-        self._skipped.copy_(kept["skipped"])
+            self.scaler.load_state_dict(saved["scaler"])
+        self._skipped.copy_(saved["skipped"])
 
     def full_state(self, names: Collection[str]) -> dict[str, Tensor]:
         """Give, whole, what a fresh base lacks: the parameters `names`, and persistent buffers."""

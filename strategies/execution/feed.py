@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Part:
+class MicroBatch:
     """A batch of `size` examples; `keys` by scope, one for each example, where they are known."""
 
     batch: Any
@@ -35,50 +35,50 @@ class Part:
 class Feed:
     """The examples of one update: `items`, and `collate`, which makes a batch of some of them."""
 
-    def __init__(self, items: Sequence[Any], collate: Collate, feeder: Feeder | None = None) -> None:
+    def __init__(self, items: Sequence[Any], collate: Collate, feeder: FeedCollator | None = None) -> None:
         self.items, self.collate, self._feeder = items, collate, feeder
-        self._made: tuple[int, list[Part]] | None = None
+        self._collated: tuple[int, list[MicroBatch]] | None = None
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def parts(self, most: int) -> list[Part]:
-        """Give batches of at most `most` examples each, in order."""
+    def micro_batches(self, max_size: int) -> list[MicroBatch]:
+        """Give batches of at most `max_size` examples each, in order."""
         if self._feeder is not None:
-            self._feeder.most = most
-        if self._made is None or self._made[0] != most:
-            chunks = [self.items[start : start + most] for start in range(0, len(self.items), most)]
-            self._made = most, [Part(self.collate(chunk), len(chunk), keys_of(chunk)) for chunk in chunks]
-        return self._made[1]
+            self._feeder.max_size = max_size
+        if self._collated is None or self._collated[0] != max_size:
+            chunks = [self.items[start : start + max_size] for start in range(0, len(self.items), max_size)]
+            self._collated = max_size, [MicroBatch(self.collate(chunk), len(chunk), keys_of(chunk)) for chunk in chunks]
+        return self._collated[1]
 
     @property
-    def collated(self) -> list[Part]:
+    def collated(self) -> list[MicroBatch]:
         """The batches collated last, or all in one."""
-        return self._made[1] if self._made else self.parts(len(self))
+        return self._collated[1] if self._collated else self.micro_batches(len(self))
 
     def pin_memory(self) -> Feed:
         """Put the batches in memory that a GPU reads while it computes; a `DataLoader` asks for it."""
-        if self._made:
-            pinned = [replace(part, batch=map_tensors(part.batch, _pinned)) for part in self._made[1]]
-            self._made = self._made[0], pinned
+        if self._collated:
+            pinned = [replace(part, batch=map_tensors(part.batch, _pinned)) for part in self._collated[1]]
+            self._collated = self._collated[0], pinned
         return self
 
-    def only(self, chosen: Sequence[int]) -> Feed:
+    def subset(self, chosen: Sequence[int]) -> Feed:
         """Give a feed of the examples at these positions."""
         return Feed([self.items[place] for place in chosen], self.collate)
 
 
-class Feeder:
+class FeedCollator:
     """A collate function that keeps the items, and divides a batch as the one before was divided."""
 
     def __init__(self, collate: Collate) -> None:
         self._collate = collate
-        self.most: int | None = None
+        self.max_size: int | None = None
 
     def __call__(self, items: Sequence[Any]) -> Feed:
         """Collate here, in the loader, so that waiting for it is known as such."""
         feed = Feed(items, self._collate, self)
-        feed.parts(self.most or len(items))
+        feed.micro_batches(self.max_size or len(items))
         return feed
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WEIGHT_DECAY = 0.01
-WARMUP_SHARE = 0.06
+WARMUP_FRACTION = 0.06
 WARMUP_STEPS_WITHOUT_END = 10
 MAX_NORM = 1.0
 
@@ -30,16 +30,16 @@ def adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, fused=devices <= {"cpu", "cuda"})
 
 
-def limit_norm(parameters: Sequence[Tensor]) -> None:
+def clip_grad_norm(parameters: Sequence[Tensor]) -> None:
     """Scale gradients down to a total norm of at most 1; does not synchronise."""
     import torch
 
     torch.nn.utils.clip_grad_norm_(parameters, MAX_NORM)
 
 
-def multiplier(step: int, total_steps: int | None) -> float:
+def default_lr_multiplier(step: int, total_steps: int | None) -> float:
     """Give the share of the peak rate for update number `step` (from 0)."""
-    warmup = WARMUP_STEPS_WITHOUT_END if total_steps is None else max(1, round(WARMUP_SHARE * total_steps))
+    warmup = WARMUP_STEPS_WITHOUT_END if total_steps is None else max(1, round(WARMUP_FRACTION * total_steps))
     if step < warmup:
         return (step + 1) / warmup
     if total_steps is None:

@@ -2,7 +2,7 @@
 
 What a member does to the model, the optimizer and the rates is done as everywhere; what our own loop would do goes to
 Trainer's settings (`FIELDS`), and a plan that needs more than they offer is refused. Where the plan says nothing,
-Trainer's settings stay as they are; those that would not be read (`UNREAD`) are refused.
+Trainer's settings stay as they are; those that would not be read (`IGNORED_ARGUMENTS`) are refused.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError
-from strategies.integrations.hooks import NOWHERE, Inside, carried_over
+from strategies.integrations.hooks import UNSUPPORTED_HOOKS, PlanHooks, loop_settings
 from strategies.training.apply import apply
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from strategies.language.plan import Plan
 
-# What a strategy's `elsewhere` may give → the fields of TrainingArguments it fixes.
+# What a strategy's `external_loop_settings` may give → the fields of TrainingArguments it fixes.
 FIELDS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "precision": lambda precision: {"bf16": precision == "bf16", "fp16": precision == "fp16"},
     "micro_batches": lambda number: {"gradient_accumulation_steps": number},
@@ -31,7 +31,7 @@ FIELDS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "compiles": lambda _: {"torch_compile": False},
 }
 # Fields of TrainingArguments that only Trainer's own optimizer and schedule read → how the plan says it.
-UNREAD = {
+IGNORED_ARGUMENTS = {
     "learning_rate": "give lr=… to for_trainer, or to the plan's member (lora(lr=1e-3))",
     **dict.fromkeys(("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps"), "write schedule(…) in the plan"),
     **dict.fromkeys(("optim", "optim_args", "optim_target_modules"), "write an optimizer in the plan (lion, muon, …)"),
@@ -51,7 +51,7 @@ def for_trainer(
             "the plan's optimizer is for whole weights in one process per GPU: leave deepspeed and fsdp out, and start "
             "one process for each GPU (torchrun, or CUDA_VISIBLE_DEVICES for one)"
         )
-    settings, ours = carried_over(plan, args.device, FIELDS, [*NOWHERE, "loader"])
+    settings, forward_members = loop_settings(plan, args.device, FIELDS, [*UNSUPPORTED_HOOKS, "loader"])
     changed = dataclasses.replace(args, **_changes(args, settings))
     steps = total_steps or (args.max_steps if args.max_steps > 0 else None)
     tuned = apply(
@@ -59,26 +59,26 @@ def for_trainer(
         head_lr=head_lr,
     )  # fmt: skip
     precision = "fp16" if changed.fp16 else "fp32"
-    inside = Inside(tuned, ours, precision=precision, processes=args.world_size)
+    hooks = PlanHooks(tuned, forward_members, precision=precision, processes=args.world_size)
     # With a forward that takes **kwargs Trainer leaves it to the model to divide its loss by all labels of the update,
     # and adds up micro-batches and processes: BERT's classifier does not divide, and its gradients would grow n-fold.
     tuned.model.accepts_loss_kwargs = False  # type: ignore[assignment]
-    callback = _callback(inside, writes=args.process_index == 0)
+    callback = _callback(hooks, writes=args.process_index == 0)
     given = {"data_collator": collate} if collate else {}
-    optimizers = (tuned.optimizer, inside.schedule())
+    optimizers = (tuned.optimizer, hooks.schedule())
     return {"model": tuned.model, "args": changed, "optimizers": optimizers, "callbacks": [callback], **given}
 
 
 def _changes(args: Any, settings: dict[str, Any]) -> dict[str, Any]:
     """Give the fields to change; those that somebody has set to something else are a contradiction."""
     known = {field.name: field.default for field in dataclasses.fields(args)}
-    unread = [name for name in UNREAD if name in known and getattr(args, name) != known[name]]
+    unread = [name for name in IGNORED_ARGUMENTS if name in known and getattr(args, name) != known[name]]
     if unread:
-        told = [f"{name}={getattr(args, name)!r} ({UNREAD[name]})" for name in unread]
+        told = [f"{name}={getattr(args, name)!r} ({IGNORED_ARGUMENTS[name]})" for name in unread]
         raise PlanError(f"TrainingArguments that would not be read, as the plan sees to it: {'; '.join(told)}")
-    wanted = {name: value for key, told in settings.items() for name, value in FIELDS[key](told).items()}
-    wanted = {name: value for name, value in wanted.items() if name in known}
-    for name, value in wanted.items():
+    changes = {name: value for key, told in settings.items() for name, value in FIELDS[key](told).items()}
+    changes = {name: value for name, value in changes.items() if name in known}
+    for name, value in changes.items():
         now = getattr(args, name)
         if now not in {value, known[name]} or (name == "gradient_accumulation_steps" and now != known[name]):
             raise PlanError(f"TrainingArguments({name}={now!r}) contradicts the plan, which sees to it: leave it out")
@@ -88,16 +88,16 @@ def _changes(args: Any, settings: dict[str, Any]) -> dict[str, Any]:
             f"an update of per_device_train_batch_size={args.per_device_train_batch_size} examples cannot be divided "
             f"into {number} equal parts"
         )
-    wanted["per_device_train_batch_size"] = args.per_device_train_batch_size // number
-    return {name: value for name, value in wanted.items() if getattr(args, name) != value}
+    changes["per_device_train_batch_size"] = args.per_device_train_batch_size // number
+    return {name: value for name, value in changes.items() if getattr(args, name) != value}
 
 
-class Events:
+class TrainerEvents:
     """Trainer's events, passed on to a plan; `tuned` is the plan's own object."""
 
-    def __init__(self, inside: Inside, *, writes: bool) -> None:
-        self.inside, self.writes = inside, writes
-        self.tuned = inside.tuned
+    def __init__(self, hooks: PlanHooks, *, writes: bool) -> None:
+        self.hooks, self.writes = hooks, writes
+        self.tuned = hooks.tuned
 
     def save(self, folder: Path) -> int:
         """Write what trained, from the main process; `strategies.load` reads it. Gives the bytes written here."""
@@ -110,36 +110,36 @@ class Events:
         if told not in {None, state.max_steps}:
             raise PlanError(f"total_steps={told}, but Trainer does {state.max_steps} updates: leave total_steps out")
         self.tuned.state.total_steps = state.max_steps
-        self.inside.resume(state.global_step)
+        self.hooks.resume(state.global_step)
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         """Begin an update."""
-        self.inside.begin()
+        self.hooks.begin_update()
 
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
         """Look at the first gradients."""
-        self.inside.check()
+        self.hooks.check()
 
     def on_optimizer_step(self, *_: Any, **__: Any) -> None:
         """End an update, whose gradients are still there."""
-        self.inside.updated()
+        self.hooks.end_update()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Make ready for evaluating and saving, which come next."""
         del args
         last = state.global_step >= state.max_steps
         if last or control.should_evaluate or control.should_save or control.should_training_stop:
-            self.inside.average()
+            self.hooks.use_averaged_weights()
 
     on_epoch_end = on_step_end
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
         """Leave the model as it is to be used."""
-        self.inside.average()
+        self.hooks.use_averaged_weights()
 
 
-def _callback(inside: Inside, *, writes: bool) -> Any:
+def _callback(hooks: PlanHooks, *, writes: bool) -> Any:
     """Make a callback; transformers has its class only once imported."""
     from transformers import TrainerCallback
 
-    return type("PlanCallback", (Events, TrainerCallback), {})(inside, writes=writes)
+    return type("PlanCallback", (TrainerEvents, TrainerCallback), {})(hooks, writes=writes)

@@ -5,7 +5,7 @@
 
 Adapters are injected tower by tower here and over the whole model there, but the layers are the same, so their tensors
 are copied by name, whatever the method. Fusion and head, which train whole, are PEFT's `modules_to_save`. Nothing is
-taken on trust: PEFT reads the files back, and what it makes of them has to be what was trained (`peft_reading`). An
+taken on trust: PEFT reads the files back, and what it makes of them has to be what was trained (`peft_verify`). An
 adapter that was trained over a quantised base loads on the float one, where its outputs are close and not equal.
 """
 
@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError
-from strategies.integrations.peft_verify import difference
-from strategies.layout import inside
+from strategies.integrations.peft_verify import largest_difference
+from strategies.layout import is_within
 from strategies.quiet import quiet
-from strategies.structure.peft_config import INSTEAD, joint_config
+from strategies.structure.peft_config import REMEDY, joint_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -46,58 +46,58 @@ def save_peft(tuned: Tuned, base: nn.Module, folder: Path) -> float:
     """
     import peft
 
-    layers = _adapted(tuned.model)
-    saved = _saved_whole(tuned, layers)
+    layers = _adapted_layers(tuned.model)
+    saved = _modules_to_save(tuned, layers)
     config = joint_config(layers)
     config.modules_to_save = saved
     another = deepcopy(base)
-    with tempfile.TemporaryDirectory() as scratch, tuned.evaluating(), _in_one_line(config):
+    with tempfile.TemporaryDirectory() as scratch, tuned.evaluating(), _peft_errors_in_one_line(config):
         model: Any = peft.get_peft_model(base, config)
         _copy_adapters(model, layers, config)
-        _copy_whole(model, tuned.model, saved)
+        _copy_modules(model, tuned.model, saved)
         draft = Path(scratch) / "adapter"
         model.save_pretrained(str(draft))
         read = peft.PeftModel.from_pretrained(another, str(draft)).eval()
-        largest = difference(tuned.model, read, layers)
+        largest = largest_difference(tuned.model, read, layers)
         shutil.copytree(draft, folder, dirs_exist_ok=True)
     return largest
 
 
-def _adapted(model: nn.Module) -> dict[str, Any]:
+def _adapted_layers(model: nn.Module) -> dict[str, Any]:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers = {name: part for name, part in model.named_modules() if isinstance(part, BaseTunerLayer)}
     if not layers:
-        raise PlanError(f"no PEFT adapter in this plan; {INSTEAD}")
+        raise PlanError(f"no PEFT adapter in this plan; {REMEDY}")
     return layers
 
 
-def _saved_whole(tuned: Tuned, layers: Mapping[str, Any]) -> list[str]:
+def _modules_to_save(tuned: Tuned, layers: Mapping[str, Any]) -> list[str]:
     """Name the new parts; `PlanError` when anything else but adapters trained."""
     layout = tuned.context.layout
     for name in layers:
-        if inside(name, layout.new):
-            raise PlanError(f"{name!r} is an adapter in a new part, whose first weights PEFT's file lacks; {INSTEAD}")
-    whole = [name for name in tuned.full_state() if not inside(name, tuple(layers))]
+        if is_within(name, layout.new_parts):
+            raise PlanError(f"{name!r} is an adapter in a new part, whose first weights PEFT's file lacks; {REMEDY}")
+    whole = [name for name in tuned.full_state() if not is_within(name, tuple(layers))]
     for name in whole:
-        if name in tuned.trained and not inside(name, layout.new):
+        if name in tuned.trained and not is_within(name, layout.new_parts):
             raise PlanError(
                 f"{name!r} trains beside adapters, within a tower: PEFT's files have no place for it; "
-                f"{_resting(layout, name, layers)}{INSTEAD}"
+                f"{_freeze_hint(layout, name, layers)}{REMEDY}"
             )
-    return [part for part in layout.new if any(inside(name, (part,)) for name in whole)]
+    return [part for part in layout.new_parts if any(is_within(name, (part,)) for name in whole)]
 
 
-def _resting(layout: Layout, name: str, layers: Iterable[str]) -> str:
+def _freeze_hint(layout: Layout, name: str, layers: Iterable[str]) -> str:
     """Say how a plan lets the tower without adapters rest that holds the parameter `name`."""
     for label, roots in layout.towers.items():
-        if inside(name, roots) and not any(inside(layer, roots) for layer in layers):
+        if is_within(name, roots) and not any(is_within(layer, roots) for layer in layers):
             return f"with freeze(scope={label!r}) in the plan that tower rests and the adapters can be written; "
     return ""
 
 
 @contextmanager
-def _in_one_line(config: Any) -> Iterator[None]:
+def _peft_errors_in_one_line(config: Any) -> Iterator[None]:
     """Turn what PEFT says no to into a `PlanError`; its warnings speak of things that are checked here."""
     try:
         with warnings.catch_warnings():
@@ -109,7 +109,7 @@ def _in_one_line(config: Any) -> Iterator[None]:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, RuntimeError) as problem:
         said = (str(problem) or type(problem).__name__).splitlines()[0]
-        raise PlanError(f"PEFT alone cannot hold this {config.peft_type.value} adapter: {said}; {INSTEAD}") from problem
+        raise PlanError(f"PEFT alone cannot hold this {config.peft_type.value} adapter: {said}; {REMEDY}") from problem
 
 
 def _copy_adapters(model: nn.Module, layers: Mapping[str, Any], config: Any) -> None:
@@ -119,21 +119,25 @@ def _copy_adapters(model: nn.Module, layers: Mapping[str, Any], config: Any) -> 
     for name, layer in layers.items():
         theirs, ours = _tensors(model.get_submodule(PREFIX + name)), _tensors(layer)
         if differing := sorted(set(theirs) ^ set(ours)):
-            raise PlanError(_whole_model(kind, differing[0], f"{name!r} has others when each tower has its own"))
+            raise PlanError(
+                _shared_tensor_message(kind, differing[0], f"{name!r} has others when each tower has its own")
+            )
         for key, target in theirs.items():
             given.setdefault(id(target), []).append((f"{name}.{key}", target, ours[key]))
     for uses in given.values():
         (first, target, source), *others = uses
         for name, _, other in others:
             if source.shape != other.shape or not source.equal(other):
-                raise PlanError(_whole_model(kind, first, f"{name!r} is another one"))
+                raise PlanError(_shared_tensor_message(kind, first, f"{name!r} is another one"))
         if target.shape != source.shape:
-            raise PlanError(_whole_model(kind, first, f"it has shape {[*source.shape]} here, {[*target.shape]} there"))
+            raise PlanError(
+                _shared_tensor_message(kind, first, f"it has shape {[*source.shape]} here, {[*target.shape]} there")
+            )
         target.copy_(source)
 
 
-def _whole_model(kind: str, what: str, why: str) -> str:
-    return f"PEFT's {kind} has {what!r} for a whole model: {why}; adapt one tower and freeze the other; {INSTEAD}"
+def _shared_tensor_message(kind: str, what: str, why: str) -> str:
+    return f"PEFT's {kind} has {what!r} for a whole model: {why}; adapt one tower and freeze the other; {REMEDY}"
 
 
 def _tensors(layer: Any) -> dict[str, Tensor]:
@@ -147,7 +151,7 @@ def _tensors(layer: Any) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in found.items() if not name.startswith("base_layer.")}
 
 
-def _copy_whole(model: nn.Module, trained: nn.Module, saved: Sequence[str]) -> None:
+def _copy_modules(model: nn.Module, trained: nn.Module, saved: Sequence[str]) -> None:
     """Copy the modules that train whole, with their buffers."""
     for name in saved:
         target: Any = model.get_submodule(f"{PREFIX}{name}.modules_to_save.default")

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from strategies.errors import PlanError
 from strategies.saving.merge import random_inputs
-from strategies.structure.linear_layers import STRAIGHTENED
-from strategies.structure.peft_config import INSTEAD
+from strategies.structure.linear_layers import WAS_CONV1D
+from strategies.structure.peft_config import REMEDY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,15 +25,15 @@ TOLERANCE: Final = 1e-5  # relative, of a layer's output
 TOKENS: Final = 4
 
 
-def difference(trained: nn.Module, read: nn.Module, layers: Mapping[str, Any]) -> float:
+def largest_difference(trained: nn.Module, read: nn.Module, layers: Mapping[str, Any]) -> float:
     """Give the largest relative difference of an adapted layer's output; `PlanError` where PEFT has something else.
 
     read: PEFT's model, made from the files; both models are in evaluation mode. layers: the adapted ones of `trained`.
     """
     model: Any = read
     theirs = model.get_base_model()
-    _refuse_passed_by(theirs, layers)
-    _compare_rest(trained, theirs)
+    _refuse_bypassed(theirs, layers)
+    _compare_unadapted(trained, theirs)
     return max(_layer_difference(name, layer, theirs.get_submodule(name)) for name, layer in layers.items())
 
 
@@ -46,7 +46,7 @@ def _layer_difference(name: str, layer: Any, read: Any) -> float:
     inputs = own_inputs.to(plain.weight.device, torch.float32)
     expected = read(inputs)
     ours, rounding = deepcopy(layer), 0.0
-    other_kind = type(base) is not type(plain) and STRAIGHTENED not in vars(base)
+    other_kind = type(base) is not type(plain) and WAS_CONV1D not in vars(base)
     if other_kind or base.weight.dtype != plain.weight.dtype:
         rounding = _relative(layer(own_inputs).to(expected), expected)
         ours.base_layer = deepcopy(plain)
@@ -54,13 +54,13 @@ def _layer_difference(name: str, layer: Any, read: Any) -> float:
         found = ours.to(plain.weight.device, torch.float32)(inputs)
     except AttributeError:  # of packed weights
         raise PlanError(
-            f"the adapter of {name!r} works on packed weights, not on a float base, which PEFT's file is for; {INSTEAD}"
+            f"the adapter of {name!r} works on packed weights, not on a float base, which PEFT's file is for; {REMEDY}"
         ) from None
     exact = _relative(found, expected)
     if not exact <= TOLERANCE:
         raise PlanError(
             f"{name!r} ({type(layer).__name__}) is not the trained one when PEFT reads it back: {exact:.0e} off; "
-            f"{INSTEAD}"
+            f"{REMEDY}"
         )
     return max(rounding, exact)
 
@@ -69,17 +69,15 @@ def _relative(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm().clamp_min(1e-12))
 
 
-def _compare_rest(trained: nn.Module, read: nn.Module) -> None:
+def _compare_unadapted(trained: nn.Module, read: nn.Module) -> None:
     """Refuse parts without adapters, such as statistics in a tower, that are not those of the fresh base."""
     theirs = dict(_plain_tensors(read))
     for name, tensor in _plain_tensors(trained):
         other = theirs.get(name)
         if other is None or other.shape != tensor.shape or not tensor.is_floating_point():
-            continue  # packed into few bits, or turned (`straighten`)
+            continue  # packed into few bits, or turned (`conv1d_to_linear`)
         if not other.to(tensor).equal(tensor):
-            raise PlanError(
-                f"{name!r} is another one in the fresh base, and PEFT's file has no place for it; {INSTEAD}"
-            )
+            raise PlanError(f"{name!r} is another one in the fresh base, and PEFT's file has no place for it; {REMEDY}")
 
 
 def _plain_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -92,7 +90,7 @@ def _plain_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             yield name.replace(".modules_to_save.default.", "."), tensor
 
 
-def _refuse_passed_by(read: nn.Module, layers: Mapping[str, Any]) -> None:
+def _refuse_bypassed(read: nn.Module, layers: Mapping[str, Any]) -> None:
     """Refuse adapters in a torch encoder layer which takes its fast path: it reads weights and calls no layer."""
     import torch
     from torch import nn
@@ -104,7 +102,7 @@ def _refuse_passed_by(read: nn.Module, layers: Mapping[str, Any]) -> None:
         called: set[str] = set()
         for name in names:
             layer = read.get_submodule(name)
-            layer.forward = partial(_called, layer.forward, called, name)  # a hook would close the fast path
+            layer.forward = partial(_record_call, layer.forward, called, name)  # a hook would close the fast path
         weight = part.norm1.weight
         part(torch.zeros(1, TOKENS, len(weight), device=weight.device, dtype=weight.dtype))
         for name in names:
@@ -112,11 +110,11 @@ def _refuse_passed_by(read: nn.Module, layers: Mapping[str, Any]) -> None:
             if name not in called:
                 raise PlanError(
                     f"PEFT alone passes by the adapter of {name!r}: in evaluation torch's nn.TransformerEncoderLayer "
-                    f"reads weights without calling the layers; adapt others (target_modules=[…]), or {INSTEAD}"
+                    f"reads weights without calling the layers; adapt others (target_modules=[…]), or {REMEDY}"
                 )
 
 
-def _called(forward: Any, called: set[str], name: str, *inputs: Any) -> Any:
+def _record_call(forward: Any, called: set[str], name: str, *inputs: Any) -> Any:
     """Call a layer and note it."""
     called.add(name)
     return forward(*inputs)

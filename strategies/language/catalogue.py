@@ -14,8 +14,8 @@ from strategies.errors import PlanError
 from strategies.language.recipes import RECIPES
 from strategies.protocol import Strategy
 
-GROUP = "tunematrix.strategies"
-OWN: dict[str, str] = {
+ENTRY_POINT_GROUP = "tunematrix.strategies"
+BUILT_IN: dict[str, str] = {
     # what trains
     "full": "strategies.methods.weights.full:Full",
     "freeze": "strategies.methods.weights.freeze:Freeze",
@@ -87,13 +87,18 @@ OWN: dict[str, str] = {
 
 
 @cache
-def _known() -> dict[str, type[Strategy]]:
+def _load_strategies() -> dict[str, type[Strategy]]:
     """Load once; a third party cannot take a word that exists."""
     known: dict[str, type[Strategy]] = {}
-    for point in [*(EntryPoint(name, path, GROUP) for name, path in OWN.items()), *entry_points(group=GROUP)]:
+    for point in [
+        *(EntryPoint(name, path, ENTRY_POINT_GROUP) for name, path in BUILT_IN.items()),
+        *entry_points(group=ENTRY_POINT_GROUP),
+    ]:
         strategy = point.load()
         if not (isinstance(strategy, type) and issubclass(strategy, Strategy)):
-            raise PlanError(f"entry point {point.value!r} in {GROUP!r} is no subclass of strategies.Strategy")
+            raise PlanError(
+                f"entry point {point.value!r} in {ENTRY_POINT_GROUP!r} is no subclass of strategies.Strategy"
+            )
         if strategy.name in known or strategy.name in RECIPES or not strategy.name.isidentifier():
             raise PlanError(f"entry point {point.value!r}: the name {strategy.name!r} is taken or no identifier")
         known[strategy.name] = strategy
@@ -102,4 +107,4 @@ def _known() -> dict[str, type[Strategy]]:
 
 def catalogue() -> dict[str, type[Strategy]]:
     """Give word → strategy."""
-    return dict(_known())
+    return dict(_load_strategies())

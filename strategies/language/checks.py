@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from strategies.errors import PlanError
 from strategies.language.conflicts import CONFLICTS
-from strategies.language.rates import head_rates, weights_members
+from strategies.language.rates import head_lrs, weights_members
 from strategies.layout import surely_contains, surely_disjoint
 from strategies.protocol import FROZEN, FROZEN_BASE
 
@@ -37,11 +37,11 @@ class Problem:
     reason: str
 
 
-class Reach(NamedTuple):
+class ScopedMember(NamedTuple):
     """A member and the parameters in its scope; `None` without a model."""
 
     member: Strategy
-    owned: frozenset[str] | None
+    parameters: frozenset[str] | None
 
 
 def find_problems(
@@ -49,36 +49,36 @@ def find_problems(
 ) -> tuple[Problem, ...]:
     """Give all problems of a plan on a device, and on a model where there is one."""
     found: list[Problem] = []
-    reaches: list[Reach] = []
+    scoped_members: list[ScopedMember] = []
     for member in members:
         reason = member.unavailable(device)
         if reason:
             found.append(Problem("unavailable", f"{member.name}: {reason}"))
         try:
-            owned = None if model is None or layout is None else layout.owned(model, member.where())
+            owned = None if model is None or layout is None else layout.parameter_names(model, member.scope_name())
         except PlanError as problem:
             found.append(Problem("scope", f"{member.name}: {problem}"))
         else:
-            reaches.append(Reach(member, owned))
-    found += _slots(reaches)
-    found += _capabilities(reaches)
-    found += _conflicts(reaches, device)
-    rates = head_rates(weights_members(members))
+            scoped_members.append(ScopedMember(member, owned))
+    found += _slots(scoped_members)
+    found += _capabilities(scoped_members)
+    found += _conflicts(scoped_members, device)
+    rates = head_lrs(weights_members(members))
     if len(rates) > 1:
         found.append(Problem("slot", f"the head can have one rate only, not {' and '.join(map(str, rates))}"))
     return tuple(found)
 
 
-def _slots(reaches: Sequence[Reach]) -> Iterator[Problem]:
+def _slots(scoped_members: Sequence[ScopedMember]) -> Iterator[Problem]:
     """Two members may share a slot only on disjoint scopes."""
-    for one, other in combinations(reaches, 2):
+    for one, other in combinations(scoped_members, 2):
         for slot in sorted(one.member.slots & other.member.slots):
             if _overlap(one, other):
-                pair = " and ".join(f"{reach.member.name}{_on(reach.member)}" for reach in (one, other))
-                yield Problem("slot", f"{pair} both decide {slot!r}; {_advice(one.member, other.member)}")
+                pair = " and ".join(f"{scoped.member.name}{_scope_text(scoped.member)}" for scoped in (one, other))
+                yield Problem("slot", f"{pair} both decide {slot!r}; {_slot_advice(one.member, other.member)}")
 
 
-def _advice(one: Strategy, other: Strategy) -> str:
+def _slot_advice(one: Strategy, other: Strategy) -> str:
     """Say what to do about two members of one slot."""
     for rest, adapter in ((one, other), (other, one)):
         if FROZEN in rest.capabilities() and adapter.capabilities() == {FROZEN_BASE}:
@@ -86,33 +86,37 @@ def _advice(one: Strategy, other: Strategy) -> str:
     return "choose one, or give them disjoint scopes"
 
 
-def _capabilities(reaches: Sequence[Reach]) -> Iterator[Problem]:
+def _capabilities(scoped_members: Sequence[ScopedMember]) -> Iterator[Problem]:
     """What a member requires must hold in its whole scope; what makes it inert or wrong must not."""
-    for reach in reaches:
-        name = f"{reach.member.name}{_on(reach.member)}"
-        for wanted in sorted(reach.member.requires):
-            if not _possibly_covered(reach, [other for other in reaches if wanted in other.member.capabilities()]):
-                source = OFFERED_BY.get(wanted, "another strategy")
+    for scoped in scoped_members:
+        name = f"{scoped.member.name}{_scope_text(scoped.member)}"
+        for required in sorted(scoped.member.requires):
+            if not _possibly_covered(
+                scoped, [other for other in scoped_members if required in other.member.capabilities()]
+            ):
+                source = OFFERED_BY.get(required, "another strategy")
                 example = source.partition(" ")[0]
                 yield Problem(
                     "capability",
-                    f"{name} needs {wanted} in its whole scope, which {source} gives: "
-                    f"write {reach.member.name}+{example}",
+                    f"{name} needs {required} in its whole scope, which {source} gives: "
+                    f"write {scoped.member.name}+{example}",
                 )
-        for spoiling in sorted(reach.member.inert_on):
-            if _surely_covered(reach, [other for other in reaches if spoiling in other.member.capabilities()]):
-                yield Problem("capability", f"{name} would do nothing: {spoiling} in its scope")
-        for other in reaches:
-            for spoiling in sorted(reach.member.spoiled_by & other.member.capabilities()):
-                if _overlap(reach, other):
-                    reason = f"{name} cannot be with {spoiling} in its scope: leave {other.member.name} out there"
+        for capability in sorted(scoped.member.inert_on):
+            if _surely_covered(
+                scoped, [other for other in scoped_members if capability in other.member.capabilities()]
+            ):
+                yield Problem("capability", f"{name} would do nothing: {capability} in its scope")
+        for other in scoped_members:
+            for capability in sorted(scoped.member.incompatible_with & other.member.capabilities()):
+                if _overlap(scoped, other):
+                    reason = f"{name} cannot be with {capability} in its scope: leave {other.member.name} out there"
                     yield Problem("capability", reason)
 
 
-def _conflicts(reaches: Sequence[Reach], device: torch.device | str) -> Iterator[Problem]:
+def _conflicts(scoped_members: Sequence[ScopedMember], device: torch.device | str) -> Iterator[Problem]:
     """Known failing pairs, where they meet."""
     kind = str(device).partition(":")[0]
-    for one, other in permutations(reaches, 2):
+    for one, other in permutations(scoped_members, 2):
         for conflict in CONFLICTS:
             names = one.member.name == conflict.one and other.member.name in conflict.others
             if names and conflict.device in {None, kind} and _overlap(one, other):
@@ -120,25 +124,27 @@ def _conflicts(reaches: Sequence[Reach], device: torch.device | str) -> Iterator
                 yield Problem("conflict", reason)
 
 
-def _overlap(one: Reach, other: Reach) -> bool:
-    if one.owned is None or other.owned is None:
-        first, second = one.member.where(), other.member.where()
+def _overlap(one: ScopedMember, other: ScopedMember) -> bool:
+    if one.parameters is None or other.parameters is None:
+        first, second = one.member.scope_name(), other.member.scope_name()
         return surely_contains(first, second) or surely_contains(second, first)
-    return bool(one.owned & other.owned)
+    return bool(one.parameters & other.parameters)
 
 
-def _possibly_covered(reach: Reach, providers: Sequence[Reach]) -> bool:
-    if reach.owned is None:
-        return any(not surely_disjoint(other.member.where(), reach.member.where()) for other in providers)
-    return reach.owned <= frozenset().union(*(other.owned or frozenset() for other in providers))
+def _possibly_covered(scoped: ScopedMember, providers: Sequence[ScopedMember]) -> bool:
+    if scoped.parameters is None:
+        return any(not surely_disjoint(other.member.scope_name(), scoped.member.scope_name()) for other in providers)
+    return scoped.parameters <= frozenset().union(*(other.parameters or frozenset() for other in providers))
 
 
-def _surely_covered(reach: Reach, providers: Sequence[Reach]) -> bool:
-    if reach.owned is None:
-        return any(surely_contains(other.member.where(), reach.member.where()) for other in providers)
-    return bool(providers) and reach.owned <= frozenset().union(*(other.owned or frozenset() for other in providers))
+def _surely_covered(scoped: ScopedMember, providers: Sequence[ScopedMember]) -> bool:
+    if scoped.parameters is None:
+        return any(surely_contains(other.member.scope_name(), scoped.member.scope_name()) for other in providers)
+    return bool(providers) and scoped.parameters <= frozenset().union(
+        *(other.parameters or frozenset() for other in providers)
+    )
 
 
-def _on(member: Strategy) -> str:
-    where = member.where()
-    return f"(scope={where!r})" if where not in {None, "*"} else ""
+def _scope_text(member: Strategy) -> str:
+    scope = member.scope_name()
+    return f"(scope={scope!r})" if scope not in {None, "*"} else ""

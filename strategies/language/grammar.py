@@ -16,8 +16,8 @@ from typing import Any
 from strategies.errors import PlanError
 
 EXAMPLE = "lora(r=16)+amp, qlora"
-LONGEST = 10_000
-TOO_DEEP = 200
+MAX_LENGTH = 10_000
+MAX_PARENTHESES = 200
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def parse_call(text: str) -> Call:
     return _call(source, tree)
 
 
-def parse_sums(text: str) -> tuple[tuple[str, tuple[Call, ...]], ...]:
+def parse_combinations(text: str) -> tuple[tuple[str, tuple[Call, ...]], ...]:
     """Read a comma-separated list of sums: pairs of (the entry's text, its calls as typed)."""
     source, tree = _tree(text)
     entries = tree.elts if isinstance(tree, ast.Tuple) else [tree]
@@ -48,7 +48,7 @@ def _tree(text: str) -> tuple[str, ast.expr]:
     source = " ".join(text.split())
     if not source:
         raise PlanError(f"no strategy given; write for example {EXAMPLE!r}")
-    if len(source) > LONGEST or source.count("(") > TOO_DEEP:
+    if len(source) > MAX_LENGTH or source.count("(") > MAX_PARENTHESES:
         raise PlanError(f"a strategy list of {len(source)} characters is not one; write for example {EXAMPLE!r}")
     try:
         with warnings.catch_warnings():
@@ -56,9 +56,9 @@ def _tree(text: str) -> tuple[str, ast.expr]:
             return source, ast.parse(source, mode="eval").body
     except SyntaxError as problem:
         offset = max((problem.offset or 1) - 1, 0)
-        raise PlanError(_pointed(source, offset, f"cannot be read ({problem.msg})")) from None
+        raise PlanError(_with_caret(source, offset, f"cannot be read ({problem.msg})")) from None
     except (ValueError, RecursionError, MemoryError) as problem:
-        raise PlanError(_pointed(source, 0, f"cannot be read ({problem})")) from None
+        raise PlanError(_with_caret(source, 0, f"cannot be read ({problem})")) from None
 
 
 def _terms(source: str, node: ast.expr) -> tuple[Call, ...]:
@@ -99,10 +99,10 @@ def _call(source: str, node: ast.expr) -> Call:
 def _error(source: str, node: ast.expr, message: str) -> PlanError:
     """Point at `node` in `source`."""
     characters = len(source.encode()[: node.col_offset].decode(errors="replace"))
-    return PlanError(_pointed(source, characters, message))
+    return PlanError(_with_caret(source, characters, message))
 
 
-def _pointed(source: str, offset: int, message: str) -> str:
+def _with_caret(source: str, offset: int, message: str) -> str:
     """Draw the text, a caret under the place, and the message."""
     start = max(0, offset - 60)
     return f"{message}, at character {offset + 1} of:\n  {source[start : start + 120]}\n  {' ' * (offset - start)}^"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError, closest_first
 from strategies.language.catalogue import catalogue
-from strategies.language.grammar import Call, parse_sums
+from strategies.language.grammar import Call, parse_combinations
 from strategies.language.recipes import RECIPES
 from strategies.protocol import Strategy, defaults
 
@@ -26,7 +26,7 @@ def parse_members(text: str) -> list[tuple[str, list[Strategy]]]:
     """
     found: list[tuple[str, list[Strategy]]] = []
     wrong: list[str] = []
-    for entry, calls in parse_sums(text):
+    for entry, calls in parse_combinations(text):
         members: list[Strategy] = []
         for call in calls:
             try:
@@ -47,7 +47,9 @@ def expand(call: Call) -> list[Strategy]:
                 f"{call.name} takes no options, it is short for {RECIPES[call.name][0]}: write that sum and give its "
                 "members options, as in lora(r=4)"
             )
-        return [part for _, calls in parse_sums(RECIPES[call.name][0]) for inner in calls for part in expand(inner)]
+        return [
+            part for _, calls in parse_combinations(RECIPES[call.name][0]) for inner in calls for part in expand(inner)
+        ]
     known = catalogue()
     if call.name not in known:
         raise PlanError(f"unknown strategy {call.name!r}; there is: {closest_first(call.name, [*known, *RECIPES])}")

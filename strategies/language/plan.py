@@ -16,8 +16,8 @@ from typing_extensions import Self
 
 from strategies.errors import PlanError
 from strategies.language.checks import Problem, find_problems
-from strategies.language.rates import Rates, plan_rates, weights_members
-from strategies.layout import lay_out
+from strategies.language.rates import LearningRates, plan_lrs, weights_members
+from strategies.layout import find_layout
 from strategies.methods.weights.full import Full
 from strategies.protocol import Strategy, defaults
 
@@ -39,7 +39,7 @@ class Plan:
         """Sort members; drop a `full` that says nothing, unless another member decides which weights train."""
         rest = [member for member in strategies if member != Full()]
         alone = weights_members(rest) == [Full()]
-        return cls(tuple(sorted(rest if alone else strategies, key=_order)))
+        return cls(tuple(sorted(rest if alone else strategies, key=_sort_key)))
 
     def __eq__(self, other: object) -> bool:
         return self.members == other.members if isinstance(other, Plan) else NotImplemented
@@ -61,12 +61,12 @@ class Plan:
 
         With `model` (whose weights are not read) and `item`, one of those it is to be trained on, also on these.
         """
-        unusable = [(member.name, None if item is None else member.unusable(item)) for member in self.members]
+        unusable = [(member.name, None if item is None else member.unsupported_item(item)) for member in self.members]
         found = [Problem("unavailable", f"{name}: {reason}") for name, reason in unusable if reason]
         layout = None
         if model is not None:
             try:
-                layout = lay_out(model, head)
+                layout = find_layout(model, head)
             except PlanError as problem:
                 found.append(Problem("scope", str(problem)))
                 model = None
@@ -76,9 +76,9 @@ class Plan:
         """Give the environment variables that must be set before torch starts."""
         return {key: value for member in self.members for key, value in member.environ().items()}
 
-    def rates(self) -> Rates:
+    def rates(self) -> LearningRates:
         """Give the peak learning rates."""
-        return plan_rates(self.members)
+        return plan_lrs(self.members)
 
     def facts(self, device: torch.device | str) -> dict[str, str | int]:
         """Give facts for the record, at least precision and gradient accumulation."""
@@ -88,7 +88,7 @@ class Plan:
         return facts
 
 
-def _order(member: Strategy) -> tuple[int, str, str, str]:
+def _sort_key(member: Strategy) -> tuple[int, str, str, str]:
     fields = _fields(member)
     return member.stage, member.name, str(fields.get("scope") or ""), json.dumps(fields, sort_keys=True)
 

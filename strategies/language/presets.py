@@ -14,11 +14,15 @@ class Preset(NamedTuple):
 
 
 # One technique more on each rung, none left out again: what each adds to time, memory and quality.
-RUNGS: Final = ("amp", "group_by_image", "bucketing", "compile", "lora", "checkpointing")
-LADDER: Final = ", ".join(["full", *("+".join(RUNGS[: height + 1]) for height in range(len(RUNGS)))])
+CUMULATIVE_STEPS: Final = ("amp", "group_by_image", "bucketing", "compile", "lora", "checkpointing")
+CUMULATIVE_ABLATION: Final = ", ".join(
+    ["full", *("+".join(CUMULATIVE_STEPS[: height + 1]) for height in range(len(CUMULATIVE_STEPS)))]
+)
 # One recipe, and the same without each of its parts: what each of them does where the others are there.
-PARTS: Final = ("lora", "amp", "group_by_image", "checkpointing")
-LEFT_OUT: Final = ", ".join(["full", "+".join(PARTS), *("+".join(p for p in PARTS if p != out) for out in PARTS)])
+ABLATED_PARTS: Final = ("lora", "amp", "group_by_image", "checkpointing")
+LEAVE_ONE_OUT: Final = ", ".join(
+    ["full", "+".join(ABLATED_PARTS), *("+".join(p for p in ABLATED_PARTS if p != out) for out in ABLATED_PARTS)]
+)
 PRESETS: Final[dict[str, Preset]] = {
     "default": Preset(
         "full, freeze, lora, lora+amp, qlora8, qlora, checkpointing, compile",
@@ -33,12 +37,12 @@ PRESETS: Final[dict[str, Preset]] = {
         "what decides which weights train, each at its own rate, and what adapters are put on; three seeds each",
     ),
     "ladder": Preset(
-        LADDER,
+        CUMULATIVE_ABLATION,
         (0, 1, 2),
         "techniques added one by one: 16 bits, pictures encoded once, less padding, compiling, adapters, checkpointing",
     ),
     "leave_one_out": Preset(
-        LEFT_OUT,
+        LEAVE_ONE_OUT,
         (0, 1, 2),
         "adapters, 16 bits, pictures encoded once and checkpointing, and the same without each: what each is worth",
     ),
@@ -49,7 +53,7 @@ PRESETS: Final[dict[str, Preset]] = {
         "notebook ends after 12 hours: --time-limit 11.5h stops in time, --no-baseline leaves out the slow fp32 run",
     ),
     "bonus": Preset(
-        f"{LADDER}, "
+        f"{CUMULATIVE_ABLATION}, "
         "adamw8bit, lion, lion8bit, adafactor, galore, apollo, schedule_free, muon, optimizer_in_backward, "
         "optimizer_in_backward+adafactor, ema, schedule(shape='wsd'), layer_decay, "
         "accumulate, group_by_image, bucketing, patch_dropout, selective_backprop, "

@@ -20,8 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils.flop_counter import flop_registry
 
 from strategies.errors import PlanError
-from strategies.execution.feed import Feed, Part, as_feed, map_tensors, volume
-from strategies.prediction.storage_tracker import MEMORY_KINDS, StorageTracker, at_rest, watching
+from strategies.execution.feed import Feed, MicroBatch, as_feed, map_tensors, volume
+from strategies.prediction.storage_tracker import MEMORY_KINDS, StorageTracker, mark_resident, tracking
 from strategies.protocol import overridden
 from strategies.training.apply import finish, place, transform
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from strategies.training.losses import LossFunction
     from strategies.training.tuned import Tuned
 
-UPDATING = ("engine", "before_step", "after_update")  # hooks that may matter to the state an update makes
+UPDATE_HOOKS = ("engine", "before_step", "after_update")  # hooks that may matter to the state an update makes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class UnpredictableError(RuntimeError):
     """A plan that cannot be run through on tensors without values."""
 
 
-class Answering(TorchDispatchMode):
+class FakeValueMode(TorchDispatchMode):
     """Answers who reads a value, where there are none: 1 or True; what is compared is equal, what is asked for is all.
 
     Where masks choose rows, that is the most there can be.
@@ -64,7 +64,7 @@ class Answering(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         del types
-        answer = ANSWERS.get(func)
+        answer = FAKE_VALUES.get(func)
         return answer(args[0]) if answer else func(*args, **(kwargs or {}))
 
 
@@ -72,14 +72,14 @@ def _one(tensor: Tensor) -> bool | float:
     return True if tensor.dtype == torch.bool else 1.0 if tensor.dtype.is_floating_point else 1
 
 
-ANSWERS: dict[Any, Callable[[Tensor], Any]] = {
+FAKE_VALUES: dict[Any, Callable[[Tensor], Any]] = {
     torch.ops.aten._local_scalar_dense.default: _one,  # noqa: SLF001 - how torch names `item()`
     torch.ops.aten.equal.default: lambda _: True,
     torch.ops.aten.nonzero.default: lambda mask: torch.empty((mask.numel(), mask.ndim), dtype=torch.int64),
 }
 
 
-class Foresight(StorageTracker):
+class FlopStorageTracker(StorageTracker):
     """A tracker that counts operations, too."""
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class Foresight(StorageTracker):
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _as_unpredictable() -> Iterator[None]:
     try:
         yield
     except PlanError:
@@ -117,67 +117,69 @@ def predict(
     distinct: how many different keys the items have by scope, for what is kept of each.
     Raises `PlanError` where the plan cannot be, `UnpredictableError` where torch cannot do it without values.
     """
-    with _explained(), torch.random.fork_rng(devices=[]):
+    with _as_unpredictable(), torch.random.fork_rng(devices=[]):
         with torch.device("meta"):
             model = make_model()
         context = transform(plan, model, device=device, head=head, total_steps=total_steps)
-        answering: Any = Answering  # untyped in torch
+        fake_values: Any = FakeValueMode  # untyped in torch
         mode = FakeTensorMode(allow_non_fake_inputs=True)  # libraries keep tensors of indices
-        with mode, answering():
+        with mode, fake_values():
             for member in plan.members:
-                member.stand_in(model, context)
-            hollow(model, context.device)
+                member.simulate_move(model, context)
+            to_fake_tensors(model, context.device)
             place(plan, model, context)
             tuned = finish(plan, model, context)
             tuned.engine.scaler = torch.amp.GradScaler(context.device.type, enabled=False)  # else it asks for overflows
             tuned.losses.checked = True  # the check of the first update reads values, too
-            _make_state(tuned, loss_fn, batches[0], mode)
-            return [_predicted(tuned, loss_fn, batch, mode, distinct or {}) for batch in batches]
+            _allocate_optimizer_state(tuned, loss_fn, batches[0], mode)
+            return [_predict_update(tuned, loss_fn, batch, mode, distinct or {}) for batch in batches]
 
 
-def _make_state(tuned: Tuned, loss_fn: LossFunction, batch: Any, mode: FakeTensorMode) -> None:
+def _allocate_optimizer_state(tuned: Tuned, loss_fn: LossFunction, batch: Any, mode: FakeTensorMode) -> None:
     """Have the optimizer make its state: from gradients alone, or in an update where members take part in one."""
-    if not any(overridden(member, UPDATING) for member in tuned.plan.members):
-        _have_gradients(tuned)
+    if not any(overridden(member, UPDATE_HOOKS) for member in tuned.plan.members):
+        _allocate_gradients(tuned)
         tuned.engine.update()
         tuned.optimizer.zero_grad(set_to_none=True)
     if not tuned.optimizer.state:
         _step(tuned, loss_fn, batch, mode)
 
 
-def _have_gradients(tuned: Tuned) -> None:
+def _allocate_gradients(tuned: Tuned) -> None:
     for parameter in tuned.model.parameters():
         if parameter.requires_grad:
             parameter.grad = torch.empty_like(parameter, requires_grad=False)
 
 
-def _predicted(
+def _predict_update(
     tuned: Tuned, loss_fn: LossFunction, batch: Any, mode: FakeTensorMode, distinct: Mapping[str, int]
 ) -> Prediction:
-    choosing = any(overridden(member, ["choose"]) for member in tuned.plan.members)  # not in every update
+    choosing = any(overridden(member, ["select_examples"]) for member in tuned.plan.members)  # not in every update
     steps = [_step(tuned, loss_fn, batch, mode) for _ in range(1 + choosing)]
     feed, tracker = max(steps, key=lambda step: step[1].peak_bytes)
     counts = tuned.counts()
     by_kind = {kind: tracker.peak_by_kind[kind] for kind in MEMORY_KINDS}
-    by_kind["weights"] += sum(member.will_keep(tuned.state, distinct) for member in tuned.plan.members)
+    by_kind["weights"] += sum(member.cache_bytes(tuned.state, distinct) for member in tuned.plan.members)
     return Prediction(
-        by_kind=by_kind, flops=round(tracker.flops * feed.abridged),
+        by_kind=by_kind, flops=round(tracker.flops * feed.flops_scale),
         trainable_parameters=counts["trainable_parameters"], total_parameters=counts["total_parameters"],
     )  # fmt: skip
 
 
-def _step(tuned: Tuned, loss_fn: LossFunction, batch: Any, mode: FakeTensorMode) -> tuple[Abridged, Foresight]:
-    tracker = at_rest(tuned, Foresight())
-    feed = Abridged(batch, mode, tuned, tracker)
-    with watching(tuned, tracker):
+def _step(
+    tuned: Tuned, loss_fn: LossFunction, batch: Any, mode: FakeTensorMode
+) -> tuple[SingleMicroBatchFeed, FlopStorageTracker]:
+    tracker = mark_resident(tuned, FlopStorageTracker())
+    feed = SingleMicroBatchFeed(batch, mode, tuned, tracker)
+    with tracking(tuned, tracker):
         tuned.step(loss_fn, feed)
     return feed, tracker
 
 
-class Abridged(Feed):
+class SingleMicroBatchFeed(Feed):
     """A feed of fake tensors that shows one pass of an update; where there are more, the gradients are there already.
 
-    Items are collated for real; what comes out is fake. `abridged`: all examples for each one shown.
+    Items are collated for real; what comes out is fake. `flops_scale`: all examples for each one shown.
     """
 
     def __init__(self, batch: Any, mode: FakeTensorMode, tuned: Tuned, tracker: StorageTracker) -> None:
@@ -190,20 +192,20 @@ class Abridged(Feed):
 
         super().__init__(feed.items, collate)
         self._tuned, self._tracker = tuned, tracker
-        self.abridged = 1.0
+        self.flops_scale = 1.0
 
-    def parts(self, most: int) -> list[Part]:
-        """Give the largest of the batches of at most `most` examples."""
-        parts = super().parts(most)
-        if len(parts) > 1 and self.abridged == 1:
-            _have_gradients(self._tuned)
+    def micro_batches(self, max_size: int) -> list[MicroBatch]:
+        """Give the largest of the batches of at most `max_size` examples."""
+        parts = super().micro_batches(max_size)
+        if len(parts) > 1 and self.flops_scale == 1:
+            _allocate_gradients(self._tuned)
             self._tracker.mark((p.grad for p in self._tuned.model.parameters() if p.grad is not None), "gradients")
         largest = max(parts, key=lambda part: volume(part.batch))
-        self.abridged = len(self) / largest.size
+        self.flops_scale = len(self) / largest.size
         return [largest]
 
 
-def hollow(model: nn.Module, device: torch.device) -> None:
+def to_fake_tensors(model: nn.Module, device: torch.device) -> None:
     """Replace parameters, buffers and tensors in dictionaries by fake ones on `device`, shared ones by the same."""
     known: dict[int, Tensor] = {}
 

@@ -103,10 +103,10 @@ class StorageTracker(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        self.see(out)
+        self.record(out)
         return out
 
-    def see(self, out: Any) -> None:
+    def record(self, out: Any) -> None:
         """Take in what an operation gave."""
         made = [part for leaf in tree_leaves(out) if isinstance(leaf, Tensor) for part in dense(leaf)]
         self.mark((part for part in made if id(part.untyped_storage()) not in self._live), "activations")
@@ -117,19 +117,19 @@ class StorageTracker(TorchDispatchMode):
 TrackerType = TypeVar("TrackerType", bound=StorageTracker)
 
 
-def at_rest(tuned: Tuned, tracker: TrackerType) -> TrackerType:
+def mark_resident(tuned: Tuned, tracker: TrackerType) -> TrackerType:
     """Tell a new tracker what is there between two updates.
 
     What strategies keep from update to update (averages of weights, say) counts as optimizer state.
     """
-    tracker.mark(tensors_in(tuned.state.kept, modules=True), "optimizer")
+    tracker.mark(tensors_in(tuned.state.member_state, modules=True), "optimizer")
     tracker.mark(tensors_in(tuned.optimizer.state), "optimizer")
     tracker.mark(held_tensors(tuned.model), "weights")  # the last word: strategies may keep references to the model
     return tracker
 
 
 @contextmanager
-def watching(tuned: Tuned, tracker: StorageTracker) -> Iterator[None]:
+def tracking(tuned: Tuned, tracker: StorageTracker) -> Iterator[None]:
     """Track what runs inside, gradients known as such: as they arrive, since an engine may use them up, and as kept."""
 
     def mark_kept(parameter: Tensor) -> None:
@@ -152,9 +152,9 @@ def watching(tuned: Tuned, tracker: StorageTracker) -> Iterator[None]:
             handle.remove()
 
 
-def split(tuned: Tuned, step: Callable[[], object]) -> StorageTracker:
+def measure_update(tuned: Tuned, step: Callable[[], object]) -> StorageTracker:
     """Run one steady update under a tracker, which then holds the peak and its split in bytes."""
-    tracker = at_rest(tuned, StorageTracker())
-    with watching(tuned, tracker):
+    tracker = mark_resident(tuned, StorageTracker())
+    with tracking(tuned, tracker):
         step()
     return tracker

@@ -31,7 +31,7 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def installed() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
     """Give the versions of the packages that a saved model depends on, those that are there."""
     found = {}
     for package in PACKAGES:
@@ -42,7 +42,7 @@ def installed() -> dict[str, str]:
     return found
 
 
-def seal(folder: Path, paths: Iterable[Path], facts: Mapping[str, Any]) -> None:
+def save_manifest(folder: Path, paths: Iterable[Path], facts: Mapping[str, Any]) -> None:
     """Write the manifest of the files `paths` below `folder`."""
     files = {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_hash(path)} for path in paths

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError
 from strategies.quiet import quiet
-from strategies.structure.linear_layers import bend_back
+from strategies.structure.linear_layers import linear_to_conv1d
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ROWS = 64  # random inputs per layer
-UNKNOWN = "PEFT has not implemented it"
-SIDE = 8  # height and width of random pictures for convolutions
+NOT_IMPLEMENTED = "PEFT has not implemented it"
+IMAGE_SIZE = 8  # height and width of random pictures for convolutions
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def merge_adapters(model: nn.Module) -> Merged:
     model.eval()  # dropout would count as drift
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Merge .* module to .-bit")  # said below, in numbers
-        rehearse(layers)
+        dry_run_merge(layers)
         for name, layer in layers.items():
             inputs = random_inputs(layer.get_base_layer())
             before = layer(inputs)
@@ -69,7 +69,7 @@ def merge_adapters(model: nn.Module) -> Merged:
             drifts[name] = float((layer(inputs) - before).norm() / before.norm().clamp_min(1e-12))
     for name, layer in layers.items():
         model.set_submodule(name, layer.get_base_layer())
-    bend_back(model)
+    linear_to_conv1d(model)
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     model.train(was_training)
@@ -77,7 +77,7 @@ def merge_adapters(model: nn.Module) -> Merged:
     return Merged(layers=len(drifts), layer_drift=drifts.get(worst, 0.0), worst_layer=worst)
 
 
-def rehearse(layers: Mapping[str, Any]) -> None:
+def dry_run_merge(layers: Mapping[str, Any]) -> None:
     """Merge a copy of one layer of each kind, so that a kind that cannot be merged is found before anything changes."""
     kinds = {(type(layer), type(layer.get_base_layer())): name for name, layer in layers.items()}
     for name in kinds.values():
@@ -85,7 +85,7 @@ def rehearse(layers: Mapping[str, Any]) -> None:
             copy.deepcopy(layers[name]).merge(safe_merge=True)
         except (NotImplementedError, AttributeError, ValueError, TypeError, RuntimeError) as problem:
             kind = type(layers[name]).__name__
-            raise PlanError(f"{name!r} ({kind}) cannot be merged: {str(problem) or UNKNOWN}") from None
+            raise PlanError(f"{name!r} ({kind}) cannot be merged: {str(problem) or NOT_IMPLEMENTED}") from None
 
 
 def refuse_shared(model: nn.Module, layers: Mapping[str, Any]) -> None:
@@ -111,7 +111,7 @@ def random_inputs(base: Any) -> Tensor:
     shape: tuple[int, ...]
     if isinstance(base, nn.Conv2d):
         reach = ((kernel - 1) * step for kernel, step in zip(base.kernel_size, base.dilation, strict=True))
-        shape = (ROWS // SIDE, base.in_channels, *(SIDE + more for more in reach))
+        shape = (ROWS // IMAGE_SIZE, base.in_channels, *(IMAGE_SIZE + more for more in reach))
     else:
         shape = (ROWS, base.in_features)
     generator = torch.Generator().manual_seed(0)

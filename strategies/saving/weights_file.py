@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError
-from strategies.saving.manifest import installed, seal
+from strategies.saving.manifest import installed_versions, save_manifest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 WEIGHTS_FILE = "tuned.safetensors"
 PLAN_FILE = "plan.json"
 FORMAT = 2
-FACTS = {"members": list, "head": str, "seed": int}
+REQUIRED_FACTS = {"members": list, "head": str, "seed": int}
 
 
 def write(folder: Path, state: dict[str, Tensor], **facts: Any) -> int:
@@ -33,7 +33,7 @@ def write(folder: Path, state: dict[str, Tensor], **facts: Any) -> int:
     save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, folder / WEIGHTS_FILE)
     (folder / PLAN_FILE).write_text(json.dumps({"format": FORMAT, **facts}, indent=2) + "\n", encoding="utf-8")
     paths = [folder / name for name in (WEIGHTS_FILE, PLAN_FILE)]
-    seal(folder, paths, {"plan": facts["plan"], "packages": installed()})
+    save_manifest(folder, paths, {"plan": facts["plan"], "packages": installed_versions()})
     return sum(path.stat().st_size for path in paths)
 
 
@@ -50,13 +50,13 @@ def read_facts(folder: Path) -> dict[str, Any]:
         raise PlanError(f"{path} should hold an object, not a {type(facts).__name__}")
     if facts.get("format") != FORMAT:
         raise PlanError(f"{path} has format {facts.get('format')!r}, this version reads {FORMAT}")
-    wrong = [key for key, kind in FACTS.items() if not isinstance(facts.get(key), kind)]
+    wrong = [key for key, kind in REQUIRED_FACTS.items() if not isinstance(facts.get(key), kind)]
     if wrong or not all(isinstance(member, dict) and "name" in member for member in facts["members"]):
         raise PlanError(f"{path} is damaged: look at {', '.join(wrong) or 'members'}")
     return facts
 
 
-def put_back(folder: Path, model: nn.Module, expected: dict[str, Tensor]) -> None:
+def load_weights(folder: Path, model: nn.Module, expected: dict[str, Tensor]) -> None:
     """Copy the saved tensors into `model`, whose plan has been applied; any difference is an error."""
     import torch
     from safetensors import SafetensorError

@@ -12,9 +12,9 @@ import copy
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from strategies.layout import inside
-from strategies.structure.freezing import freeze_parameters, rest_batch_norms
-from strategies.structure.linear_layers import straighten
+from strategies.layout import is_within
+from strategies.structure.freezing import freeze_batch_norms, freeze_parameters
+from strategies.structure.linear_layers import conv1d_to_linear
 from strategies.structure.peft_config import note_config
 from strategies.structure.roles import QUERY_AND_VALUE, targets
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from strategies.protocol import Context, Strategy
 
 
-class Adapting(Protocol):
+class AdapterOptions(Protocol):
     """The options of a strategy that say where its adapters go."""
 
     @property
@@ -39,7 +39,7 @@ class Adapting(Protocol):
     def target_modules(self) -> tuple[str, ...] | None: ...
 
 
-class Place(NamedTuple):
+class AdaptedLayer(NamedTuple):
     """A layer that gets an adapter: its path as PEFT sees it, its full name in the model, and itself."""
 
     path: str
@@ -71,17 +71,17 @@ def inject(module: nn.Module, config: peft.PeftConfig, layers: Sequence[str]) ->
     return tuner
 
 
-def refuse_quantised(strategy: Strategy, places: list[Place]) -> None:
+def refuse_quantised(strategy: Strategy, layers: list[AdaptedLayer]) -> None:
     """Refuse layers with 8-bit or 4-bit weights, for methods whose PEFT layers cannot have them.
 
     Those that compute with the weight itself fail at the first step, or worse, take the stored codes for weights.
     """
     import bitsandbytes as bnb
 
-    for place in places:
+    for _, name, layer in layers:
         strategy.require(
-            not isinstance(place.layer, bnb.nn.Linear4bit | bnb.nn.Linear8bitLt),
-            f"{place.name!r} is quantised ({type(place.layer).__name__}), where PEFT's layers for this method fail or "
+            not isinstance(layer, bnb.nn.Linear4bit | bnb.nn.Linear8bitLt),
+            f"{name!r} is quantised ({type(layer).__name__}), where PEFT's layers for this method fail or "
             "train wrongly; leave the quantising out or use lora",
         )
 
@@ -92,7 +92,7 @@ def on_meta(model: nn.Module) -> bool:
 
 
 def chosen_layers(
-    strategy: Adapting, model: nn.Module, context: Context, default: tuple[str, ...], *, convolutions: bool
+    strategy: AdapterOptions, model: nn.Module, context: Context, default: tuple[str, ...], *, convolutions: bool
 ) -> dict[str, list[str]]:
     """Choose the layers to adapt: root module → full names; roots without any are left out.
 
@@ -105,49 +105,52 @@ def chosen_layers(
             model, label, roots, strategy.roles, strategy.target_modules, default=default, convolutions=convolutions
         )
         for root in roots:
-            chosen[root] = [name for name in names if inside(name, (root,))]
+            chosen[root] = [name for name in names if is_within(name, (root,))]
     return {root: names for root, names in chosen.items() if names}
 
 
-def rest_scope(model: nn.Module, context: Context, scope: str | None) -> None:
+def freeze_scope(model: nn.Module, context: Context, scope: str | None) -> None:
     """Freeze the parameters of a scope and keep its batch norms in evaluation mode."""
-    freeze_parameters(model, context.layout.owned(model, scope))
-    rest_batch_norms(map(model.get_submodule, context.layout.modules(model, scope)))
+    freeze_parameters(model, context.layout.parameter_names(model, scope))
+    freeze_batch_norms(map(model.get_submodule, context.layout.module_names(model, scope)))
 
 
 def adapt(
-    strategy: Adapting, model: nn.Module, context: Context, config: peft.PeftConfig, *,
+    strategy: AdapterOptions, model: nn.Module, context: Context, config: peft.PeftConfig, *,
     default: tuple[str, ...] = QUERY_AND_VALUE, convolutions: bool = False,
-    fit: Callable[[Any, list[Place]], None] | None = None,
+    adjust: Callable[[Any, list[AdaptedLayer]], None] | None = None,
 ) -> list[BaseTuner]:  # fmt: skip
     """Freeze the strategy's scope and inject adapters into each of its towers, from the plan's seed.
 
-    `fit` may change a tower's copy of `config` after its layers, or refuse them with a `PlanError`.
+    `adjust` may change a tower's copy of `config` after its layers, or refuse them with a `PlanError`.
     """
     import torch
     from torch import nn
 
     chosen = chosen_layers(strategy, model, context, default, convolutions=convolutions)
-    outside = _trainability(model, context.layout.owned(model, strategy.scope))
-    rest_scope(model, context, strategy.scope)
+    outside = _requires_grad(model, context.layout.parameter_names(model, strategy.scope))
+    freeze_scope(model, context, strategy.scope)
     torch.manual_seed(context.seed)
     tuners = []
     for root, names in chosen.items():
         for name in names:
-            straighten(model, name)
+            conv1d_to_linear(model, name)
         # A holder lets a root that is itself a linear layer be replaced, and hides HF configs PEFT would rename by.
         holder = nn.ModuleDict({"root": model.get_submodule(root)})
         paths = [f"root.{name[len(root) :].lstrip('.')}".rstrip(".") for name in names]
-        fitted = copy.deepcopy(config)
-        if fit is not None:
-            fit(fitted, [Place(path, name, model.get_submodule(name)) for path, name in zip(paths, names, strict=True)])
-        tuners.append(inject(holder, fitted, paths))
+        adjusted = copy.deepcopy(config)
+        if adjust is not None:
+            adjust(
+                adjusted,
+                [AdaptedLayer(path, name, model.get_submodule(name)) for path, name in zip(paths, names, strict=True)],
+            )
+        tuners.append(inject(holder, adjusted, paths))
         if holder["root"] is not model.get_submodule(root):
             model.set_submodule(root, holder["root"])
-    assert _trainability(model, context.layout.owned(model, strategy.scope)) == outside
+    assert _requires_grad(model, context.layout.parameter_names(model, strategy.scope)) == outside
     return tuners
 
 
-def _trainability(model: nn.Module, owned: frozenset[str]) -> dict[str, Any]:
+def _requires_grad(model: nn.Module, owned: frozenset[str]) -> dict[str, Any]:
     """Give name → trains for everything outside `owned`."""
     return {name: p.requires_grad for name, p in model.named_parameters() if name not in owned}

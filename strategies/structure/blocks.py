@@ -46,7 +46,7 @@ def _collect(name: str, module: nn.Module, blocks: dict[str, nn.Module]) -> None
             _collect(path, part, blocks)
 
 
-def read_directly(module: nn.Module, prefix: str = "") -> frozenset[str]:
+def uncalled_layers(module: nn.Module, prefix: str = "") -> frozenset[str]:
     """Name the linear layers inside `nn.MultiheadAttention`: their weights are read, their forward is never called."""
     from torch import nn
 
@@ -60,7 +60,7 @@ def read_directly(module: nn.Module, prefix: str = "") -> frozenset[str]:
     return frozenset(names)
 
 
-def call_children(model: nn.Module, *, everywhere: bool = False) -> None:
+def disable_fast_path(model: nn.Module, *, everywhere: bool = False) -> None:
     """Turn off the evaluation fast path of torch's transformer encoder, which reads `linear1.weight` directly.
 
     With it a replaced or adapted layer would train and then vanish silently in evaluation. Encoders with nothing

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from strategies.layout import inside
+from strategies.layout import is_within
 from strategies.structure.roles import roles_of
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class Classes(NamedTuple):
+class AdapterClasses(NamedTuple):
     """The kinds of wrapper."""
 
     serial: Callable[..., nn.Module]
@@ -29,7 +29,7 @@ class Classes(NamedTuple):
 
 
 @cache
-def classes() -> Classes:
+def adapter_classes() -> AdapterClasses:
     """Make the classes, once."""
     from torch import nn
 
@@ -64,27 +64,31 @@ def classes() -> Classes:
     class EntranceBottleneckAdapter(BottleneckAdapter):
         """The first layer of a feed-forward part: its input goes through the branch, for the exit to add."""
 
-        def __init__(self, handed: dict[str, Tensor], base: nn.Module, *parts: nn.Module, **options: Any) -> None:
+        def __init__(
+            self, branch_output: dict[str, Tensor], base: nn.Module, *parts: nn.Module, **options: Any
+        ) -> None:
             super().__init__(base, *parts, **options)
-            self.handed = handed
+            self.branch_output = branch_output
 
         def forward(self, x: Tensor) -> Tensor:
-            self.handed["value"] = self.branch(x)
+            self.branch_output["value"] = self.branch(x)
             return cast("Tensor", self.base_layer(x))
 
     class ExitBottleneckAdapter(nn.Module):
         """The last layer of a feed-forward part: adds what the entrance has handed over, and forgets it."""
 
-        def __init__(self, handed: dict[str, Tensor], base: nn.Module) -> None:
+        def __init__(self, branch_output: dict[str, Tensor], base: nn.Module) -> None:
             super().__init__()
-            self.base_layer, self.handed = base, handed
+            self.base_layer, self.branch_output = base, branch_output
 
         def forward(self, x: Tensor) -> Tensor:
-            value = self.handed.pop("value")
+            value = self.branch_output.pop("value")
             y: Tensor = self.base_layer(x)
             return y + value.to(y.dtype)
 
-    return Classes(SerialBottleneckAdapter, ParallelBottleneckAdapter, EntranceBottleneckAdapter, ExitBottleneckAdapter)
+    return AdapterClasses(
+        SerialBottleneckAdapter, ParallelBottleneckAdapter, EntranceBottleneckAdapter, ExitBottleneckAdapter
+    )
 
 
 def projections(base: nn.Module, other: nn.Module, r: int, *, behind: bool = False) -> tuple[nn.Module, nn.Module]:
@@ -123,25 +127,25 @@ def _geometry(base: nn.Conv2d) -> dict[str, Any]:
 def wrap_serial(model: nn.Module, name: str, r: int) -> None:
     """Put a bottleneck behind the layer called `name`."""
     base = model.get_submodule(name)
-    wrapped = classes().serial(base, *projections(base, base, r, behind=True), activation="gelu", scale=1.0)
+    wrapped = adapter_classes().serial(base, *projections(base, base, r, behind=True), activation="gelu", scale=1.0)
     model.set_submodule(name, wrapped.train(base.training))
 
 
 def wrap_parallel(model: nn.Module, name: str, r: int, scale: float) -> None:
     """Put a bottleneck beside the layer called `name`."""
     base = model.get_submodule(name)
-    wrapped = classes().parallel(base, *projections(base, base, r), activation="relu", scale=scale)
+    wrapped = adapter_classes().parallel(base, *projections(base, base, r), activation="relu", scale=scale)
     model.set_submodule(name, wrapped.train(base.training))
 
 
 def wrap_pair(model: nn.Module, first: str, last: str, r: int, scale: float) -> None:
     """Put a bottleneck beside everything from the layer `first` to the layer `last`."""
     start, end = model.get_submodule(first), model.get_submodule(last)
-    handed: dict[str, Tensor] = {}
+    branch_output: dict[str, Tensor] = {}
     parts = projections(start, end, r)
-    entrance = classes().entrance(handed, start, *parts, activation="relu", scale=scale)
+    entrance = adapter_classes().entrance(branch_output, start, *parts, activation="relu", scale=scale)
     model.set_submodule(first, entrance.train(start.training))
-    model.set_submodule(last, classes().exit(handed, end).train(end.training))
+    model.set_submodule(last, adapter_classes().exit(branch_output, end).train(end.training))
 
 
 def pairs(names: Sequence[str], blocks: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
@@ -165,4 +169,4 @@ def pairs(names: Sequence[str], blocks: Sequence[str]) -> tuple[list[tuple[str, 
 
 
 def _block(name: str, blocks: Sequence[str]) -> str | None:
-    return next((block for block in blocks if inside(name, (block,))), None)
+    return next((block for block in blocks if is_within(name, (block,))), None)

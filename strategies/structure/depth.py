@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from strategies.layout import inside
+from strategies.layout import is_within
 from strategies.structure.blocks import blocks_or_roots
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ def depths(model: nn.Module, roots: tuple[str, ...], blocks: list[str]) -> dict[
     found: dict[str, int] = {}
     reached = 0
     for name, _ in model.named_parameters():
-        if not inside(name, roots):
+        if not is_within(name, roots):
             continue
-        place = next((number for number, block in enumerate(blocks, 1) if inside(name, (block,))), None)
+        place = next((number for number, block in enumerate(blocks, 1) if is_within(name, (block,))), None)
         if place is not None:
             reached = max(reached, place)
             found[name] = place

@@ -19,16 +19,16 @@ def freeze_parameters(model: nn.Module, names: Iterable[str]) -> None:
         model.get_parameter(name).requires_grad_(False)
 
 
-def rest_batch_norms(modules: Iterable[nn.Module]) -> None:
+def freeze_batch_norms(modules: Iterable[nn.Module]) -> None:
     """Keep the batch norms among `modules` without anything that trains in eval mode, whatever `train()` says."""
     from torch.nn.modules.batchnorm import _BatchNorm
 
     for module in modules:
         if isinstance(module, _BatchNorm) and not any(p.requires_grad for p in module.parameters()):
-            stay_in_eval(module)
+            keep_in_eval(module)
 
 
-def stay_in_eval(module: nn.Module) -> None:
+def keep_in_eval(module: nn.Module) -> None:
     """Keep `module` itself (not what is in it) in eval mode, whatever `train()` says."""
     module.train = MethodType(_eval_only, module)  # type: ignore[method-assign]
     module.eval()
@@ -42,8 +42,8 @@ def _eval_only(module: nn.Module, mode: bool = True) -> nn.Module:
 
 def train_only(model: nn.Module, context: Context, scope: str | None, chosen: Iterable[str]) -> None:
     """Of the parameters in `scope` let only the `chosen` ones train; new parts (fusion, head) keep as they are."""
-    kept = {name for name in context.layout.owned(model, scope) if not context.layout.is_new(name)}
+    kept = {name for name in context.layout.parameter_names(model, scope) if not context.layout.is_new(name)}
     freeze_parameters(model, kept)
     for name in kept & set(chosen):
         model.get_parameter(name).requires_grad_(True)
-    rest_batch_norms(map(model.get_submodule, context.layout.modules(model, scope)))
+    freeze_batch_norms(map(model.get_submodule, context.layout.module_names(model, scope)))

@@ -13,7 +13,7 @@ from strategies.errors import PlanError
 if TYPE_CHECKING:
     from torch import nn
 
-STRAIGHTENED = "_was_conv1d"
+WAS_CONV1D = "_was_conv1d"
 
 
 def is_conv1d(layer: nn.Module) -> bool:
@@ -21,7 +21,7 @@ def is_conv1d(layer: nn.Module) -> bool:
     return type(layer).__name__ == "Conv1D" and type(layer).__module__ == "transformers.pytorch_utils"
 
 
-def straighten(model: nn.Module, name: str) -> None:
+def conv1d_to_linear(model: nn.Module, name: str) -> None:
     """Replace the `Conv1D` called `name` by an equal `nn.Linear`; other layers stay as they are.
 
     `PlanError` where several layers share the weight, which would be transposed under all of them.
@@ -38,17 +38,17 @@ def straighten(model: nn.Module, name: str) -> None:
     new.weight, new.bias = cast("nn.Parameter", old.weight), cast("nn.Parameter", old.bias)
     new.weight.data = new.weight.data.t().contiguous()
     new.out_features, new.in_features = new.weight.shape
-    vars(new)[STRAIGHTENED] = True
+    vars(new)[WAS_CONV1D] = True
     model.set_submodule(name, new.train(old.training))
 
 
-def bend_back(model: nn.Module) -> None:
-    """Undo `straighten` everywhere in a model."""
+def linear_to_conv1d(model: nn.Module) -> None:
+    """Undo `conv1d_to_linear` everywhere in a model."""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
     for name, layer in [*model.named_modules()]:
-        if type(layer) is nn.Linear and STRAIGHTENED in vars(layer):
+        if type(layer) is nn.Linear and WAS_CONV1D in vars(layer):
             new = Conv1D(layer.out_features, layer.in_features)
             new.weight, new.bias = layer.weight, layer.bias
             new.weight.data = new.weight.data.t().contiguous()

@@ -16,8 +16,8 @@ from strategies.errors import PlanError
 if TYPE_CHECKING:
     from torch import nn
 
-MADE: Final = "_made_by_peft"  # on every injected layer
-INSTEAD: Final = "strategies.load puts such weights back, load_plain merges them"
+INJECTION_ATTRIBUTE: Final = "_made_by_peft"  # on every injected layer
+REMEDY: Final = "strategies.load puts such weights back, load_plain merges them"
 # Field → the values that can be written, and what is wrong with any other.
 WRITABLE: Final[Mapping[str, tuple[tuple[object, ...], str]]] = {
     "init_lora_weights": ((True, False, "gaussian", "orthogonal"), "changed the base weights, which PEFT's file lacks"),
@@ -28,10 +28,10 @@ PATTERNS: Final = {
     "r": "rank_pattern", "lora_alpha": "alpha_pattern", "alpha": "alpha_pattern", "delora_lambda": "lambda_pattern",
     "n_frequency": "n_frequency_pattern",
 }  # fmt: skip
-CHOSEN: Final = ("target_modules", "feedforward_modules")  # expressions that choose layers
+LAYER_PATTERNS: Final = ("target_modules", "feedforward_modules")  # expressions that choose layers
 
 
-class Made(NamedTuple):
+class Injection(NamedTuple):
     """How a layer was made: its tower's configuration, and its name there."""
 
     config: Any
@@ -44,45 +44,45 @@ def note_config(module: nn.Module, config: Any) -> None:
 
     for path, part in module.named_modules():
         if isinstance(part, BaseTunerLayer):
-            vars(part)[MADE] = Made(config, path)
+            vars(part)[INJECTION_ATTRIBUTE] = Injection(config, path)
 
 
 def joint_config(layers: Mapping[str, Any]) -> Any:
     """Give one configuration for all layers, by name; `PlanError` for what no configuration of PEFT says."""
-    made: dict[str, Made] = {name: vars(layer)[MADE] for name, layer in layers.items()}
-    first, *others = made
-    config = deepcopy(made[first].config)
+    injections: dict[str, Injection] = {name: vars(layer)[INJECTION_ATTRIBUTE] for name, layer in layers.items()}
+    first, *others = injections
+    config = deepcopy(injections[first].config)
     for name in others:
-        if (kind := made[name].config.peft_type) != config.peft_type:
+        if (kind := injections[name].config.peft_type) != config.peft_type:
             raise PlanError(
                 f"{first!r} has an adapter of PEFT's type {config.peft_type.value}, {name!r} of {kind.value}: no one "
-                f"PEFT file holds both; {INSTEAD}"
+                f"PEFT file holds both; {REMEDY}"
             )
     for field, (values, why) in WRITABLE.items():
         if vars(config).get(field, values[0]) not in values:
-            raise PlanError(f"{field}={vars(config)[field]!r} {why}; {INSTEAD}")
-    patterns = {field: _pattern(field, made) for field in PATTERNS.values() if field in vars(config)}
+            raise PlanError(f"{field}={vars(config)[field]!r} {why}; {REMEDY}")
+    patterns = {field: _pattern(field, injections) for field in PATTERNS.values() if field in vars(config)}
     for field in vars(config):
-        each = {name: vars(one.config)[field] for name, one in made.items()}
-        if field in CHOSEN:
-            vars(config)[field] = _chosen(field, made)
+        each = {name: vars(one.config)[field] for name, one in injections.items()}
+        if field in LAYER_PATTERNS:
+            vars(config)[field] = _layer_pattern(field, injections)
         elif field in patterns or all(value == each[first] for value in each.values()):
             continue
         elif PATTERNS.get(field) not in patterns:
-            raise PlanError(f"adapters differ in {field}, for which PEFT's file has one place; {INSTEAD}")
+            raise PlanError(f"adapters differ in {field}, for which PEFT's file has one place; {REMEDY}")
         else:
             patterns[PATTERNS[field]] = each | patterns[PATTERNS[field]]
     vars(config).update(patterns)
     return config
 
 
-def _pattern(field: str, made: Mapping[str, Made]) -> dict[str, Any]:
+def _pattern(field: str, injections: Mapping[str, Injection]) -> dict[str, Any]:
     """Give a pattern's values under the layers' full names."""
-    known = {name: (vars(one.config)[field] or {}, one.path) for name, one in made.items()}
+    known = {name: (vars(one.config)[field] or {}, one.path) for name, one in injections.items()}
     return {name: values[path] for name, (values, path) in known.items() if path in values}
 
 
-def _chosen(field: str, made: Mapping[str, Made]) -> str:
+def _layer_pattern(field: str, injections: Mapping[str, Injection]) -> str:
     """Give an expression that fits the full names of the layers which the towers' expressions chose."""
-    names = [name for name, one in made.items() if re.fullmatch(vars(one.config)[field], one.path)]
+    names = [name for name, one in injections.items() if re.fullmatch(vars(one.config)[field], one.path)]
     return "|".join(re.escape(name) for name in names) or "(?!)"  # which fits nothing

@@ -12,8 +12,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
 from strategies.errors import PlanError, closest_first
-from strategies.layout import inside
-from strategies.structure.blocks import read_directly, repeated_blocks
+from strategies.layout import is_within
+from strategies.structure.blocks import repeated_blocks, uncalled_layers
 from strategies.structure.linear_layers import is_conv1d
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def linear_layers(model: nn.Module, roots: tuple[str, ...]) -> dict[str, nn.Modu
     return {
         name: module
         for name, module in model.named_modules()
-        if inside(name, roots) and (isinstance(module, nn.Linear) or is_conv1d(module))
+        if is_within(name, roots) and (isinstance(module, nn.Linear) or is_conv1d(module))
     }
 
 
@@ -61,7 +61,7 @@ def convolution_layers(model: nn.Module, roots: tuple[str, ...]) -> dict[str, nn
     return {
         name: module
         for name, module in model.named_modules()
-        if inside(name, roots) and isinstance(module, nn.Conv2d) and module.groups == 1
+        if is_within(name, roots) and isinstance(module, nn.Conv2d) and module.groups == 1
     }
 
 
@@ -77,7 +77,7 @@ def targets(
     layers = linear_layers(model, roots)
     if convolutions:
         layers |= convolution_layers(model, roots)
-    hidden = read_directly(model)
+    hidden = uncalled_layers(model)
     if names is not None:
         chosen = [name for name in layers if any(name == end or name.endswith("." + end) for end in names)]
     else:
@@ -116,7 +116,7 @@ def _fallback(model: nn.Module, roots: tuple[str, ...], names: list[str]) -> lis
     linear = linear_layers(model, roots)
     stacked = tuple(repeated_blocks(model, roots))
     for kind in ([name for name in names if name in linear], names):
-        in_blocks = [name for name in kind if stacked and inside(name, stacked)]
+        in_blocks = [name for name in kind if stacked and is_within(name, stacked)]
         if in_blocks or kind:
             return in_blocks or kind
     return []

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from strategies.errors import PlanError
 from strategies.execution.engine import Engine
 from strategies.execution.optimizer import adamw
-from strategies.layout import lay_out
+from strategies.layout import find_layout
 from strategies.protocol import ROUNDING, Context, State, overridden
 from strategies.quiet import import_packages
-from strategies.structure.blocks import call_children
+from strategies.structure.blocks import disable_fast_path
 from strategies.training.parameter_groups import parameter_groups
-from strategies.training.tuned import MARK, Tuned
+from strategies.training.tuned import PLAN_ATTRIBUTE, Tuned
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from strategies.language.plan import Plan
 
-HALF = 2  # bytes of a 16-bit number
+HALF_PRECISION_BYTES = 2  # bytes of a 16-bit number
 
 
 def apply(
@@ -36,7 +36,7 @@ def apply(
     from torch.utils.weak import WeakIdKeyDictionary
 
     import_packages(plan.members)
-    of_base = WeakIdKeyDictionary(dict.fromkeys(model.parameters()))
+    base_parameters = WeakIdKeyDictionary(dict.fromkeys(model.parameters()))
     start = _now(device)
     context = transform(plan, model, device=device, head=head, seed=seed, total_steps=total_steps)
     transformed = _now(device)
@@ -44,9 +44,9 @@ def apply(
     moved = _now(device)
     place(plan, model, context)
     setup = transformed - start + _now(device) - moved
-    if any(member.works_on_move for member in plan.members):
+    if any(member.setup_during_move for member in plan.members):
         setup += moved - transformed
-    tuned = finish(plan, model, context, lr=lr, head_lr=head_lr, of_base=of_base)
+    tuned = finish(plan, model, context, lr=lr, head_lr=head_lr, base_parameters=base_parameters)
     tuned.setup_seconds = setup if plan.members else 0.0
     return tuned
 
@@ -61,15 +61,15 @@ def transform(
     problems = plan.problems(device, model, head)
     if problems:
         raise PlanError(f"{plan}: " + "; ".join(problem.reason for problem in problems))
-    if MARK in vars(model):
-        raise PlanError(f"the model was changed by a plan before ({vars(model)[MARK]}): build it again")
+    if PLAN_ATTRIBUTE in vars(model):
+        raise PlanError(f"the model was changed by a plan before ({vars(model)[PLAN_ATTRIBUTE]}): build it again")
     import_packages(plan.members)
-    context = Context(lay_out(model, head), torch.device(device), plan.facts(device), seed, total_steps)
+    context = Context(find_layout(model, head), torch.device(device), plan.facts(device), seed, total_steps)
     if any(overridden(member, ("transform", "place")) for member in plan.members):  # `full` only trains it
-        vars(model)[MARK] = str(plan)
+        vars(model)[PLAN_ATTRIBUTE] = str(plan)
     for member in plan.members:
         member.transform(model, context)
-    call_children(model)
+    disable_fast_path(model)
     return context
 
 
@@ -81,9 +81,9 @@ def place(plan: Plan, model: nn.Module, context: Context) -> None:
 
 def finish(
     plan: Plan, model: nn.Module, context: Context, *, lr: float | None = None, head_lr: float | None = None,
-    of_base: Any = (),
+    base_parameters: Any = (),
 ) -> Tuned:  # fmt: skip
-    """Give a placed model its engine and optimizer; `of_base`: the parameters it had before the plan."""
+    """Give a placed model its engine and optimizer; `base_parameters`: the parameters it had before the plan."""
     import torch
 
     make_engine: Any = Engine
@@ -92,13 +92,13 @@ def finish(
     engine = make_engine(context.device, str(context.facts["precision"]))
     model, optimizer = engine.prepare(model.train(), _optimizer_factory(plan, context, lr, head_lr))
     torch.manual_seed(context.seed)  # the same random stream of training for every plan, whatever set-up drew
-    state = State(model, optimizer, context.device, context.total_steps, context.kept)
-    own = frozenset(
+    state = State(model, optimizer, context.device, context.total_steps, context.member_state)
+    saved_names = frozenset(
         name
         for name, parameter in model.named_parameters()
-        if parameter.requires_grad or context.layout.is_new(name) or _is_added(parameter, of_base)
+        if parameter.requires_grad or context.layout.is_new(name) or _is_added(parameter, base_parameters)
     )
-    return Tuned(plan, engine, context, state, own=own, given={"lr": lr, "head_lr": head_lr})
+    return Tuned(plan, engine, context, state, saved_names=saved_names, lr_overrides={"lr": lr, "head_lr": head_lr})
 
 
 def _optimizer_factory(plan: Plan, context: Context, lr: float | None, head_lr: float | None) -> Any:
@@ -123,7 +123,7 @@ def _optimizer_factory(plan: Plan, context: Context, lr: float | None, head_lr: 
 
 def _refuse_half_precision(plan: Plan, groups: list[dict[str, Any]]) -> None:
     """Refuse to train 16-bit weights with an optimizer that rounds small updates to nothing."""
-    halves = [p.dtype for group in groups for p in group["params"] if p.dtype.itemsize == HALF]
+    halves = [p.dtype for group in groups for p in group["params"] if p.dtype.itemsize == HALF_PRECISION_BYTES]
     if halves and not any(ROUNDING in member.capabilities() for member in plan.members):
         raise PlanError(
             f"{plan}: {len(halves)} tensors would train in {halves[0]}, where small updates round to nothing: load "
@@ -131,9 +131,9 @@ def _refuse_half_precision(plan: Plan, groups: list[dict[str, Any]]) -> None:
         )
 
 
-def _is_added(parameter: nn.Parameter, of_base: Any) -> bool:
+def _is_added(parameter: nn.Parameter, base_parameters: Any) -> bool:
     """Say whether a plan added this parameter (a quantised copy of a base weight is none)."""
-    return parameter not in of_base and parameter.is_floating_point()
+    return parameter not in base_parameters and parameter.is_floating_point()
 
 
 def _now(device: torch.device | str) -> float:

@@ -56,7 +56,7 @@ def save_checkpoint(tuned: Tuned, file: Path, **others: Any) -> int:
         "format": FORMAT, "members": str(tuned.plan), "step": state.step, "model": tuned.full_state(),
         "groups": [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups],
         "optimizer": {n: dict(optimizer.state[p]) for n, p in enumerate(parameters) if p in optimizer.state},
-        "engine": tuned.engine.to_resume(), "kept": [member.to_resume(state) for member in tuned.plan.members],
+        "engine": tuned.engine.state_dict(), "kept": [member.state_dict(state) for member in tuned.plan.members],
         "checked": tuned.losses.checked, "random": _random_state(tuned.device), "others": others,
     }  # fmt: skip
     part = file.with_name(f".{file.name}")
@@ -94,9 +94,9 @@ def load_checkpoint(tuned: Tuned, file: Path) -> dict[str, Any]:
     for number, values in whole["optimizer"].items():
         optimizer.state[parameters[number]] = values
     state.step, tuned.losses.checked = whole["step"], whole["checked"]
-    tuned.engine.resume(whole["engine"])
-    for member, kept in zip(tuned.plan.members, whole["kept"], strict=True):
-        member.resume(state, kept)
+    tuned.engine.load_state_dict(whole["engine"])
+    for member, saved in zip(tuned.plan.members, whole["kept"], strict=True):
+        member.load_state_dict(state, saved)
     others: dict[str, Any] = whole["others"]
     return others | {"random": whole["random"]}
 

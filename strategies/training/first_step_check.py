@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from strategies.errors import SelfCheckError
-from strategies.layout import inside
+from strategies.layout import is_within
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from strategies.layout import Layout
 
-SHOWN = 5
+MAX_SHOWN = 5
 
 
 def check_loss(loss: object, size: int) -> None:
@@ -29,7 +29,7 @@ def check_loss(loss: object, size: int) -> None:
     if not isinstance(loss, torch.Tensor) or (loss.ndim and loss.shape != (size,)):
         raise SelfCheckError(
             f"loss_fn(model, batch) must return the mean loss, a 0-dim tensor, or each example's, of shape ({size},), "
-            f"not {_described(loss)}"
+            f"not {_describe(loss)}"
         )
     if not loss.requires_grad:
         raise SelfCheckError("the loss depends on nothing that trains: loss_fn must call the model it is given")
@@ -46,19 +46,19 @@ def check_gradients(gradients: Iterable[tuple[str, Tensor | None]], *, finite: b
     if missing:
         raise SelfCheckError(
             f"{len(missing)} of {len(found)} parameters that should train got no gradient: "
-            f"{_some(missing)}. Remove what the model does not use, or freeze it (freeze(scope=…))"
+            f"{_first_few(missing)}. Remove what the model does not use, or freeze it (freeze(scope=…))"
         )
     infinite = [name for name, gradient in found if gradient is not None and not torch.isfinite(gradient).all()]
     if finite and infinite:
-        raise SelfCheckError(f"the first gradient is not finite in {_some(infinite)}")
+        raise SelfCheckError(f"the first gradient is not finite in {_first_few(infinite)}")
 
 
-def check_scopes(model: nn.Module, layout: Layout, wheres: Sequence[str | None]) -> None:
+def check_scopes(model: nn.Module, layout: Layout, scopes_to_train: Sequence[str | None]) -> None:
     """Refuse a tower that was asked to train and has no parameter that does."""
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    for where in wheres:
-        for label, prefixes in layout.groups(model, where).items():
-            if not any(inside(name, prefixes) for name in trained):
+    for scope in scopes_to_train:
+        for label, prefixes in layout.groups(model, scope).items():
+            if not any(is_within(name, prefixes) for name in trained):
                 raise SelfCheckError(f"{label!r} was asked to train, but none of its parameters does")
 
 
@@ -82,7 +82,7 @@ class GraphWatch:
             handle.remove()
         if self.offenders:
             raise SelfCheckError(
-                f"frozen, but its output carries a graph: {_some(self.offenders)}. Something in it "
+                f"frozen, but its output carries a graph: {_first_few(self.offenders)}. Something in it "
                 "switches gradients on (enable_input_require_grads?) and wastes memory"
             )
 
@@ -106,11 +106,11 @@ def _carries_graph(value: Any) -> bool:
     return isinstance(value, list | tuple) and any(_carries_graph(part) for part in value)
 
 
-def _described(value: object) -> str:
+def _describe(value: object) -> str:
     import torch
 
     return f"one of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (" …" if len(names) > SHOWN else "")
+def _first_few(names: list[str]) -> str:
+    return ", ".join(names[:MAX_SHOWN]) + (" …" if len(names) > MAX_SHOWN else "")

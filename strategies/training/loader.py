@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError
-from strategies.execution.feed import Feeder
+from strategies.execution.feed import FeedCollator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,10 +33,10 @@ def training_loader(
     with torch.random.fork_rng(devices=[]):  # a look at an item draws nothing from the stream of training
         item = dataset[0]
     for member in members:
-        reason = member.unusable(item)
+        reason = member.unsupported_item(item)
         if reason:
             raise PlanError(f"{member.name}: {reason}")
         options = member.loader(options)
     if any(member.needs_items for member in members):
-        options["collate_fn"] = Feeder(options["collate_fn"])
+        options["collate_fn"] = FeedCollator(options["collate_fn"])
     return DataLoader(**options)

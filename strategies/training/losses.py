@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError
-from strategies.execution.feed import Feed, Part, map_tensors
+from strategies.execution.feed import Feed, MicroBatch, map_tensors
 from strategies.training.first_step_check import GraphWatch, check_loss
 
 if TYPE_CHECKING:
@@ -28,36 +28,36 @@ class Losses:
         self._plan, self._engine, self._context, self._state = plan, engine, context, state
         self.checked = False
 
-    def wrapped(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap what computes outputs or the loss, as the plan's members want it."""
         for member in self._plan.members:
             function = member.wrap_forward(function, self._context)
         return function
 
-    def passed(self, loss_fn: LossFunction, feed: Feed, most: int) -> Tensor:
-        """Pass all examples forward and backward, at most `most` at a time; give the mean loss, detached."""
-        parts = feed.parts(most)
+    def forward_backward(self, loss_fn: LossFunction, feed: Feed, max_size: int) -> Tensor:
+        """Pass all examples forward and backward, at most `max_size` at a time; give the mean loss, detached."""
+        parts = feed.micro_batches(max_size)
         losses = []
         for part in parts:
             last = part is parts[-1]
             with nullcontext() if last else self._engine.no_sync():
-                loss = self._loss(loss_fn, part) * (part.size / len(feed))
+                loss = self._mean_loss(loss_fn, part) * (part.size / len(feed))
                 self._engine.backward(loss)
             losses.append(loss.detach())
         return sum(losses[1:], losses[0])
 
-    def each(self, loss_fn: LossFunction, feed: Feed) -> Tensor:
+    def per_example(self, loss_fn: LossFunction, feed: Feed) -> Tensor:
         """Give each example's loss, (n,), without gradients."""
         import torch
 
         with torch.no_grad():
-            return torch.cat([self._called(loss_fn, part) for part in feed.collated])
+            return torch.cat([self._compute(loss_fn, part) for part in feed.collated])
 
-    def _loss(self, loss_fn: LossFunction, part: Part) -> Tensor:
+    def _mean_loss(self, loss_fn: LossFunction, part: MicroBatch) -> Tensor:
         """Compute the mean loss of a part, and add what members add."""
         watch = None if self.checked else GraphWatch(self._state.model, self._context.layout)
         try:
-            loss = self._called(loss_fn, part)
+            loss = self._compute(loss_fn, part)
         finally:
             if watch is not None:
                 watch.close()
@@ -69,7 +69,7 @@ class Losses:
             loss = loss if term is None else loss + term
         return loss
 
-    def _called(self, loss_fn: LossFunction, part: Part) -> Tensor:
+    def _compute(self, loss_fn: LossFunction, part: MicroBatch) -> Tensor:
         """Call the loss function on a part, moved to the device and prepared by the members."""
         state = self._state
         batch = map_tensors(part.batch, lambda tensor: tensor.to(state.device, non_blocking=True))
@@ -77,7 +77,7 @@ class Losses:
             batch = member.prepare_batch(batch, state)
         state.keys = part.keys
         try:
-            loss: Tensor = self.wrapped(loss_fn)(state.model, batch)
+            loss: Tensor = self.wrap(loss_fn)(state.model, batch)
         finally:
             state.keys = {}
         if loss.ndim == 0 and any(member.needs_losses for member in self._plan.members):

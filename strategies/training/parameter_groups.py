@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from strategies.execution.optimizer import WEIGHT_DECAY, multiplier
-from strategies.language.rates import plan_rates, rate_scale, weights_members
+from strategies.execution.optimizer import WEIGHT_DECAY, default_lr_multiplier
+from strategies.language.rates import plan_lr_scale, plan_lrs, weights_members
 from strategies.methods.weights.full import Full
 
 if TYPE_CHECKING:
@@ -27,15 +27,16 @@ def parameter_groups(
     trained and has the rate of `full`.
     """
     plain = Full().lr
-    head_rate = head_lr or plan_rates(members).head_lr
+    head_rate = head_lr or plan_lrs(members).head_lr
     scoped = [
-        (layout.owned(model, member.where()), vars(member).get("lr", plain)) for member in weights_members(members)
+        (layout.parameter_names(model, member.scope_name()), vars(member).get("lr", plain))
+        for member in weights_members(members)
     ]
     groups: dict[tuple[str, float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        own = next((rate for owned, rate in scoped if name in owned), plain) * rate_scale(members)
+        own = next((rate for owned, rate in scoped if name in owned), plain) * plan_lr_scale(members)
         part, rate = ("new", head_rate) if layout.is_new(name) else ("base", lr or own)
         decay = WEIGHT_DECAY if parameter.ndim > 1 else 0.0
         empty: dict[str, Any] = {"params": [], "lr": rate, "weight_decay": decay, "name": part}
@@ -43,10 +44,10 @@ def parameter_groups(
     return list(groups.values())
 
 
-def rate_share(members: Sequence[Strategy], step: int, total_steps: int | None) -> float:
+def plan_lr_multiplier(members: Sequence[Strategy], step: int, total_steps: int | None) -> float:
     """Give the share of the peak rate for update number `step` (from 0), as the plan's member for it says."""
-    told = (member.rate_share(step, total_steps) for member in members)
-    return next((share for share in told if share is not None), multiplier(step, total_steps))
+    multipliers = (member.lr_multiplier(step, total_steps) for member in members)
+    return next((share for share in multipliers if share is not None), default_lr_multiplier(step, total_steps))
 
 
 def set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
     from strategies.layout import Layout
 
-STEP = 1024
-MOMENTS = 2  # AdamW keeps two tensors like each weight that trains
+KIBI = 1024
+ADAMW_MOMENTS = 2  # AdamW keeps two tensors like each weight that trains
 
 
 def count_parameters(model: nn.Module, layout: Layout, trained: frozenset[str]) -> dict[str, int]:
     """Count parameters, 4-bit ones unpacked: those `trained` at some time, total, and both for each scope."""
     counts = {"trainable_parameters": 0, "total_parameters": 0}
     for scope in layout.scopes:
-        owned = layout.owned(model, scope)
+        owned = layout.parameter_names(model, scope)
         sizes = [(size, trains) for name, size, trains in _sizes(model, trained) if name in owned]
         counts[f"{scope}_parameters"] = sum(size for size, _ in sizes)
         counts[f"{scope}_trainable_parameters"] = sum(size for size, trains in sizes if trains)
@@ -42,8 +42,8 @@ def memory_by_kind(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[s
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     gradients = sum(parameter.numel() * parameter.element_size() for parameter in trained)
     state = [value for entry in optimizer.state.values() for value in entry.values()]
-    kept = _bytes(state) if state else MOMENTS * gradients
-    tensors = [*model.parameters(), *model.buffers(), *_statistics(model)]
+    kept = _bytes(state) if state else ADAMW_MOMENTS * gradients
+    tensors = [*model.parameters(), *model.buffers(), *_quantisation_state(model)]
     return {"weights_bytes": _bytes(tensors), "gradients_bytes": gradients, "optimizer_bytes": kept}
 
 
@@ -62,9 +62,9 @@ def table(counts: dict[str, int], memory: dict[str, int], rates: Sequence[tuple[
 def readable(size: float) -> str:
     """Write a number of bytes as people read it."""
     for unit in ("B", "KiB", "MiB"):
-        if size < STEP:
+        if size < KIBI:
             return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"
-        size /= STEP
+        size /= KIBI
     return f"{size:,.1f} GiB"
 
 
@@ -78,7 +78,7 @@ def _bytes(tensors: Sequence[object]) -> int:
     return sum(storages.values())
 
 
-def _statistics(model: nn.Module) -> Iterator[Tensor]:
+def _quantisation_state(model: nn.Module) -> Iterator[Tensor]:
     """Give the tensors that bitsandbytes keeps beside a quantised weight: scales and code books."""
     import torch
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError
 from strategies.execution.feed import as_feed
-from strategies.execution.optimizer import limit_norm
+from strategies.execution.optimizer import clip_grad_norm
 from strategies.language.rates import weights_members
 from strategies.protocol import FROZEN, Context, State, Strategy
 from strategies.saving.merge import Merged, merge_adapters
@@ -22,7 +22,7 @@ from strategies.saving.weights_file import write
 from strategies.training.first_step_check import check_gradients, check_scopes
 from strategies.training.loader import training_loader
 from strategies.training.losses import Losses
-from strategies.training.parameter_groups import rate_share, set_rates
+from strategies.training.parameter_groups import plan_lr_multiplier, set_rates
 from strategies.training.summary import count_parameters, memory_by_kind, table
 
 if TYPE_CHECKING:
@@ -38,29 +38,29 @@ if TYPE_CHECKING:
     from strategies.training.losses import LossFunction
 
 
-MARK = "_tunematrix_plan"  # on a model that a plan has changed
+PLAN_ATTRIBUTE = "_tunematrix_plan"  # on a model that a plan has changed
 
 
 class Tuned:
     """A model under a plan, with its optimizer; made by `Recipe.apply`."""
 
     def __init__(
-        self, plan: Plan, engine: Engine, context: Context, state: State, *, own: frozenset[str],
-        given: Mapping[str, float | None],
+        self, plan: Plan, engine: Engine, context: Context, state: State, *, saved_names: frozenset[str],
+        lr_overrides: Mapping[str, float | None],
     ) -> None:  # fmt: skip
         self.plan, self.engine, self.context, self.state = plan, engine, context, state
-        self.own = own  # names of what a fresh base lacks: all that may train, new parts, what the plan added
+        self.saved_names = saved_names  # what a fresh base lacks: all that may train, new parts, what the plan added
         self.trained = frozenset(name for name, p in state.model.named_parameters() if p.requires_grad)
         self.setup_seconds = 0.0  # of the plan's own work on the model
-        self.shows_averages = 0  # how often `averaged` is entered
-        self._given = given  # rates in place of the plan's
-        self._peaks = [float(group["lr"]) for group in state.optimizer.param_groups]
+        self.averaged_depth = 0  # how often `averaged` is entered
+        self._lr_overrides = lr_overrides  # rates in place of the plan's
+        self._peak_lrs = [float(group["lr"]) for group in state.optimizer.param_groups]
         self._merged = False
         self.losses = Losses(plan, engine, context, state)
-        self._eval_forward = self.losses.wrapped(state.model.forward)
-        self._limit: Callable[[Sequence[Tensor]], object] = limit_norm
+        self._eval_forward = self.losses.wrap(state.model.forward)
+        self._clip_gradients: Callable[[Sequence[Tensor]], object] = clip_grad_norm
         for member in plan.members:
-            self._limit = member.clipping(self._limit)
+            self._clip_gradients = member.clipping(self._clip_gradients)
 
     @property
     def model(self) -> nn.Module:
@@ -89,16 +89,16 @@ class Tuned:
             member.before_step(state)
         feed = as_feed(batch)
         for member in members:
-            feed = member.choose(feed, partial(self.losses.each, loss_fn), state)
+            feed = member.select_examples(feed, partial(self.losses.per_example, loss_fn), state)
         self.set_rates()
-        run: Callable[[int], Tensor] = partial(self.losses.passed, loss_fn, feed)
+        run: Callable[[int], Tensor] = partial(self.losses.forward_backward, loss_fn, feed)
         for member in members:
-            run = partial(_passing, member, run, state)
+            run = partial(_run_member, member, run, state)
         loss = run(len(feed))
-        self.engine.collected()
+        self.engine.unscale_gradients()
         if not self.losses.checked:
             self._check()
-        self.engine.clip(self._limit)
+        self.engine.clip(self._clip_gradients)
         self.engine.update()
         for member in members:
             member.after_update(state)
@@ -108,8 +108,8 @@ class Tuned:
 
     def set_rates(self) -> None:
         """Set each group's learning rate for the update that comes next."""
-        share = rate_share(self.plan.members, self.state.step, self.state.total_steps)
-        set_rates(self.state.optimizer, [peak * share for peak in self._peaks])
+        share = plan_lr_multiplier(self.plan.members, self.state.step, self.state.total_steps)
+        set_rates(self.state.optimizer, [peak * share for peak in self._peak_lrs])
 
     @property
     def merged(self) -> bool:
@@ -136,12 +136,12 @@ class Tuned:
         with ExitStack() as stack:
             for member in self.plan.members:
                 stack.enter_context(member.evaluating(self.state))
-            stack.callback(self._hide_averages)
-            self.shows_averages += 1
+            stack.callback(self._leave_averaged)
+            self.averaged_depth += 1
             return stack.pop_all()
 
-    def _hide_averages(self) -> None:
-        self.shows_averages -= 1
+    def _leave_averaged(self) -> None:
+        self.averaged_depth -= 1
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -164,17 +164,17 @@ class Tuned:
         self._refuse_merged()
         with self.averaged():
             layout, plan = self.context.layout, self.plan
-            facts = {"plan": str(plan), "members": plan.canonical(), "head": layout.scopes["head"][0]}
-            steps = self.state.total_steps
-            return write(folder, self.full_state(), **facts, **self._given, seed=self.context.seed, total_steps=steps)
+            facts: dict[str, Any] = {"plan": str(plan), "members": plan.canonical(), "head": layout.scopes["head"][0]}
+            facts |= {**self._lr_overrides, "seed": self.context.seed, "total_steps": self.state.total_steps}
+            return write(folder, self.full_state(), **facts)
 
     def full_state(self) -> dict[str, Tensor]:
         """Give what a fresh base lacks, by name: what may train, new parts, what the plan added, buffers."""
-        return self.engine.full_state(self.own)
+        return self.engine.full_state(self.saved_names)
 
     def found(self) -> dict[str, str | int]:
         """Give facts that only training could find, such as the number of examples that fit at a time."""
-        return {name: fact for member in self.plan.members for name, fact in member.found(self.state).items()}
+        return {name: fact for member in self.plan.members for name, fact in member.training_facts(self.state).items()}
 
     def skipped_steps(self) -> int:
         """Count the updates that fp16's loss scaler skipped, as their gradients were not finite; synchronises."""
@@ -197,7 +197,7 @@ class Tuned:
                 parameter.copy_(weights)
         self.optimizer.state.clear()  # nothing trains on from here
         self._merged = True
-        vars(self.model).pop(MARK, None)
+        vars(self.model).pop(PLAN_ATTRIBUTE, None)
         if before is None or after is None:
             return merged
         return dataclasses.replace(merged, output_drift=float((after - before).abs().max()))
@@ -214,11 +214,11 @@ class Tuned:
         """Give a table: what trains in each scope and how fast, memory by kind, and how the head was found."""
         layout = self.context.layout
         rates = sorted(
-            {(group["name"], peak) for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True)}
+            {(group["name"], peak) for group, peak in zip(self.optimizer.param_groups, self._peak_lrs, strict=True)}
         )
         tied = layout.tied_head(self.model)
         note = f"; tied to {tied}, so it trains as that does" if tied else ""
-        first = f"plan {self.plan} on {self.device}; head: {layout.scopes['head'][0]} ({layout.origin}{note})"
+        first = f"plan {self.plan} on {self.device}; head: {layout.scopes['head'][0]} ({layout.head_origin}{note})"
         return f"{first}\n{table(self.counts(), self.memory(), rates, expected=not self.optimizer.state)}"
 
     def _refuse_merged(self) -> None:
@@ -230,12 +230,12 @@ class Tuned:
     def _check(self) -> None:
         """Check once, after the first backward pass."""
         weights = weights_members(self.plan.members)
-        asked = [member.where() for member in weights if FROZEN not in member.capabilities()]
-        check_scopes(self.state.model, self.context.layout, asked)
+        trained_scopes = [member.scope_name() for member in weights if FROZEN not in member.capabilities()]
+        check_scopes(self.state.model, self.context.layout, trained_scopes)
         check_gradients(self.engine.named_gradients(), finite=not self.engine.scaler.is_enabled())
         self.losses.checked = True
 
 
-def _passing(member: Strategy, run: Callable[[int], Tensor], state: State, size: int) -> Tensor:
+def _run_member(member: Strategy, run: Callable[[int], Tensor], state: State, size: int) -> Tensor:
     """Let a member decide on the passes of `size` examples."""
-    return member.passes(run, size, state)
+    return member.run_micro_batches(run, size, state)

@@ -158,7 +158,9 @@ def test_conformance(name, kind, foreign, plan_of, tmp_path):
     assert {n for n, p, old in start if not torch.equal(p, old)} == trains
     head = tuned.context.layout.scopes["head"][0]
     assert {n for n in trains if n.startswith(head)} == {n for n, _ in model.named_parameters() if n.startswith(head)}
-    assert tuned.counts()["trainable_parameters"] == sum(p.numel() for n, p, _ in start if n in tuned.own & trains)
+    assert tuned.counts()["trainable_parameters"] == sum(
+        p.numel() for n, p, _ in start if n in tuned.saved_names & trains
+    )
 
     after = evaluated(foreign, tuned, data)
     assert not torch.allclose(after, before, atol=1e-4)

@@ -48,12 +48,12 @@ class Accumulate(Strategy):
         del device
         return {"grad_accumulation": self.n}
 
-    def elsewhere(self, facts: Mapping[str, str | int]) -> Mapping[str, Any]:
+    def external_loop_settings(self, facts: Mapping[str, str | int]) -> Mapping[str, Any]:
         """Let the other loop divide."""
         del facts
         return {"micro_batches": self.n}
 
-    def passes(self, run: Callable[[int], Tensor], size: int, state: State) -> Tensor:
+    def run_micro_batches(self, run: Callable[[int], Tensor], size: int, state: State) -> Tensor:
         """Divide evenly; the last micro-batch may be smaller."""
         del state
         return run(-(-size // self.n))

@@ -38,10 +38,10 @@ NOT_EVEN_ONE = "auto_batch: a single example at a time does not fit; take a smal
 
 
 @dataclass
-class Known:
+class BatchLimit:
     """What updates so far have shown: the most examples to pass at a time (`None`: all), and the passes of the last."""
 
-    most: int | None
+    max_size: int | None
     passes: int = 1
 
 
@@ -59,7 +59,7 @@ class AutoBatch(Strategy):
 
     start: Count | None = None
 
-    def elsewhere(self, facts: Mapping[str, str | int]) -> str:
+    def external_loop_settings(self, facts: Mapping[str, str | int]) -> str:
         """Name what others have."""
         del facts
         return (
@@ -67,27 +67,27 @@ class AutoBatch(Strategy):
             "TrainingArguments(auto_find_batch_size=True) would shrink the update's batch and start again"
         )
 
-    def passes(self, run: Callable[[int], Tensor], size: int, state: State) -> Tensor:
+    def run_micro_batches(self, run: Callable[[int], Tensor], size: int, state: State) -> Tensor:
         """Try, and halve until it fits."""
-        known = state.kept.setdefault(self, Known(self.start))
-        before = Before(state.model, state.device)
+        limit = state.member_state.setdefault(self, BatchLimit(self.start))
+        snapshot = Snapshot(state.model, state.device)
         while True:
-            most = min(size, known.most or size)
-            loss = self._tried(run, most)
+            max_size = min(size, limit.max_size or size)
+            loss = self._try_size(run, max_size)
             if loss is not None:
-                known.passes = -(-size // most)
+                limit.passes = -(-size // max_size)
                 return loss
-            before.restore()
-            known.most = -(-most // 2)
+            snapshot.restore()
+            limit.max_size = -(-max_size // 2)
 
-    def _tried(self, run: Callable[[int], Tensor], most: int) -> Tensor | None:
+    def _try_size(self, run: Callable[[int], Tensor], max_size: int) -> Tensor | None:
         """Pass all examples; `None` where memory did not suffice. What the attempt held is gone on return."""
         try:
-            return run(most)
+            return run(max_size)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            if most == 1:
+            if max_size == 1:
                 note = getattr(error, "add_note", None)  # Python 3.11
                 if note:
                     note(NOT_EVEN_ONE)
@@ -95,23 +95,23 @@ class AutoBatch(Strategy):
             traceback.clear_frames(error.__traceback__)  # their locals hold the graph
         return None
 
-    def to_resume(self, state: State) -> Any:
+    def state_dict(self, state: State) -> Any:
         """Give what fitted."""
-        known: Known | None = state.kept.get(self)
-        return known and [known.most, known.passes]
+        limit: BatchLimit | None = state.member_state.get(self)
+        return limit and [limit.max_size, limit.passes]
 
-    def resume(self, state: State, kept: Any) -> None:
+    def load_state_dict(self, state: State, saved: Any) -> None:
         """Start from what fitted."""
-        if kept:
-            state.kept[self] = Known(*kept)
+        if saved:
+            state.member_state[self] = BatchLimit(*saved)
 
-    def found(self, state: State) -> dict[str, str | int]:
+    def training_facts(self, state: State) -> dict[str, str | int]:
         """Give the number of passes of the last update."""
-        known: Known | None = state.kept.get(self)
-        return {"grad_accumulation": known.passes} if known else {}
+        limit: BatchLimit | None = state.member_state.get(self)
+        return {"grad_accumulation": limit.passes} if limit else {}
 
 
-class Before:
+class Snapshot:
     """What an attempt changes beside gradients, as it was before: random states, and statistics of batch norms."""
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:

@@ -42,12 +42,12 @@ class Bucketing(Strategy):
     mask: str = "attention_mask"
     fields: Names = ("attention_mask", "input_ids", "token_type_ids")
 
-    def elsewhere(self, facts: Mapping[str, str | int]) -> str:
+    def external_loop_settings(self, facts: Mapping[str, str | int]) -> str:
         """Name what others have."""
         del facts
         return "leave it out: TrainingArguments(train_sampling_strategy='group_by_length'), and pad to the longest item"
 
-    def unusable(self, item: Any) -> str | None:
+    def unsupported_item(self, item: Any) -> str | None:
         """Need lengths."""
         known = isinstance(item, Mapping) and "length" in item
         return None if known else "needs items that say their `length` (tokens), these do not"
@@ -57,9 +57,9 @@ class Bucketing(Strategy):
         order, options = order_of(options)
         dataset = options["dataset"]
         order.lengths, order.pool = [dataset[place]["length"] for place in range(len(dataset))], self.pool
-        return {**options, "collate_fn": self._cutting(options["collate_fn"])}
+        return {**options, "collate_fn": self._trimming(options["collate_fn"])}
 
-    def _cutting(self, collate: Callable[[Sequence[Any]], Any]) -> Callable[[Sequence[Any]], Any]:
+    def _trimming(self, collate: Callable[[Sequence[Any]], Any]) -> Callable[[Sequence[Any]], Any]:
         def cut(items: Sequence[Any]) -> Any:
             batch = collate(items)
             has = isinstance(batch, Mapping) and self.mask in batch

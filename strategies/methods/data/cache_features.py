@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 from strategies.errors import PlanError
 from strategies.execution.engine import torch_dtype
-from strategies.methods.data.feature_store import InMemory, Kept, OnDisk
-from strategies.methods.data.memo import Memo
+from strategies.methods.data.feature_store import FeatureStore, InMemory, OnDisk
+from strategies.methods.data.memo import CachedModule
 from strategies.protocol import FROZEN, RANDOM_TOKENS, Context, Kind, State, Strategy
 
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Shared:
+class CacheState:
     """What the wrapped modules know of training: the state of the update under way, once there is one."""
 
     state: State | None = None
-    counted: list[list[Tensor]] = field(default_factory=list)  # rows that are memory of the device
+    device_rows: list[list[Tensor]] = field(default_factory=list)  # rows that are memory of the device
 
     def keys(self, scope: str) -> Sequence[Hashable]:
         """Give the keys of the batch under way for a scope, or for the tower it lies in."""
@@ -71,7 +71,7 @@ class CacheFeatures(Strategy):
     stage: ClassVar[int] = 70
     slots: ClassVar[frozenset[str]] = frozenset({"features"})
     requires: ClassVar[frozenset[str]] = frozenset({FROZEN})
-    spoiled_by: ClassVar[frozenset[str]] = frozenset({RANDOM_TOKENS})
+    incompatible_with: ClassVar[frozenset[str]] = frozenset({RANDOM_TOKENS})
     needs_items: ClassVar[bool] = True
     resumable: ClassVar[bool] = False  # rows would be computed again, in batches of another size: they round otherwise
 
@@ -79,12 +79,12 @@ class CacheFeatures(Strategy):
     to: Literal["memory", "disk"] = "memory"
     dtype: Literal["bf16", "fp16"] | None = None
 
-    def elsewhere(self, facts: Mapping[str, str | int]) -> str:
+    def external_loop_settings(self, facts: Mapping[str, str | int]) -> str:
         """Name what others have."""
         del facts
         return "it needs the keys of items, which only our loop passes on: use tuned.loader and tuned.step"
 
-    def unusable(self, item: Any) -> str | None:
+    def unsupported_item(self, item: Any) -> str | None:
         """Need keys for the scope."""
         known = item.get("keys", {}) if hasattr(item, "get") else {}
         if self.scope in known or self.scope.partition(".")[0] in known:
@@ -106,47 +106,47 @@ class CacheFeatures(Strategy):
         """Wrap the modules in place; names and parameters stay as they are."""
         import torch
 
-        shared = context.kept[self] = Shared()
+        shared = context.member_state[self] = CacheState()
         compiled = any(part._compiled_call_impl is not None for part in model.modules())  # noqa: SLF001
         for root in context.layout.groups(model, self.scope)[self.scope]:
             module = model.get_submodule(root)
             if context.device.type == "cpu":
-                vars(module)["kept_features"] = shared.counted  # found there when weights are counted
-            memo = Memo(root, module.forward, partial(self._kept, shared.counted))
+                vars(module)["kept_features"] = shared.device_rows  # found there when weights are counted
+            memo = CachedModule(root, module.forward, partial(self._new_store, shared.device_rows))
             forward = self._forward(memo, shared)
             # As a part of a larger graph its look-ups would be traced, and its stores be guarded.
             vars(module)["forward"] = torch.compiler.disable(forward) if compiled else forward
 
-    def _forward(self, memo: Memo, shared: Shared) -> Callable[..., Any]:
+    def _forward(self, memo: CachedModule, shared: CacheState) -> Callable[..., Any]:
         """Give what stands in for a module's forward."""
 
-        @wraps(memo.plain)
+        @wraps(memo.forward)
         def forward(*arguments: Any, **options: Any) -> Any:
             keys = shared.keys(self.scope)
             if shared.state is None or not keys:
-                return memo.plain(*arguments, **options)
+                return memo.forward(*arguments, **options)
             return memo.outputs(keys, shared.state.step, arguments, options)
 
         return forward
 
-    def _kept(self, counted: list[list[Tensor]]) -> Kept:
+    def _new_store(self, device_rows: list[list[Tensor]]) -> FeatureStore:
         """Make an empty store."""
 
         def make() -> InMemory | OnDisk:
             store = OnDisk() if self.to == "disk" else InMemory()
             if isinstance(store, InMemory):
-                counted.append(store.rows)
+                device_rows.append(store.rows)
             return store
 
-        return Kept(make, torch_dtype(self.dtype) if self.dtype else None)
+        return FeatureStore(make, torch_dtype(self.dtype) if self.dtype else None)
 
-    def will_keep(self, state: State, distinct: Mapping[str, int]) -> int:
+    def cache_bytes(self, state: State, distinct: Mapping[str, int]) -> int:
         """Count the rows that are not there yet; beside a GPU they are in the host's memory."""
         if state.device.type != "cpu":
             return 0
         count = distinct.get(self.scope) or distinct.get(self.scope.partition(".")[0], 0)
-        return sum(max(0, count - len(rows)) * rows[0].nbytes for rows in state.kept[self].counted if rows)
+        return sum(max(0, count - len(rows)) * rows[0].nbytes for rows in state.member_state[self].device_rows if rows)
 
     def before_step(self, state: State) -> None:
         """Remember where the keys of each batch will be."""
-        state.kept[self].state = state
+        state.member_state[self].state = state

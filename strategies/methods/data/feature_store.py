@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-CLOSE = 1e-9  # relative; sums of the same numbers differ by less, whatever their order
+RELATIVE_TOLERANCE = 1e-9  # relative; sums of the same numbers differ by less, whatever their order
 
 
 def flatten(value: Any) -> tuple[list[Any], Callable[[Sequence[Any]], Any]]:
@@ -25,7 +25,7 @@ def flatten(value: Any) -> tuple[list[Any], Callable[[Sequence[Any]], Any]]:
     from torch.utils._pytree import tree_flatten, tree_unflatten
 
     leaves, spec = tree_flatten(value)
-    opened = [_open(leaf) for leaf in leaves]
+    opened = [_flatten_dataclass(leaf) for leaf in leaves]
 
     def rebuild(flat: Sequence[Any]) -> Any:
         rest = iter(flat)
@@ -34,7 +34,7 @@ def flatten(value: Any) -> tuple[list[Any], Callable[[Sequence[Any]], Any]]:
     return [leaf for inner, _ in opened for leaf in inner], rebuild
 
 
-def _open(leaf: Any) -> tuple[list[Any], Callable[[Sequence[Any]], Any]]:
+def _flatten_dataclass(leaf: Any) -> tuple[list[Any], Callable[[Sequence[Any]], Any]]:
     """Look into dataclasses, which torch's own flattening takes for leaves."""
     if not dataclasses.is_dataclass(leaf) or isinstance(leaf, type):
         return [leaf], lambda flat: flat[0]
@@ -65,23 +65,23 @@ def fingerprints(tensors: Sequence[Tensor], rows: int, chosen: Sequence[int]) ->
     return torch.stack(sums, 1)
 
 
-def slack(tensors: Sequence[Tensor]) -> Tensor:
+def tolerance(tensors: Sequence[Tensor]) -> Tensor:
     """Give how far, relative to their scale, fingerprints may be apart: what a layer before them rounds differently."""
     import torch
 
-    closest = [2 * torch.finfo(t.dtype).eps if t.is_floating_point() else CLOSE for t in tensors]
+    closest = [2 * torch.finfo(t.dtype).eps if t.is_floating_point() else RELATIVE_TOLERANCE for t in tensors]
     return torch.tensor(closest, dtype=torch.float64, device=tensors[0].device)
 
 
-def differing(now: Tensor, then: Tensor, slack: Tensor) -> list[int]:
+def differing(now: Tensor, then: Tensor, tolerance: Tensor) -> list[int]:
     """Give the places at which fingerprints differ; waits for the device."""
     import torch
 
     if torch.equal(now, then):
         return []
-    differs = (now - then)[..., 0].abs() > slack * now[..., 1]
-    places: list[int] = differs.any(-1).nonzero().flatten().tolist()
-    return places
+    differs = (now - then)[..., 0].abs() > tolerance * now[..., 1]
+    positions: list[int] = differs.any(-1).nonzero().flatten().tolist()
+    return positions
 
 
 def same_outputs(one: Sequence[Any], other: Sequence[Any]) -> bool:
@@ -100,8 +100,8 @@ def _same(one: Any, other: Any) -> bool:
         return True
     if not one.is_floating_point() or not one.numel():
         return False
-    slack = 2 * torch.finfo(one.dtype).eps * float(one.nan_to_num().abs().max())
-    return torch.allclose(one.double(), other.double(), rtol=0, atol=slack, equal_nan=True)
+    tolerance = 2 * torch.finfo(one.dtype).eps * float(one.nan_to_num().abs().max())
+    return torch.allclose(one.double(), other.double(), rtol=0, atol=tolerance, equal_nan=True)
 
 
 class InMemory:
@@ -110,16 +110,16 @@ class InMemory:
     def __init__(self) -> None:
         self.rows: list[Tensor] = []
 
-    def put(self, place: int, rows: Tensor) -> None:
-        """Keep rows from `place` on; what a pass that broke off left there goes."""
-        del self.rows[place:]
+    def put(self, position: int, rows: Tensor) -> None:
+        """Keep rows from `position` on; what a pass that broke off left there goes."""
+        del self.rows[position:]
         self.rows += [row.clone() for row in rows]
 
-    def take(self, places: Sequence[int]) -> Tensor:
+    def take(self, positions: Sequence[int]) -> Tensor:
         """Give rows as one tensor."""
         import torch
 
-        return torch.stack([self.rows[place] for place in places])
+        return torch.stack([self.rows[position] for position in positions])
 
 
 class OnDisk:
@@ -133,26 +133,26 @@ class OnDisk:
         weakref.finalize(self, self._file.close)
         self._map: Any = None
 
-    def put(self, place: int, rows: Tensor) -> None:
-        """Write rows from `place` on."""
+    def put(self, position: int, rows: Tensor) -> None:
+        """Write rows from `position` on."""
         import torch
 
-        if place == 0:
+        if position == 0:
             self._dtype, self._shape = rows.dtype, rows.shape[1:]
         data = rows.contiguous().reshape(len(rows), -1).view(torch.uint8).numpy()
         self._row_bytes, self._map = data.shape[1], None
-        self._file.seek(place * self._row_bytes)
+        self._file.seek(position * self._row_bytes)
         left = data.data.cast("B")
         try:
             while left:  # numpy's tofile says nothing when its last block does not fit
                 left = left[self._file.write(left) :]
         except OSError as error:
             raise OSError(
-                f"cache_features: {place + len(rows)} rows of {self._row_bytes} bytes do not fit in "
+                f"cache_features: {position + len(rows)} rows of {self._row_bytes} bytes do not fit in "
                 f"{tempfile.gettempdir()} ({error}): point TMPDIR at a folder with more room, or take dtype='bf16'"
             ) from error
 
-    def take(self, places: Sequence[int]) -> Tensor:
+    def take(self, positions: Sequence[int]) -> Tensor:
         """Read rows as one tensor."""
         import numpy as np
         import torch
@@ -160,35 +160,37 @@ class OnDisk:
         if self._map is None:
             count = self._file.seek(0, 2) // self._row_bytes
             self._map = np.memmap(self._file, dtype=np.uint8, mode="r", shape=(count, self._row_bytes))
-        return torch.from_numpy(self._map[list(places)]).view(self._dtype).reshape(len(places), *self._shape)
+        return torch.from_numpy(self._map[list(positions)]).view(self._dtype).reshape(len(positions), *self._shape)
 
 
-class Kept:
+class FeatureStore:
     """The outputs of a module for inputs of one form: rows by key, and what all outputs share."""
 
     def __init__(self, make: Callable[[], InMemory | OnDisk], dtype: torch.dtype | None) -> None:
-        self._make, self._dtype = make, dtype
-        self.places: dict[Hashable, int] = {}
+        self._make_store, self._dtype = make, dtype
+        self.positions: dict[Hashable, int] = {}
         self.unchecked: dict[Hashable, tuple[int, Tensor]] = {}  # of inputs that were seen once: update, fingerprint
-        self._first: list[Any] = []  # the leaves of the first output, without rows where they have some
+        self._template: list[Any] = []  # the leaves of the first output, without rows where they have some
         self._stores: dict[int, InMemory | OnDisk] = {}  # by number of the leaf
 
     def add(self, keys: Sequence[Hashable], output: Any) -> str | None:
         """Keep an output's rows under `keys`; gives the reason if it is none of rows."""
         leaves, rebuild = flatten(output)
-        if not self._first:
+        if not self._template:
             self._rebuild = rebuild
-            self._stores = {number: self._make() for number, leaf in enumerate(leaves) if has_rows(leaf, len(keys))}
-            self._first = self._without_rows(leaves, len(keys))
-        apart = self._without_rows(leaves, len(keys))
-        if not self._stores or not same_outputs(apart, self._first):
+            self._stores = {
+                number: self._make_store() for number, leaf in enumerate(leaves) if has_rows(leaf, len(keys))
+            }
+            self._template = self._without_rows(leaves, len(keys))
+        shared = self._without_rows(leaves, len(keys))
+        if not self._stores or not same_outputs(shared, self._template):
             shapes = [tuple(leaf.shape) if hasattr(leaf, "shape") else leaf for leaf in leaves]
             return f"for {len(keys)} rows it gives {shapes}, of which some depend on more than their own row"
-        start = len(self.places)
+        start = len(self.positions)
         for number, store in self._stores.items():
             rows = leaves[number].detach()
             store.put(start, rows.to("cpu", self._dtype if self._dtype and rows.is_floating_point() else rows.dtype))
-        self.places.update({key: start + place for place, key in enumerate(keys)})
+        self.positions.update({key: start + position for position, key in enumerate(keys)})
         return None
 
     def _without_rows(self, leaves: Sequence[Any], rows: int) -> list[Any]:
@@ -198,10 +200,10 @@ class Kept:
 
     def take(self, keys: Sequence[Hashable]) -> Any:
         """Give the output for these keys, on its device and in its number type."""
-        places = [self.places[key] for key in keys]
-        leaves = list(self._first)
+        positions = [self.positions[key] for key in keys]
+        leaves = list(self._template)
         for number, store in self._stores.items():
-            like, rows = self._first[number], store.take(places)
+            like, rows = self._template[number], store.take(positions)
             if like.device.type == "cuda":
                 rows = rows.pin_memory().to(like.device, non_blocking=True)
             leaves[number] = rows.to(like.dtype)

@@ -37,16 +37,16 @@ class GroupByImage(Strategy):
 
     scope: str = "vision"
 
-    def elsewhere(self, facts: Mapping[str, str | int]) -> str:
+    def external_loop_settings(self, facts: Mapping[str, str | int]) -> str:
         """Name what others have."""
         del facts
         return "Trainer has no such order: use tuned.loader and tuned.step, or for_accelerate and ready.loader"
 
-    def where(self) -> str:
+    def scope_name(self) -> str:
         """Change no module: `scope` names keys."""
         return EVERYTHING
 
-    def unusable(self, item: Any) -> str | None:
+    def unsupported_item(self, item: Any) -> str | None:
         """Need keys."""
         return missing_key(item, self.scope)
 
@@ -54,5 +54,5 @@ class GroupByImage(Strategy):
         """Let items with one key follow each other."""
         order, options = order_of(options)
         dataset = options["dataset"]
-        order.together([dataset[place]["keys"][self.scope] for place in range(len(dataset))])
+        order.group_by([dataset[place]["keys"][self.scope] for place in range(len(dataset))])
         return options

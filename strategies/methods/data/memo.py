@@ -6,7 +6,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError
-from strategies.methods.data.feature_store import Kept, differing, fingerprints, flatten, has_rows, same_outputs, slack
+from strategies.methods.data.feature_store import (
+    FeatureStore,
+    differing,
+    fingerprints,
+    flatten,
+    has_rows,
+    same_outputs,
+    tolerance,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -18,28 +26,28 @@ ALWAYS_SAME = "what is kept must not change: remove what is random, or leave cac
 
 
 @dataclass
-class Memo:
+class CachedModule:
     """What one module computed so far, by form of its inputs."""
 
     name: str
-    plain: Callable[..., Any]
-    make: Callable[[], Kept]
-    forms: dict[Hashable, Kept] = field(default_factory=dict)
-    repeats: bool = False  # whether it was seen to give the same twice
+    forward: Callable[..., Any]
+    make: Callable[[], FeatureStore]
+    forms: dict[Hashable, FeatureStore] = field(default_factory=dict)
+    deterministic: bool = False  # whether it was seen to give the same twice
 
     def outputs(self, keys: Sequence[Hashable], step: int, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Give the module's output in update `step`, computing only what is not known."""
         leaves, rebuild = flatten((arguments, options))
         rows, keys = self._rows(leaves, keys)
-        kept = self.forms.setdefault(_form(leaves, rows), self.make())
+        store = self.forms.setdefault(_form(leaves, rows), self.make())
         tensors = [leaf for leaf in leaves if hasattr(leaf, "requires_grad")]
         if any(tensor.requires_grad for tensor in tensors):
             raise PlanError(f"cache_features: something before {self.name!r} trains, so its outputs change with it")
         first = {key: row for row, key in reversed(list(enumerate(keys)))}
         # In one update the same items may pass twice (chosen among, tried again): that tells nothing of the next time.
-        again = {key: row for key, row in first.items() if key in kept.unchecked and kept.unchecked[key][0] < step}
-        self._check(kept, again, tensors, rows)
-        fresh = {key: row for key, row in first.items() if key not in kept.places}
+        again = {key: row for key, row in first.items() if key in store.unchecked and store.unchecked[key][0] < step}
+        self._check(store, again, tensors, rows)
+        fresh = {key: row for key, row in first.items() if key not in store.positions}
         if fresh:
             chosen = sorted(fresh.values())
             new = [keys[row] for row in chosen]
@@ -47,9 +55,9 @@ class Memo:
                 leaf[chosen] if has_rows(leaf, rows) else leaf for leaf in leaves
             ]  # fmt: skip
             seen = fingerprints(tensors, rows, chosen)
-            kept.unchecked.update({key: (step, own) for key, own in zip(new, seen, strict=True)})
-            self._require(kept.add(new, self._computed(*rebuild(part))))
-        return kept.take(keys)
+            store.unchecked.update({key: (step, own) for key, own in zip(new, seen, strict=True)})
+            self._require(store.add(new, self._compute(*rebuild(part))))
+        return store.take(keys)
 
     def _rows(self, leaves: Sequence[Any], keys: Sequence[Hashable]) -> tuple[int, list[Hashable]]:
         """Count the rows of the inputs and give the key of each."""
@@ -64,13 +72,13 @@ class Memo:
             )
         return rows, list(keys)
 
-    def _check(self, kept: Kept, again: dict[Hashable, int], tensors: Sequence[Tensor], rows: int) -> None:
+    def _check(self, store: FeatureStore, again: dict[Hashable, int], tensors: Sequence[Tensor], rows: int) -> None:
         """Compare the inputs of keys that are used for the second time with those of the first."""
         import torch
 
         if again:
-            then = torch.stack([kept.unchecked[key][1] for key in again])
-            changed = differing(fingerprints(tensors, rows, list(again.values())), then, slack(tensors))
+            then = torch.stack([store.unchecked[key][1] for key in again])
+            changed = differing(fingerprints(tensors, rows, list(again.values())), then, tolerance(tensors))
             if changed:
                 key = list(again)[changed[0]]
                 raise PlanError(
@@ -78,22 +86,22 @@ class Memo:
                     f"random augmentation, or rows that are not in the order of first appearance; {ALWAYS_SAME}"
                 )
         for key in again:
-            del kept.unchecked[key]
+            del store.unchecked[key]
 
-    def _computed(self, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    def _compute(self, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Call the module; the first time twice."""
         import torch
 
         with torch.no_grad():
-            output = self.plain(*arguments, **options)
-            if not self.repeats:
-                again = self.plain(*arguments, **options)
+            output = self.forward(*arguments, **options)
+            if not self.deterministic:
+                again = self.forward(*arguments, **options)
                 if not same_outputs(flatten(output)[0], flatten(again)[0]):
                     raise PlanError(
                         f"cache_features: {self.name!r} gives another result for the same input each time (dropout, "
                         f"drop path, sampling?); {ALWAYS_SAME}"
                     )
-                self.repeats = True
+                self.deterministic = True
         return output
 
     def _require(self, reason: str | None) -> None:

@@ -22,7 +22,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, final
 
 from strategies.errors import PlanError
-from strategies.layout import inside
+from strategies.layout import is_within
 from strategies.options import Natural, Range
 from strategies.protocol import RANDOM_TOKENS, Context, Kind, Strategy
 from strategies.structure.blocks import repeated_blocks
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-ROWS = 3  # dimensions of tokens: pictures, tokens, values
+TOKEN_DIMENSIONS = 3  # dimensions of tokens: pictures, tokens, values
 DropRate = Annotated[float, Range("between 0 and 1", lambda value: 0 < value < 1)]
 
 
@@ -47,18 +47,18 @@ def first_blocks(model: nn.Module, roots: Iterable[str]) -> dict[str, nn.Module]
     blocks = repeated_blocks(model, roots)
     found = {name for name, part in model.named_modules() if isinstance(part, nn.Conv2d | nn.Conv3d)}
     chosen: dict[str, nn.Module] = {}
-    for name in sorted(name for name in found if inside(name, roots) and not inside(name, tuple(blocks))):
+    for name in sorted(name for name in found if is_within(name, roots) and not is_within(name, tuple(blocks))):
         near: list[str] = []
         around = name
         while around and not near:
             around = around.rpartition(".")[0]
-            near = [block for block in blocks if inside(block, (around,))]
-        if near and not any(inside(other, tuple(near)) for other in found):
+            near = [block for block in blocks if is_within(block, (around,))]
+        if near and not any(is_within(other, tuple(near)) for other in found):
             chosen[near[0]] = blocks[near[0]]
     return chosen
 
 
-def fewer(tokens: Tensor, rate: float, keep_first: int) -> Tensor:
+def drop_tokens(tokens: Tensor, rate: float, keep_first: int) -> Tensor:
     """Keep the first tokens and a random 1 − `rate` of the others, at least one, in their order."""
     import torch
 
@@ -70,11 +70,11 @@ def fewer(tokens: Tensor, rate: float, keep_first: int) -> Tensor:
     return tokens[rows, torch.cat([first, drawn + keep_first], 1)]  # unlike gather, keeps no tokens for backward
 
 
-def refuse_places(tokens: Any, others: Iterable[Any], keep_first: int) -> None:
+def refuse_position_inputs(tokens: Any, others: Iterable[Any], keep_first: int) -> None:
     """Refuse what a block is given if it tells of places that would no longer be there."""
     import torch
 
-    if not isinstance(tokens, torch.Tensor) or tokens.ndim != ROWS:
+    if not isinstance(tokens, torch.Tensor) or tokens.ndim != TOKEN_DIMENSIONS:
         raise PlanError("patch_dropout: the first block is not given tokens of shape (pictures, tokens, values)")
     length = tokens.shape[1]
     if length <= keep_first + 1:
@@ -90,7 +90,7 @@ def refuse_places(tokens: Any, others: Iterable[Any], keep_first: int) -> None:
             )
 
 
-def drop_before(block: nn.Module, rate: float, keep_first: int) -> None:
+def drop_tokens_before(block: nn.Module, rate: float, keep_first: int) -> None:
     """Let a block, and so all that follow, see a part of the tokens in training; names stay as they are."""
     plain = block.forward
 
@@ -99,8 +99,8 @@ def drop_before(block: nn.Module, rate: float, keep_first: int) -> None:
         if not block.training:
             return plain(*arguments, **options)
         tokens, *others = *arguments, *options.values()
-        refuse_places(tokens, others, keep_first)
-        part = fewer(tokens, rate, keep_first)
+        refuse_position_inputs(tokens, others, keep_first)
+        part = drop_tokens(tokens, rate, keep_first)
         if arguments:
             return plain(part, *arguments[1:], **options)
         return plain(**{**options, next(iter(options)): part})
@@ -108,12 +108,12 @@ def drop_before(block: nn.Module, rate: float, keep_first: int) -> None:
     block.forward = forward
 
 
-def rests_in_eval(block: nn.Module) -> bool:
+def stays_in_eval(block: nn.Module) -> bool:
     """Say whether a block stays in evaluation mode although it is told to train."""
     mode = block.training
-    rests = not block.train().training
+    stays = not block.train().training
     block.train(mode)
-    return rests
+    return stays
 
 
 @final
@@ -141,9 +141,9 @@ class PatchDropout(Strategy):
                 "patch_dropout: no image tower in scope: it takes a convolution (patch embedding) before repeated "
                 "blocks that hold none"
             )
-        if all(map(rests_in_eval, chosen.values())):
+        if all(map(stays_in_eval, chosen.values())):
             raise PlanError(
                 "patch_dropout: would do nothing: the image tower rests in evaluation mode, where no token is dropped"
             )
         for block in chosen.values():
-            drop_before(block, self.rate, self.keep_first)
+            drop_tokens_before(block, self.rate, self.keep_first)

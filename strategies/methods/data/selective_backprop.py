@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from strategies.execution.feed import Feed
 
-Kept = Annotated[float, Range("above 0, below 1", lambda value: 0 < value < 1)]
-End = Annotated[float, Range("above 0, up to 1", lambda value: 0 < value <= 1)]
+KeepFraction = Annotated[float, Range("above 0, below 1", lambda value: 0 < value < 1)]
+EndFraction = Annotated[float, Range("above 0, up to 1", lambda value: 0 < value <= 1)]
 
 
 @final
@@ -51,12 +51,12 @@ class SelectiveBackprop(Strategy):
     needs_losses: ClassVar[bool] = True
     trial: ClassVar[Mapping[str, Any]] = {"start": 0.0}
 
-    keep: Kept = 0.5
+    keep: KeepFraction = 0.5
     start: Share = 0.5
-    end: End = 0.9
+    end: EndFraction = 0.9
     interrupt: Natural = 2
 
-    def elsewhere(self, facts: Mapping[str, str | int]) -> str:
+    def external_loop_settings(self, facts: Mapping[str, str | int]) -> str:
         """Name what others have."""
         del facts
         return "it chooses examples before the update: use tuned.loader and tuned.step"
@@ -77,13 +77,13 @@ class SelectiveBackprop(Strategy):
         interrupted = self.interrupt and (step + 1) % self.interrupt == 0
         return self.start <= step / total_steps < self.end and not interrupted
 
-    def choose(self, feed: Feed, losses: Callable[[Feed], Tensor], state: State) -> Feed:
+    def select_examples(self, feed: Feed, losses: Callable[[Feed], Tensor], state: State) -> Feed:
         """Draw examples by the percentiles of their losses."""
         assert state.total_steps is not None
         count = math.ceil(self.keep * len(feed))
         if count == len(feed) or not self.selects(state.step, state.total_steps):
             return feed
-        return feed.only(sorted(draw(losses(feed), count, self.keep)))
+        return feed.subset(sorted(draw(losses(feed), count, self.keep)))
 
 
 def draw(losses: Tensor, count: int, keep: float) -> list[int]:

@@ -65,7 +65,7 @@ class Checkpointing(Strategy):
     every_n: Count = 1
     scope: str | None = None
 
-    def elsewhere(self, facts: Mapping[str, str | int]) -> Mapping[str, Any]:
+    def external_loop_settings(self, facts: Mapping[str, str | int]) -> Mapping[str, Any]:
         """Keep the other loop from doing it, too."""
         del facts
         return {"recomputes": True}

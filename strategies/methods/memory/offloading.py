@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 MEBIBYTE = 2**20
 
 
-class Parked(NamedTuple):
+class OffloadedTensor(NamedTuple):
     """A copy in host memory, and where the original was."""
 
     host: Tensor
@@ -41,45 +41,45 @@ class Parked(NamedTuple):
 
 
 @dataclass
-class Parking:
+class ActivationOffloader:
     """Pack and unpack hooks for the tensors that one forward pass saves."""
 
     to: str
     min_bytes: int
-    stay: frozenset[int]  # storages that are never copied
+    excluded: frozenset[int]  # storages that are never copied
     count: int = 0  # copies made
-    _known: dict[tuple[Any, ...], tuple[Any, Parked]] = field(default_factory=dict)
+    _copies: dict[tuple[Any, ...], tuple[Any, OffloadedTensor]] = field(default_factory=dict)
 
-    def pack(self, tensor: Tensor) -> Tensor | Parked:
+    def pack(self, tensor: Tensor) -> Tensor | OffloadedTensor:
         """Copy a saved tensor to the host, once however many layers save it."""
         import torch
         from torch.multiprocessing.reductions import StorageWeakRef
 
         plain = type(tensor) in {torch.Tensor, torch.nn.Parameter} and tensor.layout is torch.strided
-        if not plain or tensor.nbytes < max(1, self.min_bytes) or _address(tensor) in self.stay:
+        if not plain or tensor.nbytes < max(1, self.min_bytes) or _address(tensor) in self.excluded:
             return tensor
         # The weak reference keeps the address from being used again; the version changes with every write.
         key = (_address(tensor), tensor._version, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype)  # noqa: SLF001
-        if key not in self._known:
+        if key not in self._copies:
             on_gpu = tensor.device.type == "cuda"
             if self.to == "disk":
                 host = _on_disk(tensor)
             else:
                 host = torch.empty_like(tensor, device="cpu", pin_memory=on_gpu, requires_grad=False)
             host.copy_(tensor.detach(), non_blocking=on_gpu)
-            self._known[key] = StorageWeakRef(tensor.untyped_storage()), Parked(host, tensor.device)
+            self._copies[key] = StorageWeakRef(tensor.untyped_storage()), OffloadedTensor(host, tensor.device)
             self.count += 1
-        return self._known[key][1]
+        return self._copies[key][1]
 
-    def unpack(self, saved: Tensor | Parked) -> Tensor:
+    def unpack(self, saved: Tensor | OffloadedTensor) -> Tensor:
         """Bring a tensor back to where it was."""
-        if isinstance(saved, Parked):
+        if isinstance(saved, OffloadedTensor):
             return saved.host.to(saved.device, non_blocking=True)
         return saved
 
     def close(self) -> None:
         """Forget what was seen: later on addresses may mean other tensors."""
-        self._known.clear()
+        self._copies.clear()
 
 
 def _on_disk(tensor: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ class OffloadActivations(Strategy):
 
     def place(self, model: nn.Module, context: Context) -> None:
         """Remember the model, whose weights stay where they are."""
-        context.kept[self] = model
+        context.member_state[self] = model
 
     def wrap_forward(self, forward: Callable[..., Any], context: Context) -> Callable[..., Any]:
         """Set the hooks around the forward pass, in training only."""
@@ -132,11 +132,11 @@ class OffloadActivations(Strategy):
         def with_hooks(*arguments: Any, **options: Any) -> Any:
             if not torch.is_grad_enabled():
                 return forward(*arguments, **options)
-            model: nn.Module = context.kept[self]
-            parking = Parking(self.to, self.min_bytes, storages([*model.parameters(), *model.buffers()]))
-            with torch.autograd.graph.saved_tensors_hooks(parking.pack, parking.unpack):
+            model: nn.Module = context.member_state[self]
+            offloader = ActivationOffloader(self.to, self.min_bytes, storages([*model.parameters(), *model.buffers()]))
+            with torch.autograd.graph.saved_tensors_hooks(offloader.pack, offloader.unpack):
                 result = forward(*arguments, **options)
-            parking.close()
+            offloader.close()
             return result
 
         return with_hooks

@@ -62,7 +62,7 @@ class Amp(Strategy):
         """Give the precision that this device will compute in."""
         return {"precision": self.dtype or ("bf16" if native_bf16(str(device).partition(":")[0]) else "fp16")}
 
-    def elsewhere(self, facts: Mapping[str, str | int]) -> Mapping[str, Any]:
+    def external_loop_settings(self, facts: Mapping[str, str | int]) -> Mapping[str, Any]:
         """Let the other loop do it."""
         return {"precision": facts["precision"]}
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
-from strategies.methods.numerics.quantise import SMALL_BLOCK, compute_in, stand_in, swap_linears, to_4bit
+from strategies.methods.numerics.quantise import SMALL_BLOCK, set_compute_dtype, simulate_move, swap_linears, to_4bit
 from strategies.protocol import FROZEN_BASE, Context, Kind, Strategy
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Fp4(Strategy):
     slots: ClassVar[frozenset[str]] = frozenset({"storage of the base"})
     requires: ClassVar[frozenset[str]] = frozenset({FROZEN_BASE})
     packages: ClassVar[tuple[str, ...]] = ("bitsandbytes",)
-    works_on_move: ClassVar[bool] = True
+    setup_during_move: ClassVar[bool] = True
 
     double_quant: bool = True
     scope: str | None = None
@@ -48,10 +48,10 @@ class Fp4(Strategy):
 
         swap_linears(model, context.layout, self.scope, make, multiple=SMALL_BLOCK)
 
-    def stand_in(self, model: nn.Module, context: Context) -> None:
+    def simulate_move(self, model: nn.Module, context: Context) -> None:
         """Give the layers their packed shapes."""
-        stand_in(model, context.device)
+        simulate_move(model, context.device)
 
     def place(self, model: nn.Module, context: Context) -> None:
         """Let the layers compute in the plan's precision."""
-        compute_in(model, str(context.facts["precision"]))
+        set_compute_dtype(model, str(context.facts["precision"]))

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 from strategies.errors import PlanError
-from strategies.layout import inside
+from strategies.layout import is_within
 from strategies.protocol import Context, Kind, Strategy
-from strategies.structure.blocks import read_directly
+from strategies.structure.blocks import uncalled_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 OLDEST_GPU = (8, 9)
 MULTIPLE = 16  # both sizes of a layer must be multiples of it
-SHOWN = 6
+MAX_SHOWN = 6
 
 
 def divisible(layer: nn.Linear, name: str) -> bool:
@@ -96,12 +96,12 @@ class Fp8(Strategy):
         gains: Callable[[nn.Linear, str], bool] = (
             divisible if self.emulate else _auto_filter_for_recipe(self.recipe, [])
         )
-        hidden = read_directly(model)
+        hidden = uncalled_layers(model)
         layers = {
             name: layer
             for prefixes in context.layout.groups(model, self.scope).values()
             for name, layer in model.named_modules()
-            if type(layer) is nn.Linear and inside(name, prefixes)
+            if type(layer) is nn.Linear and is_within(name, prefixes)
             if name not in hidden and not context.layout.is_new(name)
         }  # fmt: skip
         chosen = [name for name, layer in layers.items() if gains(layer, name)]
@@ -112,7 +112,7 @@ class Fp8(Strategy):
     def _why_not(self, layers: list[nn.Linear]) -> str:
         """Say why no layer was chosen, with the sizes that there are."""
         sizes = list(dict.fromkeys(f"{layer.in_features}→{layer.out_features}" for layer in layers))
-        there = ", ".join(sizes[:SHOWN]) + (" …" if len(sizes) > SHOWN else "") or "none"
+        there = ", ".join(sizes[:MAX_SHOWN]) + (" …" if len(sizes) > MAX_SHOWN else "") or "none"
         if self.emulate or not sizes:
             return f"fp8: no linear layer of the pretrained parts has sizes divisible by {MULTIPLE}; there is: {there}"
         return (

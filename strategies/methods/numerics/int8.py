@@ -18,7 +18,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
-from strategies.methods.numerics.quantise import stand_in, swap_linears
+from strategies.methods.numerics.quantise import simulate_move, swap_linears
 from strategies.options import NonNegative
 from strategies.protocol import FROZEN_BASE, Context, Kind, Strategy
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 OLDEST_GPU = (7, 5)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
+def _is_relevant(record: logging.LogRecord) -> bool:
     """Leave out what bitsandbytes logs at every call of every layer: that inputs are cast to fp16."""
     return "inputs will be cast" not in str(record.msg)
 
@@ -58,7 +58,7 @@ class Int8(Strategy):
     slots: ClassVar[frozenset[str]] = frozenset({"storage of the base"})
     requires: ClassVar[frozenset[str]] = frozenset({FROZEN_BASE})
     packages: ClassVar[tuple[str, ...]] = ("bitsandbytes",)
-    works_on_move: ClassVar[bool] = True
+    setup_during_move: ClassVar[bool] = True
 
     threshold: NonNegative = 6.0
     scope: str | None = None
@@ -75,13 +75,13 @@ class Int8(Strategy):
 
     def transform(self, model: nn.Module, context: Context) -> None:
         """Swap the layers."""
-        logging.getLogger("bitsandbytes.autograd._functions").addFilter(_is_news)
+        logging.getLogger("bitsandbytes.autograd._functions").addFilter(_is_relevant)
 
         def make(layer: nn.Linear) -> nn.Linear:
             return to_8bit(layer, threshold=self.threshold)
 
         swap_linears(model, context.layout, self.scope, make)
 
-    def stand_in(self, model: nn.Module, context: Context) -> None:
+    def simulate_move(self, model: nn.Module, context: Context) -> None:
         """Give the layers their packed shapes."""
-        stand_in(model, context.device)
+        simulate_move(model, context.device)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from strategies.errors import PlanError
 from strategies.execution.engine import torch_dtype
-from strategies.layout import inside
-from strategies.structure.blocks import read_directly
-from strategies.structure.linear_layers import straighten
+from strategies.layout import is_within
+from strategies.structure.blocks import uncalled_layers
+from strategies.structure.linear_layers import conv1d_to_linear
 from strategies.structure.roles import linear_layers
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ NESTED_BLOCK = 256  # scales that share a scale
 
 
 def swap_linears(
-    model: nn.Module, layout: Layout, where: str | None, make: Callable[[nn.Linear], nn.Linear], *, multiple: int = 1
+    model: nn.Module, layout: Layout, scope: str | None, make: Callable[[nn.Linear], nn.Linear], *, multiple: int = 1
 ) -> None:
     """Replace the plain linear layers of a scope by `make(layer)`; a tower without any is an error.
 
@@ -46,15 +46,15 @@ def swap_linears(
 
     everywhere = [module for _, module in model.named_modules(remove_duplicate=False)]
     uses = Counter(id(p) for module in everywhere for p in module.parameters(recurse=False))
-    left_alone = read_directly(model)
-    for label, prefixes in layout.groups(model, where).items():
+    left_alone = uncalled_layers(model)
+    for label, prefixes in layout.groups(model, scope).items():
         for name, layer in linear_layers(model, prefixes).items():
             if uses[id(layer.weight)] == 1:
-                straighten(model, name)
+                conv1d_to_linear(model, name)
         layers = {
             name: module
             for name, module in model.named_modules()
-            if type(module) is nn.Linear and inside(name, prefixes) and name not in left_alone
+            if type(module) is nn.Linear and is_within(name, prefixes) and name not in left_alone
         }  # fmt: skip
         own = {
             name: layer
@@ -93,7 +93,7 @@ def to_4bit(layer: nn.Linear, *, quant_type: Literal["nf4", "fp4"], double_quant
     return swapped  # type: ignore[no-any-return]
 
 
-def compute_in(model: nn.Module, precision: str) -> None:
+def set_compute_dtype(model: nn.Module, precision: str) -> None:
     """Let 4-bit layers compute in the plan's precision; earlier, PEFT would make its adapters in that type."""
     import bitsandbytes as bnb
 
@@ -103,7 +103,7 @@ def compute_in(model: nn.Module, precision: str) -> None:
             module.compute_type_is_set = True
 
 
-def stand_in(model: nn.Module, device: torch.device) -> None:
+def simulate_move(model: nn.Module, device: torch.device) -> None:
     """Give quantised layers on `meta` what moving to a device would: packed weights and their statistics, by shape."""
     import bitsandbytes as bnb
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 from strategies.errors import PlanError
 from strategies.layout import EVERYTHING
 from strategies.protocol import Context, Kind, Strategy
-from strategies.structure.blocks import call_children, repeated_blocks
+from strategies.structure.blocks import disable_fast_path, repeated_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,7 +34,10 @@ FLASH_GPU = (8, 0)
 KERNELS = {"math": "MATH", "flash": "FLASH_ATTENTION", "efficient": "EFFICIENT_ATTENTION", "cudnn": "CUDNN_ATTENTION"}
 ONLY_GPU = ("efficient", "cudnn")
 ONLY_16_BIT = ("flash", "cudnn")  # on GPUs
-REFUSALS = ("No viable backend", "No available kernel")  # torch's words for "this kernel does not take these inputs"
+KERNEL_ERRORS = (
+    "No viable backend",
+    "No available kernel",
+)  # torch's words for "this kernel does not take these inputs"
 
 
 @contextmanager
@@ -49,7 +52,7 @@ def chosen_kernel(backend: str) -> Iterator[None]:
         with sdpa_kernel(getattr(SDPBackend, KERNELS[backend])):
             yield
     except RuntimeError as problem:
-        if not any(words in str(problem) for words in REFUSALS):
+        if not any(words in str(problem) for words in KERNEL_ERRORS):
             raise
         raise PlanError(
             f"attention: the kernel {backend!r} does not take this model's inputs (a mask on a GPU, dropout in "
@@ -60,7 +63,7 @@ def chosen_kernel(backend: str) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(value=fast_path)
 
 
-def same_kernel(backend: str, forward: Callable[..., Any]) -> Callable[..., Any]:
+def block_with_kernel(backend: str, forward: Callable[..., Any]) -> Callable[..., Any]:
     """Give a block's `forward` with this one kernel, also when it runs again in the backward pass or is compiled."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -74,7 +77,7 @@ def same_kernel(backend: str, forward: Callable[..., Any]) -> Callable[..., Any]
     return with_kernel
 
 
-def under(backend: str, forward: Callable[..., Any]) -> Callable[..., Any]:
+def forward_with_kernel(backend: str, forward: Callable[..., Any]) -> Callable[..., Any]:
     """Give `forward`, run with this one kernel."""
 
     @wraps(forward)
@@ -85,7 +88,7 @@ def under(backend: str, forward: Callable[..., Any]) -> Callable[..., Any]:
     return with_kernel
 
 
-def attending(model: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
+def attention_modules(model: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
     """Give the transformers models, and torch's own attention layers, that use torch's attention function."""
     from torch import nn
     from transformers import PreTrainedModel
@@ -126,7 +129,7 @@ class Attention(Strategy):
 
     def transform(self, model: nn.Module, context: Context) -> None:
         """Look for attention; switch transformers' code, or wrap the blocks."""
-        theirs, own = attending(model)
+        theirs, own = attention_modules(model)
         if self.backend == "eager":
             if not theirs:
                 raise PlanError("attention: 'eager' is transformers' own code, and no part of this model would use it")
@@ -140,12 +143,12 @@ class Attention(Strategy):
             )
         if context.device.type == "cuda" and self.backend in ONLY_16_BIT and context.facts.get("precision") == "fp32":
             raise PlanError(f"attention: {self.backend!r} computes in 16 bits only: add amp, or choose 'efficient'")
-        call_children(model, everywhere=True)
+        disable_fast_path(model, everywhere=True)
         for roots in context.layout.groups(model, EVERYTHING).values():
             for block in repeated_blocks(model, roots).values():
-                block.forward = same_kernel(self.backend, block.forward)
+                block.forward = block_with_kernel(self.backend, block.forward)
 
     def wrap_forward(self, forward: Callable[..., Any], context: Context) -> Callable[..., Any]:
         """Choose the kernel in training and evaluation."""
         del context
-        return forward if self.backend == "eager" else under(self.backend, forward)
+        return forward if self.backend == "eager" else forward_with_kernel(self.backend, forward)

@@ -22,14 +22,14 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 from strategies.protocol import Context, Kind, Strategy
-from strategies.structure.blocks import call_children, repeated_blocks
+from strategies.structure.blocks import disable_fast_path, repeated_blocks
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 OLDEST_GPU = (7, 0)
-VARIANTS = 64
+RECOMPILE_LIMIT = 64
 # Warnings about what Dynamo itself does while tracing; torch hides or ignores them, but not where warnings are errors.
 TRACING_NOISE = (
     "The .grad attribute of a Tensor",
@@ -45,7 +45,7 @@ def compile_in_place(module: nn.Module, *, mode: str | None, backend: str) -> No
     one frame of our own around it lets it look inside. Inductor also gets the shape of that layer's evaluation
     fast path wrong (strides of `aten._transformer_encoder_layer_fwd`), so it is off in what is compiled.
     """
-    call_children(module, everywhere=True)
+    disable_fast_path(module, everywhere=True)
     plain = module.forward
 
     @wraps(plain)
@@ -88,7 +88,7 @@ class Compile(Strategy):
         capability = torch.cuda.get_device_capability(device)
         return None if capability >= OLDEST_GPU else f"needs compute capability 7.0 or newer, this GPU has {capability}"
 
-    def elsewhere(self, facts: Mapping[str, str | int]) -> Mapping[str, Any]:
+    def external_loop_settings(self, facts: Mapping[str, str | int]) -> Mapping[str, Any]:
         """Keep the other loop from doing it, too."""
         del facts
         return {"compiles": True}
@@ -100,7 +100,7 @@ class Compile(Strategy):
         known = torch.compiler.list_backends(exclude_tags=())
         self.require(self.backend in known, f"backend={self.backend!r} is none of {', '.join(known)}")
         # A stack may hold more kinds of layer than Dynamo's default of 8 variants; past that it would run uncompiled.
-        torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)  # noqa: SLF001
+        torch._dynamo.config.recompile_limit = max(RECOMPILE_LIMIT, torch._dynamo.config.recompile_limit)  # noqa: SLF001
         for message in TRACING_NOISE:
             warnings.filterwarnings("ignore", message=message)
         groups = context.layout.groups(model, None).values()

@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from strategies.methods.update.optimizer_pair import apart, is_matrix, together
+from strategies.methods.update.optimizer_pair import is_matrix, pair_optimizers, split_groups
 from strategies.options import Count, Rate
 from strategies.protocol import OPTIMIZER, Context, Kind, Strategy
 
@@ -46,7 +46,7 @@ class Adafactor(Strategy):
         """Split the matrices off, with rates relative to their size and decay as strong as with AdamW."""
         del model, context
         why = f"adafactor: no matrix with {self.min_rows} or more rows and columns trains; leave it out"
-        split = apart(groups, lambda parameter: is_matrix(parameter, self.min_rows), why)
+        split = split_groups(groups, lambda parameter: is_matrix(parameter, self.min_rows), why)
         for group in split:
             if group["own"]:
                 group["lr"] *= self.scale
@@ -57,4 +57,4 @@ class Adafactor(Strategy):
         """Take both."""
         from torch.optim import Adafactor as TorchAdafactor
 
-        return lambda groups: together(groups, TorchAdafactor, make)
+        return lambda groups: pair_optimizers(groups, TorchAdafactor, make)

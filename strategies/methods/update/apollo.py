@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
-from strategies.methods.update.optimizer_pair import apart, is_matrix, together
+from strategies.methods.update.optimizer_pair import is_matrix, pair_optimizers, split_groups
 from strategies.methods.update.update_rule import moments, optimizer_by_rule
 from strategies.options import Count, Rate
 from strategies.protocol import OPTIMIZER, Context, Kind, Strategy
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-GROWTH = 1.01  # of an update's norm over the one before, at most
+MAX_NORM_GROWTH = 1.01  # of an update's norm over the one before, at most
 
 
 def random_directions(n: int, r: int, seed: int, like: Tensor) -> Tensor:
@@ -42,13 +42,13 @@ def random_directions(n: int, r: int, seed: int, like: Tensor) -> Tensor:
     return torch.randn(n, r, generator=generator, device=like.device, dtype=like.dtype).mul_(r**-0.5)
 
 
-def limited(update: Tensor, state: dict[str, Any]) -> Tensor:
+def limit_norm_growth(update: Tensor, state: dict[str, Any]) -> Tensor:
     """Scale an update in place so that its norm grows by 1 % at most; what was zero may grow freely."""
     import torch
 
     norm = update.norm()
     last = state.get("norm", torch.zeros_like(norm))
-    allowed = torch.where(last > 0, torch.minimum(norm, GROWTH * last), norm)
+    allowed = torch.where(last > 0, torch.minimum(norm, MAX_NORM_GROWTH * last), norm)
     state["norm"] = allowed
     return update.mul_(torch.where(norm > 0, allowed / norm, torch.ones_like(norm)))
 
@@ -64,7 +64,7 @@ def scaled_gradient(gradient: Tensor, state: dict[str, Any], group: dict[str, An
     direction = moments(inner, state, (0.9, 0.999), 1e-8)
     sides = {"dim": 1, "keepdim": True} if group["scaling"] == "channel" else {}
     factors = direction.norm(**sides) / (inner.norm(**sides) + 1e-8)
-    update = limited(tall * factors.mul_(group["scale"] or (n / r) ** 0.5), state)
+    update = limit_norm_growth(tall * factors.mul_(group["scale"] or (n / r) ** 0.5), state)
     return update.T if wide else update
 
 
@@ -89,9 +89,11 @@ class Apollo(Strategy):
         """Split the matrices off; their directions come from the plan's seed."""
         del model
         why = f"apollo: no matrix of more than r={self.r} rows and columns trains; lower r or leave it out"
-        return apart(groups, lambda parameter: is_matrix(parameter, self.r + 1), why, seed=context.seed)
+        return split_groups(groups, lambda parameter: is_matrix(parameter, self.r + 1), why, seed=context.seed)
 
     def optimizer(self, make: Callable[..., torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
         """Take both."""
         options = {"r": self.r, "gap": self.update_proj_gap, "scale": self.scale, "scaling": self.scaling}
-        return lambda groups: together(groups, lambda own: optimizer_by_rule(own, scaled_gradient, **options), make)
+        return lambda groups: pair_optimizers(
+            groups, lambda own: optimizer_by_rule(own, scaled_gradient, **options), make
+        )

@@ -37,7 +37,7 @@ class Clip(Strategy):
     norm: Rate | None = 0.1
     value: Rate | None = None
 
-    def elsewhere(self, facts: Mapping[str, str | int]) -> Mapping[str, Any] | str:
+    def external_loop_settings(self, facts: Mapping[str, str | int]) -> Mapping[str, Any] | str:
         """Let the other loop limit the norm."""
         del facts
         others = (
@@ -49,9 +49,9 @@ class Clip(Strategy):
     def clipping(self, clip: Callable[[Sequence[Tensor]], object]) -> Callable[[Sequence[Tensor]], object]:
         """Take the place of the usual limit."""
         del clip
-        return self._limit
+        return self._clip
 
-    def _limit(self, parameters: Sequence[Tensor]) -> None:
+    def _clip(self, parameters: Sequence[Tensor]) -> None:
         from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
         if self.value is not None:

@@ -38,9 +38,9 @@ class Averages:
     weights: list[Tensor]
     shadows: list[Tensor]
     updates: int = 0
-    shown: bool = False
+    active: bool = False
 
-    def follow(self, decay: float) -> None:
+    def update(self, decay: float) -> None:
         """Move each shadow towards its weight."""
         import torch
 
@@ -55,18 +55,18 @@ class Averages:
                 if shadow.dtype != weight.dtype:  # one by one, so that one weight at a time is there in 32 bits
                     shadow.lerp_(weight.to(shadow.dtype), 1 - decay)
 
-    def in_place(self) -> ExitStack:
+    def swapped_in(self) -> ExitStack:
         """Put the shadows in place of what is there; leaving puts the very same values back. Within itself: nothing."""
         with ExitStack() as stack:
-            if not self.shown:
-                stack.callback(self._put_back, [weight.detach().clone() for weight in self.weights])
-                self.shown = True
+            if not self.active:
+                stack.callback(self._restore, [weight.detach().clone() for weight in self.weights])
+                self.active = True
                 _copy(self.weights, self.shadows)
             return stack.pop_all()
 
-    def _put_back(self, kept: list[Tensor]) -> None:
+    def _restore(self, kept: list[Tensor]) -> None:
         _copy(self.weights, kept)
-        self.shown = False
+        self.active = False
 
 
 def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
@@ -98,25 +98,25 @@ class Ema(Strategy):
 
     def after_update(self, state: State) -> None:
         """Start from the weights after the first update, then follow them."""
-        if self not in state.kept:
+        if self not in state.member_state:
             weights = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
-            state.kept[self] = Averages(weights, [shadow_of(weight) for weight in weights])
+            state.member_state[self] = Averages(weights, [shadow_of(weight) for weight in weights])
             return
-        state.kept[self].follow(self.decay)
+        state.member_state[self].update(self.decay)
 
-    def to_resume(self, state: State) -> Any:
+    def state_dict(self, state: State) -> Any:
         """Give the shadows and their age."""
-        averages: Averages | None = state.kept.get(self)
+        averages: Averages | None = state.member_state.get(self)
         return averages and {"shadows": averages.shadows, "updates": averages.updates}
 
-    def resume(self, state: State, kept: Any) -> None:
+    def load_state_dict(self, state: State, saved: Any) -> None:
         """Go on with these shadows."""
-        if kept:
+        if saved:
             weights = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
-            shadows = [shadow.to(state.device) for shadow in kept["shadows"]]
-            state.kept[self] = Averages(weights, shadows, kept["updates"])
+            shadows = [shadow.to(state.device) for shadow in saved["shadows"]]
+            state.member_state[self] = Averages(weights, shadows, saved["updates"])
 
     def evaluating(self, state: State) -> ExitStack:
         """Show the averages."""
-        averages: Averages | None = state.kept.get(self)
-        return averages.in_place() if averages else ExitStack()
+        averages: Averages | None = state.member_state.get(self)
+        return averages.swapped_in() if averages else ExitStack()

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from strategies.methods.update.optimizer_pair import apart, is_matrix, together
+from strategies.methods.update.optimizer_pair import is_matrix, pair_optimizers, split_groups
 from strategies.methods.update.update_rule import moments, optimizer_by_rule
 from strategies.options import Count, Rate
 from strategies.protocol import OPTIMIZER, Context, Kind, Strategy
@@ -76,9 +76,11 @@ class GaLore(Strategy):
         """Split the matrices off."""
         del model, context
         why = f"galore: no matrix of more than r={self.r} rows and columns trains; lower r or leave it out"
-        return apart(groups, lambda parameter: is_matrix(parameter, self.r + 1), why)
+        return split_groups(groups, lambda parameter: is_matrix(parameter, self.r + 1), why)
 
     def optimizer(self, make: Callable[..., torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
         """Take both."""
         options = {"r": self.r, "gap": self.update_proj_gap, "scale": self.scale}
-        return lambda groups: together(groups, lambda own: optimizer_by_rule(own, projected_adam, **options), make)
+        return lambda groups: pair_optimizers(
+            groups, lambda own: optimizer_by_rule(own, projected_adam, **options), make
+        )

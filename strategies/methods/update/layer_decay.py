@@ -44,7 +44,7 @@ class LayerDecay(Strategy):
 
     def transform(self, model: nn.Module, context: Context) -> None:
         """Find the factor of each parameter: nothing is changed yet."""
-        context.kept[self] = self._factors(model, context)
+        context.member_state[self] = self._factors(model, context)
 
     def _factors(self, model: nn.Module, context: Context) -> dict[str, float]:
         """Give parameter → factor, for all towers with at least two blocks."""
@@ -62,7 +62,7 @@ class LayerDecay(Strategy):
 
     def param_groups(self, groups: list[dict[str, Any]], model: nn.Module, context: Context) -> list[dict[str, Any]]:
         """Split each group of pretrained weights or adapters by factor."""
-        factors = {id(model.get_parameter(name)): factor for name, factor in context.kept[self].items()}
+        factors = {id(model.get_parameter(name)): factor for name, factor in context.member_state[self].items()}
         split: list[dict[str, Any]] = []
         for group in groups:
             parts: dict[float, list[Any]] = {}

@@ -39,7 +39,7 @@ def sign_of_average(gradient: Tensor, state: dict[str, Any], group: dict[str, An
     return direction
 
 
-def same_decay(groups: list[dict[str, Any]], lr_scale: float) -> list[dict[str, Any]]:
+def scale_weight_decay(groups: list[dict[str, Any]], lr_scale: float) -> list[dict[str, Any]]:
     """Divide each group's weight decay by `lr_scale`, so that rate × decay stays what it is with AdamW."""
     return [{**group, "weight_decay": group["weight_decay"] / lr_scale} for group in groups]
 
@@ -61,7 +61,7 @@ class Lion(Strategy):
     def param_groups(self, groups: list[dict[str, Any]], model: nn.Module, context: Context) -> list[dict[str, Any]]:
         """Keep weight decay as strong as with AdamW."""
         del model, context
-        return same_decay(groups, self.lr_scale)
+        return scale_weight_decay(groups, self.lr_scale)
 
     def optimizer(self, make: Callable[..., torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
         """Take Lion."""

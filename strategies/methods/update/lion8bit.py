@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from strategies.methods.update.lion import same_decay
+from strategies.methods.update.lion import scale_weight_decay
 from strategies.options import Count, Rate, Share
 from strategies.protocol import OPTIMIZER, Context, Kind, Strategy
 
@@ -48,7 +48,7 @@ class Lion8bit(Strategy):
     def param_groups(self, groups: list[dict[str, Any]], model: nn.Module, context: Context) -> list[dict[str, Any]]:
         """Keep weight decay as strong as with AdamW."""
         del model, context
-        return same_decay(groups, self.lr_scale)
+        return scale_weight_decay(groups, self.lr_scale)
 
     def optimizer(self, make: Callable[..., torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
         """Take Lion with an 8-bit moment."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from strategies.methods.update.optimizer_pair import apart, is_matrix, together
+from strategies.methods.update.optimizer_pair import is_matrix, pair_optimizers, split_groups
 from strategies.options import Count, Rate, Share
 from strategies.protocol import OPTIMIZER, Context, Kind, Strategy
 from strategies.structure.linear_layers import is_conv1d
@@ -39,7 +39,7 @@ def hidden_matrices(model: nn.Module, context: Context) -> set[int]:
     """Give the ids of the weights of linear layers that belong neither to the head nor to an embedding."""
     from torch import nn
 
-    head = context.layout.modules(model, "head")
+    head = context.layout.module_names(model, "head")
     hidden: set[int] = set()
     others: set[int] = set()
     for name, module in model.named_modules():
@@ -74,7 +74,7 @@ class Muon(Strategy):
         """Split the matrices of hidden layers off."""
         hidden = hidden_matrices(model, context)
         why = "muon: no weight of a linear layer outside the head trains; leave it out"
-        return apart(groups, lambda parameter: id(parameter) in hidden, why)
+        return split_groups(groups, lambda parameter: id(parameter) in hidden, why)
 
     def optimizer(self, make: Callable[..., torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
         """Take both."""
@@ -86,4 +86,4 @@ class Muon(Strategy):
                 groups, momentum=self.momentum, ns_steps=self.ns_steps, adjust_lr_fn="match_rms_adamw"
             )
 
-        return lambda groups: together(groups, muon, make)
+        return lambda groups: pair_optimizers(groups, muon, make)

@@ -80,7 +80,7 @@ class InBackward(Engine):
         first, self._first = self._first or {}, None
         return ((name, first.get(p)) for name, p in self.model.named_parameters() if p.requires_grad)
 
-    def clip(self, limit: Callable[[Sequence[Tensor]], object]) -> None:
+    def clip(self, clip_gradients: Callable[[Sequence[Tensor]], object]) -> None:
         """Leave it: no gradient is there any more."""
 
     def update(self) -> None:
@@ -97,7 +97,7 @@ class OptimizerInBackward(Strategy):
     stage: ClassVar[int] = 60
     slots: ClassVar[frozenset[str]] = frozenset({ENGINE, MICRO_BATCHES, CLIPPING})
 
-    def elsewhere(self, facts: Mapping[str, str | int]) -> str:
+    def external_loop_settings(self, facts: Mapping[str, str | int]) -> str:
         """Name what others have."""
         del facts
         return "leave it out: that loop takes the step (without a plan: TrainingArguments(optim='adalomo'))"

@@ -1,8 +1,8 @@
 """Two optimizers that work as one: a method's own for the matrices it is made for, AdamW for all the rest.
 
-`apart` marks parameter groups while the model is at hand, `together` makes the optimizers from the marks. Both share
-one `state`, and the groups are the same objects, so that whoever sets a rate, forgets a parameter's moments or counts
-bytes needs to know nothing of it. The class is made when first asked for, so that planning needs no torch.
+`split_groups` marks parameter groups while the model is at hand, `pair_optimizers` makes the optimizers from the marks.
+Both share one `state`, and the groups are the same objects, so that whoever sets a rate, forgets a parameter's moments
+or counts bytes needs to know nothing of it. The class is made when first asked for, so that planning needs no torch.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-MARK = "own"  # in a parameter group: it belongs to the method's own optimizer
+OWN_GROUP = "own"  # in a parameter group: it belongs to the method's own optimizer
 
 
-def apart(
+def split_groups(
     groups: list[dict[str, Any]], chosen: Callable[[nn.Parameter], bool], reason: str, **options: Any
 ) -> list[dict[str, Any]]:
     """Split groups into those of `chosen` parameters, marked and with `options`, and the rest.
@@ -32,9 +32,9 @@ def apart(
     for group in groups:
         own = [parameter for parameter in group["params"] if chosen(parameter)]
         rest = [parameter for parameter in group["params"] if not chosen(parameter)]
-        split += [{**group, **options, "params": own, MARK: True}] if own else []
-        split += [{**group, "params": rest, MARK: False}] if rest else []
-    if not any(group[MARK] for group in split):
+        split += [{**group, **options, "params": own, OWN_GROUP: True}] if own else []
+        split += [{**group, "params": rest, OWN_GROUP: False}] if rest else []
+    if not any(group[OWN_GROUP] for group in split):
         raise PlanError(reason)
     return split
 
@@ -44,31 +44,31 @@ def is_matrix(parameter: nn.Parameter, shortest: int) -> bool:
     return parameter.ndim == 2 and min(parameter.shape) >= shortest  # noqa: PLR2004 - rows and columns
 
 
-def together(
+def pair_optimizers(
     groups: list[dict[str, Any]],
-    own: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
-    rest: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
+    make_own: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
+    make_default: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
 ) -> torch.optim.Optimizer:
     """Make one optimizer of two from marked groups."""
-    marked, others = ([group for group in groups if group[MARK] is mark] for mark in (True, False))
-    parts = [own(marked), *([rest(others)] if others else [])]
-    return _several()(parts)
+    marked, others = ([group for group in groups if group[OWN_GROUP] is mark] for mark in (True, False))
+    parts = [make_own(marked), *([make_default(others)] if others else [])]
+    return _combined_class()(parts)
 
 
 @cache
-def _several() -> Callable[..., torch.optim.Optimizer]:
+def _combined_class() -> Callable[..., torch.optim.Optimizer]:
     """Make the class, once."""
     import torch
 
-    class Several(torch.optim.Optimizer):
+    class CombinedOptimizer(torch.optim.Optimizer):
         """Optimizers with one state and one list of groups."""
 
         def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
             super().__init__([group for part in parts for group in part.param_groups], {})
             self.parts = parts
-            self._share()
+            self._share_state()
 
-        def _share(self) -> None:
+        def _share_state(self) -> None:
             """Let the parts work on this object's state and groups."""
             start = 0
             for part in self.parts:
@@ -89,6 +89,6 @@ def _several() -> Callable[..., torch.optim.Optimizer]:
         def load_state_dict(self, state_dict: dict[str, Any]) -> None:
             """Take over a saved state; torch makes new groups and a new state for it."""
             super().load_state_dict(state_dict)
-            self._share()
+            self._share_state()
 
-    return Several
+    return CombinedOptimizer

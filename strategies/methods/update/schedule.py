@@ -40,7 +40,7 @@ class Schedule(Strategy):
     decay: Share = 0.2
     floor: Share = 0.0
 
-    def rate_share(self, step: int, total_steps: int | None) -> float:
+    def lr_multiplier(self, step: int, total_steps: int | None) -> float:
         """Give the share of the peak for update number `step`, from 0."""
         warmup = WARMUP_STEPS_WITHOUT_END if total_steps is None else round(self.warmup * total_steps)
         if step < warmup:
@@ -48,9 +48,9 @@ class Schedule(Strategy):
         if total_steps is None:
             return 1.0
         progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
-        return self.floor + (1 - self.floor) * self._fallen(progress)
+        return self.floor + (1 - self.floor) * self._decayed(progress)
 
-    def _fallen(self, progress: float) -> float:
+    def _decayed(self, progress: float) -> float:
         """Give the shape's value between 1 and 0 at `progress` between warm-up and end."""
         falling = max(self.decay, 1e-9)
         values = {

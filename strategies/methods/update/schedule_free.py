@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
-from strategies.execution.optimizer import WARMUP_SHARE, WARMUP_STEPS_WITHOUT_END
+from strategies.execution.optimizer import WARMUP_FRACTION, WARMUP_STEPS_WITHOUT_END
 from strategies.options import Rate, Share
 from strategies.protocol import AVERAGED, OPTIMIZER, SCHEDULE, Kind, State, Strategy
 
@@ -47,9 +47,9 @@ class ScheduleFree(Strategy):
         super().__post_init__()
         self.require(self.beta1 > 0, "beta1 should be positive: the average is found again by dividing by it")
 
-    def rate_share(self, step: int, total_steps: int | None) -> float | None:
+    def lr_multiplier(self, step: int, total_steps: int | None) -> float | None:
         """Warm up linearly, then stay."""
-        warmup = WARMUP_STEPS_WITHOUT_END if total_steps is None else max(1, round(WARMUP_SHARE * total_steps))
+        warmup = WARMUP_STEPS_WITHOUT_END if total_steps is None else max(1, round(WARMUP_FRACTION * total_steps))
         return min(1.0, (step + 1) / warmup)
 
     def optimizer(self, make: Callable[..., torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
@@ -74,12 +74,12 @@ class ScheduleFree(Strategy):
             (p, p.detach().clone()) for group in groups for p in group["params"] if "z" in optimizer.state.get(p, ())
         ]
         with ExitStack() as stack:
-            stack.callback(_put_back, groups, kept)
+            stack.callback(_restore, groups, kept)
             optimizer.eval()
             return stack.pop_all()
 
 
-def _put_back(groups: list[dict[str, Any]], kept: list[tuple[Tensor, Tensor]]) -> None:
+def _restore(groups: list[dict[str, Any]], kept: list[tuple[Tensor, Tensor]]) -> None:
     import torch
 
     with torch.no_grad():

@@ -28,7 +28,7 @@ class Rule(Protocol):
 
 def optimizer_by_rule(groups: list[dict[str, Any]], rule: Rule, **defaults: Any) -> torch.optim.Optimizer:
     """Make an optimizer; `defaults` are options of groups that lack them."""
-    return _class()(groups, rule, {"weight_decay": 0.0, **defaults})
+    return _optimizer_class()(groups, rule, {"weight_decay": 0.0, **defaults})
 
 
 def moments(gradient: Tensor, state: dict[str, Any], betas: tuple[float, float], eps: float) -> Tensor:
@@ -47,17 +47,17 @@ def moments(gradient: Tensor, state: dict[str, Any], betas: tuple[float, float],
 
 
 @cache
-def _class() -> Callable[..., torch.optim.Optimizer]:
+def _optimizer_class() -> Callable[..., torch.optim.Optimizer]:
     """Make the class, once."""
     import torch
 
-    class ByRule(torch.optim.Optimizer):
+    class RuleOptimizer(torch.optim.Optimizer):
         """Decoupled weight decay, then the rule's direction times the rate."""
 
         def __init__(self, groups: list[dict[str, Any]], rule: Rule, defaults: dict[str, Any]) -> None:
             super().__init__(groups, defaults)
             self.rule = rule
-            self.places = {
+            self.positions = {
                 p: place for place, p in enumerate(p for group in self.param_groups for p in group["params"])
             }
 
@@ -73,10 +73,10 @@ def _class() -> Callable[..., torch.optim.Optimizer]:
                 if parameter.grad is None:
                     continue
                 state = self.state[parameter]
-                state["number"], state["step"] = self.places[parameter], state.get("step", 0) + 1
+                state["number"], state["step"] = self.positions[parameter], state.get("step", 0) + 1
                 direction = self.rule(parameter.grad, state, group)
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(direction, alpha=-group["lr"])
             return loss
 
-    return ByRule
+    return RuleOptimizer

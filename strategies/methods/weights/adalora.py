@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ALL_ROLES: tuple[str, ...] = get_args(Role)
 IMPORTANCES = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # of PEFT's RankAllocator, by name of the weight
-SHORTEST = 2  # updates: one to measure importance, one to choose by it
+MIN_STEPS = 2  # updates: one to measure importance, one to choose by it
 
 
 def _adapter_weights(tuners: list[Any]) -> Iterator[tuple[str, nn.Parameter]]:
@@ -84,7 +84,7 @@ class AdaLora(Strategy):
     def transform(self, model: nn.Module, context: Context) -> None:
         """Freeze the scope and inject adapters tower by tower."""
         tuners = adapt(self, model, context, self._config(context.total_steps), default=ALL_ROLES, convolutions=True)
-        context.kept[self] = tuners
+        context.member_state[self] = tuners
         if on_meta(model):
             for tuner in tuners:
                 _ranks_to_meta(tuner)
@@ -96,7 +96,7 @@ class AdaLora(Strategy):
         import torch
 
         distances = []
-        for name, matrix in _adapter_weights(state.kept[self]):
+        for name, matrix in _adapter_weights(state.member_state[self]):
             if name.endswith(("lora_A.default", "lora_B.default")):
                 product = matrix @ matrix.T if "lora_A" in name else matrix.T @ matrix
                 distances.append(torch.linalg.norm(product - torch.eye(len(product), device=product.device)))
@@ -104,26 +104,26 @@ class AdaLora(Strategy):
 
     def after_update(self, state: State) -> None:
         """Weigh the values by their gradients, and set to zero those over the budget."""
-        for _, parameter in _adapter_weights(state.kept[self]):
+        for _, parameter in _adapter_weights(state.member_state[self]):
             if parameter.grad is not None:  # of an update that fp16's loss scaler skipped: not finite
                 parameter.grad.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
-        for tuner in state.kept[self]:
+        for tuner in state.member_state[self]:
             tuner.update_and_allocate(state.step + 1)
 
-    def to_resume(self, state: State) -> Any:
+    def state_dict(self, state: State) -> Any:
         """Give the importances, and which values are set to zero, tower by tower."""
         return [
             {"pattern": tuner.peft_config[tuner.trainable_adapter_name].rank_pattern}
             | {name: getattr(tuner.rankallocator, name) for name in IMPORTANCES}
-            for tuner in state.kept[self]
+            for tuner in state.member_state[self]
         ]
 
-    def resume(self, state: State, kept: Any) -> None:
+    def load_state_dict(self, state: State, saved: Any) -> None:
         """Go on with them."""
-        for tuner, saved in zip(state.kept[self], kept, strict=True):
-            tuner.peft_config[tuner.trainable_adapter_name].rank_pattern = saved["pattern"]
+        for tuner, importances in zip(state.member_state[self], saved, strict=True):
+            tuner.peft_config[tuner.trainable_adapter_name].rank_pattern = importances["pattern"]
             for name in IMPORTANCES:
-                values = {key: value.to(state.device) for key, value in saved[name].items()}
+                values = {key: value.to(state.device) for key, value in importances[name].items()}
                 setattr(tuner.rankallocator, name, values)
 
     def _config(self, total_steps: int | None) -> peft.AdaLoraConfig:
@@ -132,9 +132,9 @@ class AdaLora(Strategy):
 
         if total_steps is None:
             raise PlanError("adalora: its schedule needs the length of the run: give total_steps=…, or take lora")
-        if total_steps < SHORTEST:
-            raise PlanError(f"adalora: total_steps={total_steps}, but it needs {SHORTEST} or more: take lora")
-        tfinal = min(int(self.tfinal * total_steps), total_steps - SHORTEST)
+        if total_steps < MIN_STEPS:
+            raise PlanError(f"adalora: total_steps={total_steps}, but it needs {MIN_STEPS} or more: take lora")
+        tfinal = min(int(self.tfinal * total_steps), total_steps - MIN_STEPS)
         tinit = min(int(self.tinit * total_steps), total_steps - tfinal - 1)
         return peft.AdaLoraConfig(
             init_r=self.init_r, target_r=self.target_r, lora_alpha=self.alpha, lora_dropout=self.dropout,

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 from strategies.options import Count, Names, Rate
 from strategies.protocol import FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
-from strategies.structure.adapters import chosen_layers, rest_scope
+from strategies.structure.adapters import chosen_layers, freeze_scope
 from strategies.structure.blocks import repeated_blocks
 from strategies.structure.bottlenecks import pairs, wrap_pair, wrap_parallel
-from strategies.structure.linear_layers import straighten
+from strategies.structure.linear_layers import conv1d_to_linear
 from strategies.structure.roles import Role
 
 if TYPE_CHECKING:
@@ -55,13 +55,13 @@ class AdaptFormer(Strategy):
         import torch
 
         chosen = chosen_layers(self, model, context, ("up", "down"), convolutions=True)
-        rest_scope(model, context, self.scope)
+        freeze_scope(model, context, self.scope)
         torch.manual_seed(context.seed)
         for roots in context.layout.groups(model, self.scope).values():
             names = [name for root in roots for name in chosen.get(root, ())]
             together, single = pairs(names, list(repeated_blocks(model, roots)))
             for name in names:
-                straighten(model, name)
+                conv1d_to_linear(model, name)
             for first, last in together:
                 wrap_pair(model, first, last, self.r, self.scale)
             for name in single:

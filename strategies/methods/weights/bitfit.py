@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
 from strategies.errors import PlanError
-from strategies.layout import inside
+from strategies.layout import is_within
 from strategies.options import Rate
 from strategies.protocol import FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
 from strategies.structure.freezing import train_only
@@ -53,6 +53,6 @@ class BitFit(Strategy):
         """Freeze all of the scope but its biases; quantised layers have frozen theirs, so they are switched on."""
         names = bias_vectors(model)
         for label, roots in context.layout.groups(model, self.scope).items():
-            if not any(inside(name, roots) for name in names):
+            if not any(is_within(name, roots) for name in names):
                 raise PlanError(f"bitfit: {label!r} has no bias vectors; train its norms with layernorm, or use lora")
         train_only(model, context, self.scope, names)

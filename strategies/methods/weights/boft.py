@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from strategies.options import Count, Names, Rate, Share
 from strategies.protocol import ADAPTER_PACKAGES, FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
-from strategies.structure.adapters import Place, adapt
+from strategies.structure.adapters import AdaptedLayer, adapt
 from strategies.structure.roles import Role
 
 if TYPE_CHECKING:
@@ -56,15 +56,15 @@ class Boft(Strategy):
             boft_block_size=self.boft_block_size, boft_dropout=self.dropout,
             boft_n_butterfly_factor=self.boft_n_butterfly_factor,
         )  # fmt: skip
-        adapt(self, model, context, config, convolutions=True, fit=self._check_sizes)
+        adapt(self, model, context, config, convolutions=True, adjust=self._check_sizes)
 
-    def _check_sizes(self, config: Any, places: list[Place]) -> None:
+    def _check_sizes(self, config: Any, layers: list[AdaptedLayer]) -> None:
         """Refuse layers whose inputs cannot be cut into blocks, or into butterflies of them."""
         del config
         size, factors = self.boft_block_size, self.boft_n_butterfly_factor
         self.require(factors == 1 or size % 2 == 0, f"boft_block_size={size} must be even with {factors} factors")
         step = size if factors == 1 else size * 2 ** (factors - 1)
-        for _, name, layer in places:
+        for _, name, layer in layers:
             weight: Any = layer.weight
             width = weight.shape[1:].numel() if weight.ndim > 2 else int(vars(layer)["in_features"])  # noqa: PLR2004
             self.require(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from strategies.options import Count, Names, Rate
 from strategies.protocol import ADAPTER_PACKAGES, FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
-from strategies.structure.adapters import Place, adapt
+from strategies.structure.adapters import AdaptedLayer, adapt
 from strategies.structure.roles import Role
 
 if TYPE_CHECKING:
@@ -55,12 +55,12 @@ class FourierFt(Strategy):
             n_frequency=self.n_frequency, scaling=self.scaling, init_weights=self.init_weights,
             random_loc_seed=context.seed,
         )  # fmt: skip
-        adapt(self, model, context, config, fit=_cap_frequencies)
+        adapt(self, model, context, config, adjust=_cap_frequencies)
 
 
-def _cap_frequencies(config: Any, places: list[Place]) -> None:
+def _cap_frequencies(config: Any, layers: list[AdaptedLayer]) -> None:
     """Let layers with fewer weights than frequencies train as many as they have."""
-    for place in places:
-        weights = int(vars(place.layer)["in_features"]) * int(vars(place.layer)["out_features"])
+    for target in layers:
+        weights = int(vars(target.layer)["in_features"]) * int(vars(target.layer)["out_features"])
         if weights < config.n_frequency:
-            config.n_frequency_pattern[place.path] = weights
+            config.n_frequency_pattern[target.path] = weights

@@ -19,7 +19,7 @@ from strategies.errors import PlanError
 from strategies.options import Natural, Rate
 from strategies.protocol import FROZEN, FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
 from strategies.structure.blocks import repeated_blocks
-from strategies.structure.freezing import freeze_parameters, rest_batch_norms
+from strategies.structure.freezing import freeze_batch_norms, freeze_parameters
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,8 +48,8 @@ class Freeze(Strategy):
     def transform(self, model: nn.Module, context: Context) -> None:
         """Freeze the scope's parameters, then let the last blocks of each tower train again."""
         layout = context.layout
-        freeze_parameters(model, layout.owned(model, self.scope))
-        resting = {id(part): part for part in map(model.get_submodule, layout.modules(model, self.scope))}
+        freeze_parameters(model, layout.parameter_names(model, self.scope))
+        frozen_modules = {id(part): part for part in map(model.get_submodule, layout.module_names(model, self.scope))}
         for label, roots in layout.groups(model, self.scope).items() if self.last_n else ():
             blocks = list(repeated_blocks(model, roots).values())
             if len(blocks) < self.last_n:
@@ -57,5 +57,5 @@ class Freeze(Strategy):
             for block in blocks[-self.last_n :]:
                 block.requires_grad_(True)
                 for part in block.modules():
-                    resting.pop(id(part), None)
-        rest_batch_norms(resting.values())
+                    frozen_modules.pop(id(part), None)
+        freeze_batch_norms(frozen_modules.values())

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 from strategies.options import Count, Names, Rate
 from strategies.protocol import FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
-from strategies.structure.adapters import chosen_layers, rest_scope
+from strategies.structure.adapters import chosen_layers, freeze_scope
 from strategies.structure.bottlenecks import wrap_serial
-from strategies.structure.linear_layers import straighten
+from strategies.structure.linear_layers import conv1d_to_linear
 from strategies.structure.roles import Role
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ class Houlsby(Strategy):
         import torch
 
         chosen = chosen_layers(self, model, context, ("output", "down"), convolutions=True)
-        rest_scope(model, context, self.scope)
+        freeze_scope(model, context, self.scope)
         torch.manual_seed(context.seed)
         for name in [name for names in chosen.values() for name in names]:
-            straighten(model, name)
+            conv1d_to_linear(model, name)
             wrap_serial(model, name, self.r)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from strategies.options import Names, Rate
 from strategies.protocol import ADAPTER_PACKAGES, FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
-from strategies.structure.adapters import Place, adapt
+from strategies.structure.adapters import AdaptedLayer, adapt
 from strategies.structure.roles import Role, roles_of
 
 if TYPE_CHECKING:
@@ -51,10 +51,10 @@ class Ia3(Strategy):
         import peft
 
         config = peft.IA3Config(feedforward_modules=[])
-        adapt(self, model, context, config, default=IA3_ROLES, convolutions=True, fit=_scale_inputs_of_down)
+        adapt(self, model, context, config, default=IA3_ROLES, convolutions=True, adjust=_scale_inputs_of_down)
 
 
-def _scale_inputs_of_down(config: Any, places: list[Place]) -> None:
+def _scale_inputs_of_down(config: Any, layers: list[AdaptedLayer]) -> None:
     """Tell PEFT which of the layers are a feed-forward's second."""
-    down = [re.escape(place.path) for place in places if "down" in roles_of(place.name)]
+    down = [re.escape(target.path) for target in layers if "down" in roles_of(target.name)]
     config.feedforward_modules = "|".join(down) or "(?!)"  # `(?!)` matches nothing

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
 from strategies.errors import PlanError
-from strategies.layout import inside
+from strategies.layout import is_within
 from strategies.options import Rate
 from strategies.protocol import FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
 from strategies.structure.freezing import train_only
@@ -61,6 +61,6 @@ class LayerNormTuning(Strategy):
         """Freeze all of the scope but its norms."""
         names = norm_parameters(model)
         for label, roots in context.layout.groups(model, self.scope).items():
-            if not any(inside(name, roots) for name in names):
+            if not any(is_within(name, roots) for name in names):
                 raise PlanError(f"layernorm: {label!r} has no normalisation layer that trains; use bitfit or lora")
         train_only(model, context, self.scope, names)

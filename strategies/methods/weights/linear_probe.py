@@ -16,10 +16,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
-from strategies.layout import inside
+from strategies.layout import is_within
 from strategies.options import Rate
 from strategies.protocol import FROZEN, FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
-from strategies.structure.freezing import freeze_parameters, stay_in_eval
+from strategies.structure.freezing import freeze_parameters, keep_in_eval
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,8 +41,8 @@ class LinearProbe(Strategy):
     def transform(self, model: nn.Module, context: Context) -> None:
         """Freeze all parameters outside the head, and keep all modules that neither are nor hold it in eval mode."""
         heads = context.layout.scopes["head"]
-        freeze_parameters(model, [name for name, _ in model.named_parameters() if not inside(name, heads)])
+        freeze_parameters(model, [name for name, _ in model.named_parameters() if not is_within(name, heads)])
         for name, module in model.named_modules():
-            holds_head = not name or any(inside(head, (name,)) for head in heads)
-            if not holds_head and not inside(name, heads):
-                stay_in_eval(module)
+            holds_head = not name or any(is_within(head, (name,)) for head in heads)
+            if not holds_head and not is_within(name, heads):
+                keep_in_eval(module)

@@ -20,17 +20,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, final
 
 from strategies.errors import PlanError
-from strategies.layout import inside
+from strategies.layout import is_within
 from strategies.options import Count, Rate
 from strategies.protocol import WEIGHTS, Context, Kind, State, Strategy
 from strategies.structure.depth import block_names
-from strategies.structure.frozen_for_a_while import rest, trainable, wake
+from strategies.structure.temporary_freezing import freeze, trainable, unfreeze
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class Kept(NamedTuple):
+class TowerBlocks(NamedTuple):
     """The blocks of each tower as the names of their parameters, and the seed of the draws."""
 
     towers: list[list[list[str]]]
@@ -62,29 +62,29 @@ class Lisa(Strategy):
             blocks = block_names(model, roots)
             if len(blocks) <= self.n:
                 raise PlanError(f"lisa: n={self.n}, but {label!r} has {len(blocks)} blocks, so none would ever rest")
-            own = [[name for name in names if inside(name, (block,))] for block in blocks]
+            own = [[name for name in names if is_within(name, (block,))] for block in blocks]
             towers.append([trainable(model, block) for block in own])
-        context.kept[self] = Kept(towers, context.seed)
+        context.member_state[self] = TowerBlocks(towers, context.seed)
 
     def before_step(self, state: State) -> None:
         """Draw again when a period is over."""
         if state.step % self.period == 0:
             self._draw_blocks(state)
 
-    def resume(self, state: State, kept: Any) -> None:
+    def load_state_dict(self, state: State, saved: Any) -> None:
         """Let the blocks of the period under way train."""
-        del kept
+        del saved
         self._draw_blocks(state)
 
     def _draw_blocks(self, state: State) -> None:
-        kept: Kept = state.kept[self]
-        for tower, blocks in enumerate(kept.towers):
-            awake = self.draw(kept.seed, state.step // self.period, tower, len(blocks))
+        blocks_of: TowerBlocks = state.member_state[self]
+        for tower, blocks in enumerate(blocks_of.towers):
+            active = self.draw(blocks_of.seed, state.step // self.period, tower, len(blocks))
             for number, names in enumerate(blocks):
-                if number in awake:
-                    wake(state, names)
+                if number in active:
+                    unfreeze(state, names)
                 else:
-                    rest(state, names)
+                    freeze(state, names)
 
     def draw(self, seed: int, number: int, tower: int, blocks: int) -> list[int]:
         """Give the blocks that train in period `number`."""

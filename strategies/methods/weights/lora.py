@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, final
 from strategies.errors import PlanError
 from strategies.options import Count, Names, Rate, Share
 from strategies.protocol import ADAPTER_PACKAGES, FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
-from strategies.structure.adapters import Adapting, adapt, chosen_layers
+from strategies.structure.adapters import AdapterOptions, adapt, chosen_layers
 from strategies.structure.roles import QUERY_AND_VALUE, Role
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-class LowRank(Adapting, Protocol):
+class LowRank(AdapterOptions, Protocol):
     """The options of LoRA and its variants."""
 
     @property

@@ -54,7 +54,7 @@ class LoraPlus(Strategy):
 
     def param_groups(self, groups: list[dict[str, Any]], model: nn.Module, context: Context) -> list[dict[str, Any]]:
         """Split the B matrices of the scope off their groups; decay stays the group's."""
-        owned = context.layout.owned(model, self.scope)
+        owned = context.layout.parameter_names(model, self.scope)
         fast = {id(p) for name, p in model.named_parameters() if name in owned and B_MATRIX.search(name)}
         split = []
         for group in groups:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from strategies.options import Count, Names, Rate, Share
 from strategies.protocol import ADAPTER_PACKAGES, FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
-from strategies.structure.adapters import Place, adapt
+from strategies.structure.adapters import AdaptedLayer, adapt
 from strategies.structure.roles import Role
 
 if TYPE_CHECKING:
@@ -50,11 +50,11 @@ class Miss(Strategy):
         import peft
 
         config = peft.MissConfig(r=self.r, miss_dropout=self.dropout)
-        adapt(self, model, context, config, fit=self._check_sizes)
+        adapt(self, model, context, config, adjust=self._check_sizes)
 
-    def _check_sizes(self, config: Any, places: list[Place]) -> None:
+    def _check_sizes(self, config: Any, layers: list[AdaptedLayer]) -> None:
         """Refuse layers with fewer inputs than r."""
         del config
-        for _, name, layer in places:
+        for _, name, layer in layers:
             width = int(vars(layer)["in_features"])
             self.require(self.r <= width, f"r={self.r} is more than the {width} inputs of {name!r}: choose a smaller r")

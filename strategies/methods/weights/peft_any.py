@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 from strategies.errors import PlanError, closest_first
 from strategies.options import Names, Options, Rate
 from strategies.protocol import ADAPTER_PACKAGES, FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
-from strategies.structure.adapters import Place, adapt, refuse_quantised
+from strategies.structure.adapters import AdaptedLayer, adapt, refuse_quantised
 from strategies.structure.roles import Role
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Peft(Strategy):
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", module=r"peft\..*")
-                adapt(self, model, context, config, fit=self._check_layers)
+                adapt(self, model, context, config, adjust=self._check_layers)
         except PlanError:
             raise
         except (ValueError, TypeError, NotImplementedError) as problem:
@@ -101,11 +101,11 @@ class Peft(Strategy):
                 f"peft: PEFT cannot put {self.type} into these layers: {problem}. Give other options={{…}} or roles"
             ) from problem
 
-    def _check_layers(self, config: Any, places: list[Place]) -> None:
+    def _check_layers(self, config: Any, layers: list[AdaptedLayer]) -> None:
         """Refuse quantised layers where the method cannot have them."""
         del config
         if self.type in FLOAT_ONLY:
-            refuse_quantised(self, places)
+            refuse_quantised(self, layers)
 
     def _config(self, seed: int) -> Any:
         """Make PEFT's config, with names checked against the installed version."""

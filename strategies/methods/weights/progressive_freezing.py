@@ -24,8 +24,8 @@ from strategies.errors import PlanError
 from strategies.options import Range, Rate, Share
 from strategies.protocol import WEIGHTS, Context, Kind, State, Strategy
 from strategies.structure.depth import block_names, depths
-from strategies.structure.freezing import rest_batch_norms
-from strategies.structure.frozen_for_a_while import rest, trainable
+from strategies.structure.freezing import freeze_batch_norms
+from strategies.structure.temporary_freezing import freeze, trainable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,9 +60,9 @@ class ProgressiveFreezing(Strategy):
             found = depths(model, roots, blocks)
             layers = [[name for name, own in found.items() if own == depth] for depth in range(len(blocks) + 1)]
             towers.append([layer for layer in (trainable(model, names) for names in layers) if layer])
-        context.kept[self] = towers
+        context.member_state[self] = towers
 
-    def resting(self, step: int, total_steps: int, layers: int) -> int:
+    def num_frozen(self, step: int, total_steps: int, layers: int) -> int:
         """Say how many of a tower's layers rest in update number `step`."""
         progress = (step / total_steps - self.start) / (1 - self.start)
         return int(min(1.0, max(0.0, progress)) * self.level * layers)
@@ -70,8 +70,8 @@ class ProgressiveFreezing(Strategy):
     def before_step(self, state: State) -> None:
         """Freeze what is due."""
         assert state.total_steps is not None
-        for layers in state.kept[self]:
-            for names in layers[: self.resting(state.step, state.total_steps, len(layers))]:
+        for layers in state.member_state[self]:
+            for names in layers[: self.num_frozen(state.step, state.total_steps, len(layers))]:
                 if trainable(state.model, names):
-                    rest(state, names)
-                    rest_batch_norms(state.model.get_submodule(name.rpartition(".")[0]) for name in names)
+                    freeze(state, names)
+                    freeze_batch_norms(state.model.get_submodule(name.rpartition(".")[0]) for name in names)

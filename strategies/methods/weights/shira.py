@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from strategies.options import Count, Names, Rate
 from strategies.protocol import ADAPTER_PACKAGES, FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
-from strategies.structure.adapters import Place, adapt, on_meta
+from strategies.structure.adapters import AdaptedLayer, adapt, on_meta
 from strategies.structure.roles import Role
 
 if TYPE_CHECKING:
@@ -52,9 +52,9 @@ class Shira(Strategy):
         config = peft.ShiraConfig(r=self.r, random_seed=context.seed)
         if on_meta(model):
             config.mask_fn = None  # a mask's places are values; the shapes do not depend on them
-        adapt(self, model, context, config, fit=self._check_sizes)
+        adapt(self, model, context, config, adjust=self._check_sizes)
 
-    def stand_in(self, model: nn.Module, context: Context) -> None:
+    def simulate_move(self, model: nn.Module, context: Context) -> None:
         """Give the layers places without values."""
         import torch
         from peft.tuners.shira.layer import ShiraLayer
@@ -62,13 +62,13 @@ class Shira(Strategy):
         for module in model.modules():
             if isinstance(module, ShiraLayer):
                 for name, weight in module.shira_weight.items():
-                    places = torch.empty((2, len(weight)), dtype=torch.int, device=context.device)
-                    module.shira_indices.setdefault(name, places)
+                    indices = torch.empty((2, len(weight)), dtype=torch.int, device=context.device)
+                    module.shira_indices.setdefault(name, indices)
 
-    def _check_sizes(self, config: Any, places: list[Place]) -> None:
+    def _check_sizes(self, config: Any, layers: list[AdaptedLayer]) -> None:
         """Refuse layers with fewer weights than r·(in + out)."""
         del config
-        for _, name, layer in places:
+        for _, name, layer in layers:
             inputs, outputs = int(vars(layer)["in_features"]), int(vars(layer)["out_features"])
             most = inputs * outputs // (inputs + outputs)
             self.require(

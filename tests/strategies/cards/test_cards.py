@@ -12,7 +12,7 @@ from strategies.cards.book import cardbook, example
 from strategies.cards.card import card
 from strategies.language.parse import build
 from strategies.language.presets import PRESETS
-from strategies.options import Count, Natural, Options, Rate, Share, conform, described
+from strategies.options import Count, Natural, Options, Rate, Share, conform, describe_type
 from strategies.protocol import defaults
 
 PARTS = ("What:", "Why it helps:", "What it costs:", "When not to use it:", "Paper:")
@@ -101,6 +101,6 @@ def test_unions_choices_and_dictionaries():
     assert fits
     assert list(kept) == ["a", "r"]
     assert hash(kept) == hash(Options({"a": [1], "r": 8}))
-    assert described(Rate | None) == "float (positive) or None"
+    assert describe_type(Rate | None) == "float (positive) or None"
     with pytest.raises(PlanError, match="needs type="):
         build(catalogue()["peft"], {})

@@ -8,15 +8,15 @@ from hypothesis import strategies as draw
 
 from strategies import PlanError, compose
 from strategies.compatibility.tiny_model import tiny_collate, tiny_items, tiny_loss, tiny_model
-from strategies.execution.batch_order import Order
-from strategies.execution.feed import Feed, Feeder, as_feed, map_tensors, volume
+from strategies.execution.batch_order import BatchOrder
+from strategies.execution.feed import Feed, FeedCollator, as_feed, map_tensors, volume
 from strategies.methods.data.bucketing import Bucketing
 
 
 def order(size, batch_size, seed=0, **more):
     import torch
 
-    return Order(size, batch_size, torch.Generator().manual_seed(seed), **more)
+    return BatchOrder(size, batch_size, torch.Generator().manual_seed(seed), **more)
 
 
 def quiet_model():
@@ -45,7 +45,7 @@ def trained(text, steps=4, batch=None, loss_fn=tiny_loss, **options):
 def test_an_order_visits_every_item_once(sizes, keys, drop_last, sort, pool):
     (size, batch_size), seed = sizes, sum(sizes)
     made = order(size, batch_size, seed, drop_last=drop_last, pool=pool)
-    made.together([place * 7 % keys for place in range(size)])
+    made.group_by([place * 7 % keys for place in range(size)])
     if sort:
         made.lengths = [place % 5 for place in range(size)]
     batches = list(made)
@@ -63,7 +63,7 @@ def test_an_order_visits_every_item_once(sizes, keys, drop_last, sort, pool):
 def test_what_falls_away_is_not_always_the_longest(grouped):
     made = order(50, 16, lengths=list(range(50)), pool=9)
     if grouped:
-        made.together([place // 3 for place in range(50)])
+        made.group_by([place // 3 for place in range(50)])
     missing = [set(range(50)) - {place for batch in made for place in batch} for _ in range(30)]
     assert {len(gone) for gone in missing} == {2}
     assert len(set.union(*missing)) > 15
@@ -72,7 +72,7 @@ def test_what_falls_away_is_not_always_the_longest(grouped):
 
 def test_groups_follow_each_other_and_lengths_are_alike():
     made = order(400, 20, seed=2)
-    made.together([place % 80 for place in range(400)])
+    made.group_by([place % 80 for place in range(400)])
     assert sum(len({place % 80 for place in batch}) for batch in made) <= 20 * 5, (
         "five of a kind: at most one group is cut"
     )
@@ -93,15 +93,15 @@ def test_a_batch_is_divided_along_its_first_dimension():
     import torch
 
     batch = {"a": torch.arange(7), "b": (torch.arange(14).view(7, 2), torch.tensor(3.0))}
-    parts = as_feed(batch).parts(3)
+    parts = as_feed(batch).micro_batches(3)
     assert [part.size for part in parts] == [3, 3, 1]
     assert torch.equal(torch.cat([part.batch["b"][0] for part in parts]), batch["b"][0])
-    assert as_feed(batch).parts(7)[0].batch is batch
+    assert as_feed(batch).micro_batches(7)[0].batch is batch
     assert volume(batch) == 22
     uneven = {"pictures": torch.zeros(4, 2), "words": torch.zeros(7, 2)}
-    assert as_feed(uneven).parts(7)[0].batch is uneven
+    assert as_feed(uneven).micro_batches(7)[0].batch is uneven
     with pytest.raises(PlanError, match=r"4 and 7 rows.*tuned\.loader"):
-        as_feed(uneven).parts(3)
+        as_feed(uneven).micro_batches(3)
 
 
 def test_a_feeder_divides_as_the_batch_before():
@@ -111,16 +111,16 @@ def test_a_feeder_divides_as_the_batch_before():
         calls.append(list(items))
         return items
 
-    feeder = Feeder(collate)
+    feeder = FeedCollator(collate)
     first = feeder([1, 2, 3, 4])
     assert calls == [[1, 2, 3, 4]]
-    first.parts(2)
+    first.micro_batches(2)
     calls.clear()
     second = feeder([5, 6, 7, 8])
-    assert [part.batch for part in second.parts(2)] == [[5, 6], [7, 8]]
+    assert [part.batch for part in second.micro_batches(2)] == [[5, 6], [7, 8]]
     assert calls == [[5, 6], [7, 8]], "collated once, in the loader"
-    assert isinstance(second.only([0, 3]), Feed)
-    assert second.only([0, 3]).items == [5, 8]
+    assert isinstance(second.subset([0, 3]), Feed)
+    assert second.subset([0, 3]).items == [5, 8]
 
 
 @pytest.mark.parametrize("plan", ["full", "lora", "amp(dtype='bf16')", "nf4+lora", "checkpointing", "adalora"])
@@ -191,14 +191,14 @@ def test_clip_and_its_default(foreign):
        floor=draw.sampled_from([0.0, 0.1]), total=draw.integers(1, 300))  # fmt: skip
 def test_schedules_rise_to_the_peak_and_fall_to_the_floor(shape, warmup, floor, total):
     (schedule,) = compose(f"schedule(shape='{shape}', warmup={warmup}, floor={floor})").members
-    shares = [schedule.rate_share(step, total) for step in range(total + 1)]
+    shares = [schedule.lr_multiplier(step, total) for step in range(total + 1)]
     rising = round(warmup * total)
     assert all(0 <= share <= 1 for share in shares)
     assert shares[:rising] == sorted(shares[:rising])
     assert shares[rising:] == sorted(shares[rising:], reverse=True)
     assert shares[rising] == pytest.approx(1)
     assert shares[-1] == pytest.approx(1.0 if shape == "constant" else floor if total > rising else 1.0)
-    assert schedule.rate_share(10**6, None) == 1
+    assert schedule.lr_multiplier(10**6, None) == 1
 
 
 def test_the_usual_schedule_and_ours_agree(foreign):

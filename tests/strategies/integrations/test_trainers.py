@@ -12,7 +12,7 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from strategies import PlanError, Recipe, SelfCheckError, Strategy, compose, load
-from strategies.integrations.hooks import Inside, with_larger_loss
+from strategies.integrations.hooks import PlanHooks, with_extra_loss
 from strategies.methods.update.ema import Ema
 from strategies.methods.update.schedule_free import ScheduleFree
 from strategies.methods.weights.lora import Lora
@@ -245,13 +245,13 @@ def test_rates_may_be_given(hugging):
 def test_fp16_of_trainer_alone_may_skip_the_first_updates(foreign, hugging):
     """The loss scaler begins with gradients that overflow: no error, also where the plan says nothing of fp16."""
     trainer, _ = hugging("lora", train=False)
-    assert not trainer.plan.inside._scaled
-    trainer.plan.inside._scaled = True
+    assert not trainer.plan.hooks._uses_loss_scaler
+    trainer.plan.hooks._uses_loss_scaler = True
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
             parameter.grad = torch.full_like(parameter, float("inf"))
-    trainer.plan.inside.check()
-    assert hugging("lora", train=False, fp16=True)[0].plan.inside._scaled
+    trainer.plan.hooks.check()
+    assert hugging("lora", train=False, fp16=True)[0].plan.hooks._uses_loss_scaler
 
 
 def test_a_model_takes_one_plan_here_too_until_merged(foreign, hugging):
@@ -265,7 +265,9 @@ def test_a_model_takes_one_plan_here_too_until_merged(foreign, hugging):
     assert sum(".lora_" in name for name in second.model.state_dict()) == 8
 
 
-@pytest.mark.parametrize("hook", ["choose", "passes", "prepare_batch", "engine", "clipping", "loader"])
+@pytest.mark.parametrize(
+    "hook", ["select_examples", "run_micro_batches", "prepare_batch", "engine", "clipping", "loader"]
+)
 def test_a_hook_without_a_place_is_refused_by_itself(hugging, accelerated, hook):
     strange = Recipe.of([Lora(), third(**{hook: lambda self, given, *rest: given})])
     with pytest.raises(PlanError, match=f"third: works by {hook}"):
@@ -280,12 +282,18 @@ def test_a_hook_without_a_place_is_refused_by_itself(hugging, accelerated, hook)
 def test_items_unknown_settings_and_own_words_are_refused(hugging):
     for hooks, message in [
         ({"needs_items": True}, "needs_items"),
-        ({"elsewhere": lambda self, facts: {"warp": 9}}, "'warp'"),
-        ({"elsewhere": lambda self, facts: "use xyz=True", "passes": lambda self, run, *rest: run(1)}, "use xyz=True"),
+        ({"external_loop_settings": lambda self, facts: {"warp": 9}}, "'warp'"),
+        (
+            {
+                "external_loop_settings": lambda self, facts: "use xyz=True",
+                "run_micro_batches": lambda self, run, *rest: run(1),
+            },
+            "use xyz=True",
+        ),
     ]:
         with pytest.raises(PlanError, match=message):
             hugging(Recipe.of([Lora(), third(**hooks)]), train=False)
-    harmless = third(elsewhere=lambda self, facts: "never shown, as no hook lacks a place")
+    harmless = third(external_loop_settings=lambda self, facts: "never shown, as no hook lacks a place")
     assert hugging(Recipe.of([Lora(), harmless]), train=False)
 
 
@@ -295,7 +303,9 @@ def test_a_wrapped_forward_runs_once_in_training_and_evaluation(hugging):
     assert Third.seen == [True] * STEPS
     trainer.evaluate()
     assert Third.seen == [True] * STEPS + [False] * 2
-    left_to_trainer = third(wrap_forward=Third.wrap_forward, seen=[], elsewhere=lambda self, facts: {"max_norm": 2.0})
+    left_to_trainer = third(
+        wrap_forward=Third.wrap_forward, seen=[], external_loop_settings=lambda self, facts: {"max_norm": 2.0}
+    )
     assert hugging(Recipe.of([Lora(), left_to_trainer]))[0].args.max_grad_norm == 2
     assert left_to_trainer.seen == []
 
@@ -318,7 +328,7 @@ def test_averages_are_evaluated_and_saved_and_training_goes_on_without(foreign, 
         assert_same(trainer.plan.tuned.full_state(), averages)
         assert max(float((raw[name] - averages[name]).abs().max()) for name in raw) > 1e-4
         trainer.save_model(str(tmp_path / "theirs"))
-        trainer.plan.inside.train()
+        trainer.plan.hooks.use_training_weights()
     assert_same(trainer.plan.tuned.full_state(), raw)
     with pytest.raises(PlanError, match="what it keeps"):
         hugging(plan, folder="again", resume=str(tmp_path / "out" / f"checkpoint-{STEPS - 2}"))
@@ -326,7 +336,7 @@ def test_averages_are_evaluated_and_saved_and_training_goes_on_without(foreign, 
 
 def test_our_own_folder_holds_the_averages_that_are_in_place(foreign, hugging, tmp_path):
     trainer, _ = hugging("lora(lr=1e-2)")
-    assert trainer.plan.inside.averaged
+    assert trainer.plan.hooks.averaged
     assert trainer.plan.save(tmp_path / "own") < 20_000
     again = load(tmp_path / "own", foreign.build("text"))
     assert_same(again.full_state(), trainer.plan.tuned.full_state(), 0)
@@ -334,7 +344,7 @@ def test_our_own_folder_holds_the_averages_that_are_in_place(foreign, hugging, t
     before = {name: value.clone() for name, value in averaged.plan.tuned.full_state().items()}
     averaged.plan.save(tmp_path / "ema-own")
     assert_same(load_file(tmp_path / "ema-own" / "tuned.safetensors"), before, 0)
-    averaged.plan.inside.train()
+    averaged.plan.hooks.use_training_weights()
     raw = averaged.plan.tuned.full_state()["classifier.weight"].clone()
     assert not torch.equal(raw, before["classifier.weight"])
     assert torch.equal(averaged.model.state_dict()["classifier.weight"], before["classifier.weight"]), "whoever saves"
@@ -411,7 +421,7 @@ def test_a_loss_that_cannot_take_terms_and_what_does_not_train_are_said(foreign,
     trainer.train_dataset = [{"input_ids": item["input_ids"]} for item in items()]
     with pytest.raises(PlanError, match="give it labels"):
         trainer.train()
-    assert with_larger_loss((torch.ones(()), 3), 2) == (3, 3)
+    assert with_extra_loss((torch.ones(()), 3), 2) == (3, 3)
     model = foreign.build("text")
     model.unused = nn.Linear(2, 2)
     with pytest.raises(SelfCheckError, match="unused"):
@@ -488,9 +498,9 @@ def test_an_order_is_not_lost_without_a_word(accelerated, foreign):
 
 def test_what_rests_in_several_processes_is_refused(foreign):
     tuned = compose("lisa(n=1, period=1)").apply(foreign.build("text"), total_steps=STEPS)
-    inside = Inside(tuned, [], precision="fp32", processes=2)
+    hooks = PlanHooks(tuned, [], precision="fp32", processes=2)
     with pytest.raises(PlanError, match="DistributedDataParallel"):
-        inside.begin()
+        hooks.begin_update()
 
 
 def test_a_members_own_order_goes_through_accelerate(foreign, accelerated):

@@ -3,7 +3,7 @@
 import pytest
 
 from strategies import PlanError, Strategy, catalogue, compose
-from strategies.execution.optimizer import multiplier
+from strategies.execution.optimizer import default_lr_multiplier
 from strategies.language.conflicts import CONFLICTS
 from strategies.structure.roles import roles_of
 
@@ -130,11 +130,11 @@ def test_new_parts_keep_their_own_group_at_an_equal_rate(foreign):
 
 
 def test_schedule():
-    shares = [multiplier(step, 100) for step in range(100)]
+    shares = [default_lr_multiplier(step, 100) for step in range(100)]
     assert shares[5] == max(shares) == 1
     assert shares[0] == pytest.approx(1 / 6)
     assert 0 < shares[-1] < 0.001
-    assert multiplier(500, None) == 1
+    assert default_lr_multiplier(500, None) == 1
 
 
 @pytest.mark.parametrize(
@@ -187,16 +187,16 @@ def test_catalogue_takes_third_parties(monkeypatch):
     import sys
     from importlib.metadata import EntryPoint
 
-    from strategies.language.catalogue import _known
+    from strategies.language.catalogue import _load_strategies
 
     assert all(issubclass(strategy, Strategy) for strategy in catalogue().values())
     point = EntryPoint("plain", "strategies.methods.weights.full:Full", "tunematrix.strategies")
     monkeypatch.setattr(sys.modules["strategies.language.catalogue"], "entry_points", lambda group: [point])
-    _known.cache_clear()
+    _load_strategies.cache_clear()
     with pytest.raises(PlanError, match="is taken"):
         catalogue()
     monkeypatch.undo()
-    _known.cache_clear()
+    _load_strategies.cache_clear()
 
 
 def test_conflict_rows_name_known_strategies():

@@ -10,7 +10,7 @@ from torch import nn
 from strategies import PlanError, catalogue, compose
 from strategies.compatibility.tiny_model import BATCH, tiny_collate, tiny_items, tiny_loss, tiny_model
 from strategies.prediction.predict import UnpredictableError, predict
-from strategies.prediction.storage_tracker import split
+from strategies.prediction.storage_tracker import measure_update
 from strategies.training.loader import training_loader
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -92,7 +92,7 @@ def test_predicted_is_what_the_tracker_sees_with_values(text):
     predicted = predict(plan, tiny_model, tiny_loss, [batch], total_steps=20)[0]
     tuned = plan.apply(tiny_model(), total_steps=20)
     tuned.step(tiny_loss, batch)
-    seen = split(tuned, lambda: tuned.step(tiny_loss, batch)).peak_by_kind
+    seen = measure_update(tuned, lambda: tuned.step(tiny_loss, batch)).peak_by_kind
     assert predicted.by_kind == pytest.approx(seen, rel=0.01, abs=2048)
 
 

@@ -8,7 +8,15 @@ import pytest
 from strategies import PlanError, Recipe, compose, load
 from strategies.compatibility.tiny_model import BATCH, PICTURES, tiny_collate, tiny_items, tiny_loss, tiny_model
 from strategies.methods.data.cache_features import CacheFeatures
-from strategies.methods.data.feature_store import InMemory, Kept, OnDisk, differing, fingerprints, flatten, slack
+from strategies.methods.data.feature_store import (
+    FeatureStore,
+    InMemory,
+    OnDisk,
+    differing,
+    fingerprints,
+    flatten,
+    tolerance,
+)
 from strategies.protocol import RANDOM_TOKENS, Strategy
 
 REST = "freeze(scope='vision')"
@@ -200,8 +208,8 @@ def test_items_without_keys_are_refused():
     items = [{**item, "keys": {"text": 1}} for item in tiny_items()]
     with pytest.raises(PlanError, match=r"no key for 'vision'.*they have keys for: text"):
         trained(REST, CacheFeatures(), items=items)
-    assert "none at all" in CacheFeatures().unusable((1, 2))
-    assert CacheFeatures(scope="vision.encoder").unusable(tiny_items()[0]) is None
+    assert "none at all" in CacheFeatures().unsupported_item((1, 2))
+    assert CacheFeatures(scope="vision.encoder").unsupported_item(tiny_items()[0]) is None
 
 
 def noisy(tuned):
@@ -277,9 +285,9 @@ def module_of(outputs):
 
 def used(module, steps, **options):
     """Put batches (keys, rows) through a wrapped module; gives its outputs."""
-    from strategies.methods.data.memo import Memo
+    from strategies.methods.data.memo import CachedModule
 
-    memo = Memo("part", module.forward, lambda: Kept(InMemory, None))
+    memo = CachedModule("part", module.forward, lambda: FeatureStore(InMemory, None))
     return [memo.outputs(keys, step, (x,), options) for step, (keys, x) in enumerate(steps)]
 
 
@@ -379,7 +387,7 @@ def test_fingerprints_know_places_but_not_rounding():
     def seen(*tensors):
         return fingerprints(tensors, 3, [0, 1, 2])
 
-    first, apart = seen(x, mask), slack([x, mask])
+    first, apart = seen(x, mask), tolerance([x, mask])
     alone = torch.cat([fingerprints([x, mask], 3, [row]) for row in range(3)])
     assert differing(first, alone, apart) == []
     rounded = torch.nextafter(x, torch.full_like(x, 9.0))  # as a layer before it may do in another batch
@@ -390,19 +398,19 @@ def test_fingerprints_know_places_but_not_rounding():
     assert differing(first, seen(x.flip(1), mask), apart) == [0, 1, 2]
     assert differing(first, seen(x, mask.flip(1)), apart) == [0, 1, 2]
     words = torch.arange(1500).reshape(3, 500)
-    assert differing(seen(words), seen(words + (words == 700)), slack([words])) == [1]
+    assert differing(seen(words), seen(words + (words == 700)), tolerance([words])) == [1]
     halves = x.bfloat16()
     noise = 1 + 2**-9 * torch.randn(3, 500, generator=torch.Generator().manual_seed(2))
-    assert differing(seen(halves), seen((halves * noise).bfloat16()), slack([halves])) == []
+    assert differing(seen(halves), seen((halves * noise).bfloat16()), tolerance([halves])) == []
 
 
 def test_two_passes_of_one_update_prove_nothing():
     """Chosen among, or tried again, the same items pass twice: random augmentation shows in the next update only."""
     import torch
 
-    from strategies.methods.data.memo import Memo
+    from strategies.methods.data.memo import CachedModule
 
-    memo = Memo("part", module_of(lambda y: y).forward, lambda: Kept(InMemory, None))
+    memo = CachedModule("part", module_of(lambda y: y).forward, lambda: FeatureStore(InMemory, None))
     x = torch.randn(2, 4)
     for step, rows in [(0, x), (0, x)]:
         memo.outputs("ab", step, (rows,), {})

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from strategies import PlanError, Recipe
-from strategies.methods.data.patch_dropout import RANDOM_TOKENS, PatchDropout, fewer, first_blocks
+from strategies.methods.data.patch_dropout import RANDOM_TOKENS, PatchDropout, drop_tokens, first_blocks
 from strategies.methods.memory.checkpointing import Checkpointing
 from strategies.methods.speed.compiling import Compile
 from strategies.methods.weights.freeze import Freeze
@@ -32,7 +32,7 @@ def test_first_tokens_stay_and_the_rest_is_drawn_evenly(rate, keep_first, kept):
 
     torch.manual_seed(2)
     tokens = torch.arange(17.0).expand(2000, 17).unsqueeze(-1).repeat(1, 1, 3) + 1000 * torch.arange(3)
-    part = fewer(tokens, rate, keep_first)
+    part = drop_tokens(tokens, rate, keep_first)
     assert part.shape == (2000, kept, 3)
     places = part[:, :, 0].long()
     assert torch.equal(part[:, :, 2], part[:, :, 0] + 2000)

@@ -5,7 +5,7 @@ import pytest
 from strategies import Recipe
 from strategies.methods.memory import offloading
 from strategies.methods.memory.checkpointing import Checkpointing
-from strategies.methods.memory.offloading import OffloadActivations, Parking, storages
+from strategies.methods.memory.offloading import ActivationOffloader, OffloadActivations, storages
 from strategies.methods.numerics.amp import Amp
 from strategies.methods.numerics.nf4 import Nf4
 from strategies.methods.speed.compiling import Compile
@@ -15,17 +15,17 @@ KINDS = ["mlp", "text", "conv", "two", "gpt", "cnn"]
 
 
 @pytest.fixture
-def parkings(monkeypatch):
+def offloaders(monkeypatch):
     """Let the strategy run on a CPU and collect its hooks."""
     made = []
 
-    class Watched(Parking):
+    class Watched(ActivationOffloader):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             made.append(self)
 
     monkeypatch.setattr(OffloadActivations, "unavailable", lambda self, device: None)
-    monkeypatch.setattr(offloading, "Parking", Watched)
+    monkeypatch.setattr(offloading, "ActivationOffloader", Watched)
     return made
 
 
@@ -45,14 +45,14 @@ def gradients(foreign, members, kind):
 
 @pytest.mark.parametrize("to", ["host", "disk"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradients_equal_plain_to_the_bit(kind, to, foreign, parkings):
+def test_gradients_equal_plain_to_the_bit(kind, to, foreign, offloaders):
     _, losses, plain = gradients(foreign, [], kind)
     _, again, offloaded = gradients(foreign, [OffloadActivations(to=to, min_bytes=0)], kind)
     assert losses == again
     assert plain.keys() == offloaded.keys()
     assert all(plain[name].equal(offloaded[name]) for name in plain)
-    assert len(parkings) == 2
-    assert all(parking.count > 2 and not parking._known for parking in parkings)
+    assert len(offloaders) == 2
+    assert all(offloader.count > 2 and not offloader._copies for offloader in offloaders)
 
 
 @pytest.mark.parametrize(
@@ -61,25 +61,25 @@ def test_gradients_equal_plain_to_the_bit(kind, to, foreign, parkings):
      [Compile(backend="aot_eager")], [Lora(), Checkpointing(), Amp(dtype="bf16")]],
     ids=lambda members: "+".join(member.name for member in members),
 )  # fmt: skip
-def test_together_with_others(members, foreign, parkings):
+def test_together_with_others(members, foreign, offloaders):
     _, losses, plain = gradients(foreign, members, "two")
     tuned, again, offloaded = gradients(foreign, [*members, OffloadActivations(min_bytes=0)], "two")
     assert losses == again
     assert all(plain[name].equal(offloaded[name]) for name in plain)
-    assert all(parking.count for parking in parkings)
-    packed = len(parkings)
+    assert all(offloader.count for offloader in offloaders)
+    packed = len(offloaders)
     with tuned.evaluating():
         foreign.outputs(tuned.model, foreign.batch("two"))
-    assert len(parkings) == packed  # nothing to keep without a graph
+    assert len(offloaders) == packed  # nothing to keep without a graph
 
 
-def test_checkpointing_leaves_less_to_move(foreign, parkings):
+def test_checkpointing_leaves_less_to_move(foreign, offloaders):
     gradients(foreign, [OffloadActivations(min_bytes=0)], "two")
     gradients(foreign, [OffloadActivations(min_bytes=0), Checkpointing()], "two")
-    assert 0 < parkings[2].count < parkings[0].count / 2
+    assert 0 < offloaders[2].count < offloaders[0].count / 2
 
 
-def test_equals_torchs_own(foreign, parkings):
+def test_equals_torchs_own(foreign, offloaders):
     import torch
 
     data, model = foreign.batch("two"), foreign.build("two")
@@ -99,44 +99,44 @@ def test_weights_stay_and_small_tensors_too(foreign):
 
     layer = torch.nn.Linear(64, 64)
     x = torch.randn(32, 64, requires_grad=True)
-    parking = Parking("host", 0, storages(layer.parameters()))
-    assert parking.pack(layer.weight) is layer.weight
+    offloader = ActivationOffloader("host", 0, storages(layer.parameters()))
+    assert offloader.pack(layer.weight) is layer.weight
     view = layer.weight.t()
-    assert parking.pack(view) is view
-    parked = parking.pack(x)
+    assert offloader.pack(view) is view
+    parked = offloader.pack(x)
     assert parked.host.equal(x)
     assert parked.host.data_ptr() != x.data_ptr()
-    assert parking.unpack(parked).equal(x)
-    small = Parking("host", x.nbytes + 1, frozenset())
+    assert offloader.unpack(parked).equal(x)
+    small = ActivationOffloader("host", x.nbytes + 1, frozenset())
     assert small.pack(x) is x
-    assert (parking.count, small.count) == (1, 0)
+    assert (offloader.count, small.count) == (1, 0)
 
 
 def test_equal_tensors_travel_once_and_changed_ones_again():
     import torch
 
-    parking, x = Parking("host", 0, frozenset()), torch.arange(6.0).reshape(2, 3)
-    first = parking.pack(x)
-    assert parking.pack(x.detach()) is first
-    turned = parking.pack(x.t())
+    offloader, x = ActivationOffloader("host", 0, frozenset()), torch.arange(6.0).reshape(2, 3)
+    first = offloader.pack(x)
+    assert offloader.pack(x.detach()) is first
+    turned = offloader.pack(x.t())
     assert turned is not first
-    assert parking.unpack(turned).equal(x.t())
+    assert offloader.unpack(turned).equal(x.t())
     old = x.clone()
     x.add_(1)
-    assert parking.unpack(parking.pack(x)).equal(x)
-    assert parking.unpack(first).equal(old)
-    assert parking.count == 3
+    assert offloader.unpack(offloader.pack(x)).equal(x)
+    assert offloader.unpack(first).equal(old)
+    assert offloader.count == 3
 
 
 def test_an_address_used_again_is_no_match():
     import torch
 
-    parking = Parking("host", 0, frozenset())
+    offloader = ActivationOffloader("host", 0, frozenset())
     for number in range(200):
         tensor = torch.full((64,), float(number))
-        assert float(parking.unpack(parking.pack(tensor))[0]) == number
+        assert float(offloader.unpack(offloader.pack(tensor))[0]) == number
         del tensor
-    assert parking.count == 200
+    assert offloader.count == 200
 
 
 def test_a_cpu_is_refused(foreign):

@@ -12,7 +12,7 @@ from strategies.methods.numerics.quantise import to_4bit
 from strategies.methods.speed.compiling import Compile
 from strategies.methods.weights.freeze import Freeze
 from strategies.methods.weights.lora import Lora
-from strategies.saving.weights_file import put_back
+from strategies.saving.weights_file import load_weights
 
 FOUR_BIT = {"nf4": Nf4, "fp4": Fp4}
 
@@ -98,7 +98,7 @@ def test_fp4_trains_adapters(kind, foreign, tmp_path):
     tuned.step(foreign.loss, foreign.batch(kind))  # evaluation must not spoil training
     tuned.save(tmp_path)
     again = plan.apply(foreign.build(kind))
-    put_back(tmp_path, again.model, again.full_state())
+    load_weights(tmp_path, again.model, again.full_state())
     assert evaluated(foreign, again, kind).equal(evaluated(foreign, tuned, kind))
     assert not evaluated(foreign, tuned, kind).equal(after)
 

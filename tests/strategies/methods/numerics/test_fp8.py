@@ -11,7 +11,7 @@ from strategies.methods.speed.compiling import Compile
 from strategies.methods.weights.freeze import Freeze
 from strategies.methods.weights.lora import Lora
 from strategies.protocol import Context
-from strategies.saving.weights_file import put_back
+from strategies.saving.weights_file import load_weights
 
 RECIPES = ["tensorwise", "rowwise"]
 
@@ -104,7 +104,7 @@ def test_saved_weights_are_float_and_load(foreign, tmp_path):
     saved = load_file(tmp_path / "tuned.safetensors")
     assert {tensor.dtype for tensor in saved.values() if tensor.is_floating_point()} == {torch.float32}
     again = plan.apply(foreign.build("text"))
-    put_back(tmp_path, again.model, again.full_state())
+    load_weights(tmp_path, again.model, again.full_state())
     assert evaluated(foreign, again, "text").equal(evaluated(foreign, tuned, "text"))
 
 
@@ -121,10 +121,10 @@ def wide():
 def test_only_layers_that_gain_are_swapped(recipe, chosen):
     import torch
 
-    from strategies.layout import lay_out
+    from strategies.layout import find_layout
 
     model = wide()
-    context = Context(lay_out(model, "head"), torch.device("cuda"), {"precision": "bf16"})
+    context = Context(find_layout(model, "head"), torch.device("cuda"), {"precision": "bf16"})
     Fp8(recipe=recipe).transform(model, context)
     assert float8_names(model) == chosen
 
@@ -132,14 +132,14 @@ def test_only_layers_that_gain_are_swapped(recipe, chosen):
 def test_where_nothing_gains_it_is_refused_with_the_sizes(foreign):
     import torch
 
-    from strategies.layout import lay_out
+    from strategies.layout import find_layout
 
     model = foreign.build("text")
-    context = Context(lay_out(model), torch.device("cuda"), {"precision": "bf16"})
+    context = Context(find_layout(model), torch.device("cuda"), {"precision": "bf16"})
     with pytest.raises(PlanError, match=r"cannot help.*32→32, 32→64, 64→32"):
         Fp8().transform(model, context)
     with pytest.raises(PlanError, match="bf16 results only"):
-        Fp8(recipe="rowwise").transform(model, Context(lay_out(model), torch.device("cuda"), {"precision": "fp32"}))
+        Fp8(recipe="rowwise").transform(model, Context(find_layout(model), torch.device("cuda"), {"precision": "fp32"}))
     for kind in ("gpt", "cnn"):  # Conv1D is no nn.Linear
         with pytest.raises(PlanError, match="there is: none"):
             Recipe.of([Fp8(emulate=True)]).transform(foreign.build(kind))

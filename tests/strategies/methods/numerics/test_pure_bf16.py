@@ -126,7 +126,7 @@ def test_saved_and_loaded_in_16_bits(members, foreign, tmp_path):
     import torch
     from safetensors.torch import load_file
 
-    from strategies.saving.weights_file import put_back
+    from strategies.saving.weights_file import load_weights
 
     plan = Recipe.of([*members, PureBf16()])
     tuned = plan.apply(foreign.build("text"))
@@ -136,7 +136,7 @@ def test_saved_and_loaded_in_16_bits(members, foreign, tmp_path):
     saved = load_file(tmp_path / "tuned.safetensors")
     assert {tensor.dtype for tensor in saved.values() if tensor.is_floating_point()} == {torch.bfloat16}
     again = plan.apply(foreign.build("text"))
-    put_back(tmp_path, again.model, again.full_state())
+    load_weights(tmp_path, again.model, again.full_state())
     assert evaluated(foreign, again, "text", 6).equal(evaluated(foreign, tuned, "text", 6))
 
 

@@ -130,13 +130,13 @@ def test_inputs_a_kernel_does_not_take_are_explained(foreign):
 
 
 def test_the_rest_of_the_errors_pass_unchanged():
-    from strategies.methods.speed.attention import under
+    from strategies.methods.speed.attention import forward_with_kernel
 
     def broken():
         raise RuntimeError("shapes differ")
 
     with pytest.raises(RuntimeError, match="shapes differ"):
-        under("math", broken)()
+        forward_with_kernel("math", broken)()
 
 
 def test_unavailable_kernels_have_reasons(monkeypatch):

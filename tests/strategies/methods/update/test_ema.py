@@ -11,7 +11,7 @@ from strategies.methods.update.schedule_free import ScheduleFree
 from strategies.methods.weights.full import Full
 from strategies.methods.weights.lisa import Lisa
 from strategies.methods.weights.lora import Lora
-from strategies.saving.weights_file import put_back
+from strategies.saving.weights_file import load_weights
 
 STEPS = 8
 
@@ -98,7 +98,7 @@ def test_what_is_saved_is_the_average(foreign, tmp_path):
         averages = weights_of(tuned.model)
     tuned.save(tmp_path)
     again = Recipe.of([Ema(decay=0.9)]).apply(foreign.build("text"))
-    put_back(tmp_path, again.model, again.full_state())
+    load_weights(tmp_path, again.model, again.full_state())
     assert same(weights_of(again.model), averages)
     assert torch.equal(evaluated(foreign, again), evaluated(foreign, tuned))
 
@@ -137,13 +137,13 @@ def test_sixteen_bit_weights_are_averaged_in_32(foreign):
     import torch
 
     tuned = trained(foreign, [PureBf16(), Ema(decay=0.999)], steps=3)
-    averages = tuned.context.kept[Ema(decay=0.999)]
+    averages = tuned.context.member_state[Ema(decay=0.999)]
     assert {shadow.dtype for shadow in averages.shadows} == {torch.float32}
     assert {weight.dtype for weight in averages.weights} == {torch.bfloat16}
     start = averages.shadows[0].clone()
     averages.updates = 100_000
     averages.weights[0].data += 1
-    averages.follow(0.999)
+    averages.update(0.999)
     assert torch.allclose(averages.shadows[0] - start, (averages.weights[0].float() - start) * 0.001, atol=1e-5)
 
 

@@ -46,7 +46,7 @@ def evaluated(foreign, tuned, data):
 def test_learns_moves_what_trains_and_saves(strategy, kind, foreign, tmp_path):
     import torch
 
-    from strategies.saving.weights_file import put_back
+    from strategies.saving.weights_file import load_weights
 
     plan, data = Recipe.of([strategy]), foreign.batch(kind)
     if kind == "cnn" and isinstance(strategy, NOT_ON_CNN):
@@ -61,7 +61,7 @@ def test_learns_moves_what_trains_and_saves(strategy, kind, foreign, tmp_path):
     after = evaluated(foreign, tuned, data)
     tuned.save(tmp_path)
     again = plan.apply(foreign.build(kind), total_steps=12)
-    put_back(tmp_path, again.model, again.full_state())
+    load_weights(tmp_path, again.model, again.full_state())
     assert torch.equal(evaluated(foreign, again, data), after)
 
 

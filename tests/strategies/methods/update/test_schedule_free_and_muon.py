@@ -56,8 +56,8 @@ def test_schedule_free_evaluates_and_saves_the_average_and_trains_on(digits, tmp
 
 def test_schedule_free_shares_of_the_rate():
     part = ScheduleFree()
-    assert [part.rate_share(step, 50) for step in (0, 1, 2, 3, 49)] == pytest.approx([1 / 3, 2 / 3, 1, 1, 1])
-    assert [part.rate_share(step, None) for step in (0, 9, 500)] == pytest.approx([0.1, 1, 1])
+    assert [part.lr_multiplier(step, 50) for step in (0, 1, 2, 3, 49)] == pytest.approx([1 / 3, 2 / 3, 1, 1, 1])
+    assert [part.lr_multiplier(step, None) for step in (0, 9, 500)] == pytest.approx([0.1, 1, 1])
     with pytest.raises(PlanError, match="beta1"):
         ScheduleFree(beta1=0.0)
 

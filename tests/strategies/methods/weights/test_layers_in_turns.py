@@ -49,13 +49,13 @@ def test_progressive_freezing_follows_its_schedule(foreign):
         assert resting_layers(trains, every) == resting_layers(moments, every) == resting
         assert resting_layers(moved, every) == resting
         assert {"bert.pooler.dense.weight", "classifier.weight"} <= moved
-    assert tuned.own == set(every)
+    assert tuned.saved_names == set(every)
 
 
 def test_progressive_freezing_level_is_how_many_would_rest_at_the_end():
     part, full = ProgressiveFreezing(start=0.0, level=0.5), ProgressiveFreezing()
-    assert [part.resting(step, 8, 12) for step in (0, 1, 2, 4, 8)] == [0, 0, 1, 3, 6]
-    assert [full.resting(step, 8, 4) for step in range(9)] == [0, 0, 0, 0, 0, 1, 2, 3, 4]
+    assert [part.num_frozen(step, 8, 12) for step in (0, 1, 2, 4, 8)] == [0, 0, 1, 3, 6]
+    assert [full.num_frozen(step, 8, 4) for step in range(9)] == [0, 0, 0, 0, 0, 1, 2, 3, 4]
 
 
 def test_progressive_freezing_equals_full_before_its_start(foreign):
@@ -101,7 +101,7 @@ def test_lisa_trains_one_block_per_tower_at_a_time(foreign):
         outside = {name for name in every if not name.startswith(("seeing.layers.", "reading.encoder.layer."))}
         assert outside == {name for name in moved if name in outside}
     assert len(seen) > 2  # the towers are drawn apart
-    assert tuned.own == set(every)
+    assert tuned.saved_names == set(every)
 
 
 def test_lisa_starts_each_draw_with_fresh_moments(foreign):
@@ -183,13 +183,13 @@ def test_compiled_runs_are_the_same(strategy, foreign):
 def test_what_ever_trained_is_saved(strategy, foreign, tmp_path):
     import torch
 
-    from strategies.saving.weights_file import put_back
+    from strategies.saving.weights_file import load_weights
 
     tuned, _ = watched(foreign, [strategy])
     tuned.save(tmp_path)
     fresh = foreign.build("text")
     again = Recipe.of([strategy]).apply(fresh, total_steps=10)
-    put_back(tmp_path, fresh, again.full_state())
+    load_weights(tmp_path, fresh, again.full_state())
     pairs = zip(tuned.model.parameters(), fresh.parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
 

@@ -19,7 +19,7 @@ from strategies.methods.weights.loraplus import LoraPlus
 from strategies.methods.weights.olora import Olora
 from strategies.methods.weights.pissa import Pissa
 from strategies.methods.weights.rslora import Rslora
-from strategies.saving.weights_file import put_back
+from strategies.saving.weights_file import load_weights
 
 FAMILY = [Rslora, Dora, Pissa, Olora, LoraPlus, LoraFa, AdaLora]
 SPLITS = [Pissa(), Pissa(niter=8), Olora()]
@@ -118,7 +118,7 @@ def test_a_saved_model_comes_back(member, base, foreign, tmp_path):
     steps(foreign, tuned)
     tuned.save(tmp_path)
     again = applied(foreign, *members, seed=3, total_steps=4)
-    put_back(tmp_path, again.model, again.full_state())
+    load_weights(tmp_path, again.model, again.full_state())
     assert torch.equal(scores(foreign, tuned), scores(foreign, again))
 
 

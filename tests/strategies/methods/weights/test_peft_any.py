@@ -35,7 +35,7 @@ def test_the_table_names_each_type_once():
 def test_every_allowed_type_trains(type_, kind, foreign, tmp_path):
     import torch
 
-    from strategies.saving.weights_file import put_back
+    from strategies.saving.weights_file import load_weights
 
     model, data = foreign.build(kind).eval(), foreign.batch(kind)
     with torch.no_grad():
@@ -56,7 +56,7 @@ def test_every_allowed_type_trains(type_, kind, foreign, tmp_path):
         trained = foreign.outputs(model, data)
     tuned.save(tmp_path)
     again = plan.apply(foreign.build(kind), seed=3, total_steps=8)
-    put_back(tmp_path, again.model, again.full_state())
+    load_weights(tmp_path, again.model, again.full_state())
     with again.evaluating():
         assert torch.equal(foreign.outputs(again.model, data), trained)
 

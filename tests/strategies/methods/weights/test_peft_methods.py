@@ -70,7 +70,7 @@ def test_method_equals_peft(strategy, foreign):
 def test_starts_as_the_base_and_trains_every_added_value(strategy, kind, foreign, tmp_path):
     import torch
 
-    from strategies.saving.weights_file import put_back
+    from strategies.saving.weights_file import load_weights
 
     model, data = foreign.build(kind).eval(), foreign.batch(kind)
     with torch.no_grad():
@@ -88,7 +88,7 @@ def test_starts_as_the_base_and_trains_every_added_value(strategy, kind, foreign
         trained = foreign.outputs(model, data)
     tuned.save(tmp_path)
     again = Recipe.of([strategy]).apply(foreign.build(kind), seed=SEED, total_steps=8)
-    put_back(tmp_path, again.model, again.full_state())
+    load_weights(tmp_path, again.model, again.full_state())
     with again.evaluating():
         assert torch.equal(foreign.outputs(again.model, data), trained)
 

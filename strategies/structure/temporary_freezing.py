@@ -21,7 +21,7 @@ def trainable(model: nn.Module, names: Iterable[str]) -> list[str]:
     return [name for name in names if model.get_parameter(name).requires_grad]
 
 
-def rest(state: State, names: Iterable[str]) -> None:
+def freeze(state: State, names: Iterable[str]) -> None:
     """Stop parameters from training, without gradient and without the optimizer's memory of them."""
     for name in names:
         parameter = state.model.get_parameter(name)
@@ -30,7 +30,7 @@ def rest(state: State, names: Iterable[str]) -> None:
         state.optimizer.state.pop(parameter, None)
 
 
-def wake(state: State, names: Iterable[str]) -> None:
+def unfreeze(state: State, names: Iterable[str]) -> None:
     """Let parameters train again."""
     for name in names:
         state.model.get_parameter(name).requires_grad_(True)
