@@ -8,6 +8,7 @@ repeat together only after 63 recipes. Figures are built without pyplot: no disp
 from __future__ import annotations
 
 import functools
+import io
 import textwrap
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec
 
@@ -197,6 +198,13 @@ def written(figure: Figure, target: Path | IO[bytes], ending: str) -> None:
     """Write a figure in one format; equal data gives equal bytes."""
     with mpl.rc_context(house_style()):
         figure.savefig(target, format=ending, dpi=150, metadata=METADATA[ending])
+
+
+def as_bytes(figure: Figure, ending: str) -> bytes:
+    """A figure as the bytes of its file."""
+    file = io.BytesIO()
+    written(figure, file, ending)
+    return file.getvalue()
 
 
 def save(figure: Figure, folder: Path, name: str, endings: Sequence[str] = tuple(METADATA)) -> list[Path]:
