@@ -23,7 +23,7 @@ COMMANDS: Final = {
     "summary": "FOLDER/summary.md, linking the figures that are there, and FOLDER/comparisons.csv",
     "html": "FOLDER/report.html: every run in one page to open from disk, sorted, plotted and compared",
     "paper": "FOLDER/paper: a report in two-column IEEE style, LaTeX and PDF",
-    "hashes": "FOLDER/../rendered.sha256, by which --check knows page, paper and figures that are not kept",
+    "hashes": "FOLDER/../rendered.sha256, by which --check knows page, paper and figures (no FOLDER: all in results/)",
     "compatibility": "which strategies go together, drawn from docs/compatibility.csv beside it",
     "tables": "the result tables of Markdown files, between their '<!-- table' lines",
 }
@@ -52,7 +52,8 @@ def parser() -> argparse.ArgumentParser:
     """Build the command line; `--help` is its documentation."""
     made = argparse.ArgumentParser(
         prog="python -m report",
-        usage="python -m report [COMMAND] FOLDER [FOLDER ...] [--out DIR]\n       python -m report --check [FOLDER ...]",
+        usage="python -m report [COMMAND] FOLDER [FOLDER ...] [--out DIR]\n"
+        "       python -m report --check [FOLDER ...]",
         description="Draw the figures of a sweep, write its summary, and keep tables true to the CSVs.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -74,14 +75,10 @@ def main(argv: list[str] | None = None) -> int:
     command, folders = arguments.command, arguments.folders
     if arguments.check or _is_folder(command, folders):
         command, folders = "all", [*([command] if command else []), *folders]
-    if command not in COMMANDS and command is not None:
-        return _refuse(f"unknown command {command!r}: it is one of {', '.join(COMMANDS)} (try --help)")
-    if arguments.out and (arguments.check or command not in {*DRAWN, *WRITERS}):
-        return _refuse(f"--out goes with {', '.join((*DRAWN, *WRITERS))} only")
     if command == "hashes" and not folders:
         folders = sweeps(Path())
-    if not folders and not arguments.check:
-        return _refuse(f"which FOLDER? use python -m report [{'|'.join(COMMANDS)}] FOLDER (try --help)")
+    if problem := _problem(command, folders, arguments):
+        return _refuse(problem)
     try:
         if arguments.check:
             return _check([Path(folder) for folder in folders])
@@ -93,6 +90,17 @@ def main(argv: list[str] | None = None) -> int:
         print("\nreport: interrupted; the same command writes it anew", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def _problem(command: str | None, folders: list[Path], arguments: argparse.Namespace) -> str:
+    """What is wrong with the words of a command line; empty when nothing is."""
+    if command not in COMMANDS and command is not None:
+        return f"unknown command {command!r}: it is one of {', '.join(COMMANDS)} (try --help)"
+    if arguments.out and (arguments.check or command not in {*DRAWN, *WRITERS}):
+        return f"--out goes with {', '.join((*DRAWN, *WRITERS))}; leave it out here"
+    if not folders and not arguments.check:
+        return f"which FOLDER? use python -m report [{'|'.join(COMMANDS)}] FOLDER (try --help)"
+    return ""
 
 
 def _is_folder(word: str | None, others: list[str]) -> bool:

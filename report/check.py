@@ -1,8 +1,8 @@
 """`python -m report --check`: whether what is committed is what its CSVs say today.
 
 Texts and figures are made again in memory and compared byte by byte. Only what is there is looked at: a sweep without
-figures lacks none. Pages, papers and figures that are not there are held by their hashes (`report.rendered`) where there
-are any. paper.pdf is left out, as it needs LaTeX; its .tex and figures are compared.
+figures lacks none. Where a sweep has hashes (`report.rendered`), they hold its page, its paper and all its figures,
+there or not. paper.pdf is left out, as it needs LaTeX; its .tex and figures are compared.
 """
 
 from __future__ import annotations

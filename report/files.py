@@ -23,7 +23,7 @@ def write_whole(path: Path, text: str) -> Path:
 
 
 def outputs_of(folder: Path, out: Path | None) -> Path:
-    """The folder for a sweep's outputs: its own, or one of its name in `out`, which is made. ReportError if it cannot."""
+    """The folder for a sweep's outputs: its own, or one of its name in `out`, then made. ReportError if not."""
     if out is None:
         return folder
     place = out / folder.resolve().name

@@ -1,14 +1,15 @@
 """Pages, papers and figures that are not kept beside their sweep: a hash stands for each, in SWEEP/../rendered.sha256.
 
-What is drawn of a sweep takes ten times the room of its CSVs and can be made again at any time. Its hashes, in the format
-of sha256sum, tell `--check` when another page, paper or figure would come out than the one that somebody looked at. Of
-a figure it is the hash of the SVG, which holds everything and is written quickest.
+What is drawn of a sweep takes ten times the room of its CSVs and can be made again at any time. Its hashes, in the
+format of sha256sum, tell `--check` when another page, paper or figure would come out than the one that somebody looked
+at. Of a figure it is the hash of the SVG, which holds everything and is written quickest.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from report import ReportError
@@ -38,14 +39,17 @@ LINE: Final = re.compile(r"([0-9a-f]{64})  ([^/]+/.+)")
 def makers(results: Results, comparisons: list[Comparison]) -> dict[str, Callable[[], bytes]]:
     """What makes a sweep's page, its paper and each figure, by the file's name in the sweep's folder."""
 
-    def drawn(plot: Plot) -> Callable[[], bytes]:
-        return lambda: as_bytes(plot.draw(), "svg")
+    def page_text() -> bytes:
+        return page(page_data(results, comparisons)).encode()
 
-    return {
-        PAGE: lambda: page(page_data(results, comparisons)).encode(),
-        PAPER: lambda: compose(results.folder)[0].encode(),
-        **{f"{FOLDER}/{plot.name}.svg": drawn(plot) for plot in plots_of(comparisons, (*FIGURES, *OF_ALL))},
-    }
+    def paper_text() -> bytes:
+        return compose(results.folder)[0].encode()
+
+    def drawn(plot: Plot) -> bytes:
+        return as_bytes(plot.draw(), "svg")
+
+    plots = plots_of(comparisons, (*FIGURES, *OF_ALL))
+    return {PAGE: page_text, PAPER: paper_text, **{f"{FOLDER}/{plot.name}.svg": partial(drawn, plot) for plot in plots}}
 
 
 def digest(content: bytes) -> str:

@@ -36,7 +36,7 @@ class Plot(NamedTuple):
 
 
 def write(folder: str | Path, command: str = "all", out: Path | None = None) -> list[str]:
-    """Write what a command of DRAWN stands for into a sweep folder, or one of its name in `out`; a line for each thing."""
+    """Write what a command of DRAWN stands for into the sweep's folder, or one in `out`; one line per thing written."""
     folder = Path(folder)
     comparisons = compare(load(folder))
     place = outputs_of(folder, out)
