@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+SWEEPS := $(patsubst %/runs.csv,%,$(wildcard results/*/runs.csv))
 
 .PHONY: setup matrix report test predictions check lint typecheck format docs site compatibility gpu-reference performance clean help
 .DEFAULT_GOAL := help
@@ -22,8 +23,12 @@ $(STAMP): pyproject.toml constraints.txt
 matrix: setup ## compare the default recipes on the embedded data set; CSVs and figures under results/local/
 	$(BIN)/python run_matrix.py $(ARGS)
 
-report: setup ## draw figures and the summary of a sweep again: make report SWEEP=results/embedded
-	$(BIN)/python -m report $(or $(SWEEP),results/embedded)
+report: setup ## figures, summary, page and paper of all committed sweeps, under build/report/; of one, in place: SWEEP=results/local/embedded
+ifdef SWEEP
+	$(BIN)/python -m report $(SWEEP)
+else
+	@for what in figures summary html paper; do $(BIN)/python -m report $$what $(SWEEPS) --out build/report || exit; done
+endif
 
 test: setup ## the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal

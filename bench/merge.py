@@ -17,7 +17,8 @@ from typing import Any
 
 from bench.collect import collect, read_records
 from bench.folder import MARKER, InputError, check_out, claim, run_folder
-from bench.record import FINAL, read_json, write_json
+from bench.predictions import give_own, is_scored
+from bench.record import FINAL, PREDICTIONS, read_json, write_json
 
 SCORES = ("vqa_accuracy", "accuracy", "f1_macro")
 SAME_SCORE = 1e-9
@@ -69,9 +70,9 @@ def _join_runs(records: Mapping[Path, Sequence[Mapping[str, Any]]], out: Path, f
                 found.notes += _disagreement(known, (source, record))
             elif _final(record):
                 best[record["run_id"]] = (source, record)
-    for run_id, (source, _) in best.items():
+    for source, record in best.values():
         if source != out.resolve():
-            _copy(run_folder(source, run_id), run_folder(out, run_id), leave_out=() if weights else HEAVY)
+            _copy(source, record, out, leave_out=() if weights else HEAVY)
             found.copied += 1
 
 
@@ -91,12 +92,16 @@ def _disagreement(one: tuple[Path, Mapping[str, Any]], other: tuple[Path, Mappin
     return []
 
 
-def _copy(source: Path, target: Path, leave_out: Sequence[str]) -> None:
-    """Copy a run beside its place, then put it there in one step."""
+def _copy(source: Path, record: Mapping[str, Any], out: Path, leave_out: Sequence[str]) -> None:
+    """Copy a run beside its place, then put it there in one step, with its predictions as a file of its own."""
+    run_id = record["run_id"]
+    target = run_folder(out, run_id)
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        shutil.copytree(source, draft / "run", ignore=shutil.ignore_patterns(*leave_out))
+        shutil.copytree(run_folder(source, run_id), draft / "run", ignore=shutil.ignore_patterns(*leave_out))
+        if is_scored(record) and not (draft / "run" / PREDICTIONS).exists():
+            give_own(source, run_id, draft / "run")
         if target.exists():
             target.rename(draft / "replaced")
         (draft / "run").rename(target)
