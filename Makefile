@@ -8,6 +8,7 @@ TOOLS  := $(VENV)/.installed-tools
 TORCH     ?=
 CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 INSTALL   := '$(PYTHON)' install/environment.py $(VENV) --torch '$(TORCH)' --cpu-index '$(CPU_INDEX)'
+SWEEPS := $(patsubst %/runs.csv,%,$(wildcard results/*/runs.csv))
 
 .PHONY: setup tools matrix report test test-install predictions check lint typecheck format docs site compatibility gpu-reference performance pins clean help FORCE
 .DEFAULT_GOAL := help
@@ -40,8 +41,12 @@ FORCE:
 matrix: setup ## compare the default recipes on the embedded data set; CSVs and figures under results/local/
 	$(BIN)/python run_matrix.py $(ARGS)
 
-report: setup ## draw figures and the summary of a sweep again: make report SWEEP=results/embedded
-	$(BIN)/python -m report $(or $(SWEEP),results/embedded)
+report: setup ## figures, summary, page and paper of all committed sweeps, under build/report/; of one, in place: SWEEP=results/local/embedded
+ifdef SWEEP
+	$(BIN)/python -m report $(SWEEP)
+else
+	@for what in figures summary html paper; do $(BIN)/python -m report $$what $(SWEEPS) --out build/report || exit; done
+endif
 
 test: tools ## the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal

@@ -1,23 +1,25 @@
 """`python -m report --check`: whether what is committed is what its CSVs say today.
 
 Texts and figures are made again in memory and compared byte by byte. Only what is there is looked at: a sweep without
-figures lacks none. paper.pdf is left out, as it needs LaTeX; its .tex and figures are compared.
+figures lacks none. Where a sweep has hashes (`report.rendered`), they hold its page, its paper and all its figures,
+there or not. paper.pdf is left out, as it needs LaTeX; its .tex and figures are compared.
 """
 
 from __future__ import annotations
 
-import io
+import re
 from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from report.figures.catalogue import ACROSS_SETTINGS, FIGURES
-from report.figures.style import render
+from report.figures.style import as_bytes
 from report.frames.compare import compare
 from report.frames.results import load
-from report.page.build import page
-from report.page.data import page_data
-from report.paper.build import compose
+from report.page.build import NAME as PAGE
+from report.rendered import NAME as HASHES
+from report.rendered import PAPER as TEX
+from report.rendered import digest, hashes_of, makers
 from report.text.tables import update_tables
 from report.write import FOLDER, pages, plots_of
 
@@ -30,30 +32,51 @@ if TYPE_CHECKING:
     from report.frames.compare import Comparison
 
 PAPER: Final = "paper/figures"
+TEXTS: Final = {PAGE: "html", TEX: "paper"}
+NAMED: Final = 3  # files in a line
 MARKDOWN: Final = ("README.md", "docs/*.md")
 
 
 def stale(root: Path, folders: list[Path]) -> Iterator[str]:
     """Name each stale file of these sweeps, or of all under `root`/results and the tables in MARKDOWN."""
-    for folder in folders or sorted(found.parent for found in root.glob("results/*/runs.csv")):
+    for folder in folders or sweeps(root):
         yield from _stale_in(folder)
     for file in [] if folders else [path for pattern in MARKDOWN for path in sorted(root.glob(pattern))]:
         if update_tables(file, write=False):
             yield f"{file}: its tables are stale; python -m report tables {file}"
 
 
+def sweeps(root: Path) -> list[Path]:
+    """Folders of the committed sweeps."""
+    return sorted(found.parent for found in root.glob("results/*/runs.csv"))
+
+
 def _stale_in(folder: Path) -> Iterator[str]:
     results = load(folder)
     comparisons = compare(results)
-    made: dict[str, tuple[Callable[[], str], str]] = {
-        name: (partial(str, text), "summary") for name, text in pages(folder, comparisons).items()
-    }
-    made["report.html"] = lambda: page(page_data(results, comparisons)), "html"
-    made["paper/paper.tex"] = lambda: compose(folder)[0], "paper"
-    for name, (make, command) in made.items():
-        if (folder / name).is_file() and (folder / name).read_text(encoding="utf-8") != make():
+    for name, text in pages(folder, comparisons, _linked(folder / "summary.md")).items():
+        if (folder / name).is_file() and (folder / name).read_text(encoding="utf-8") != text:
+            yield f"{folder / name} is stale; python -m report summary {folder}"
+    known, others = hashes_of(folder), []
+    made = makers(results, comparisons)
+    for name, make in made.items():
+        command = TEXTS.get(name) if (folder / name).is_file() else None
+        content = make() if command or known else b""
+        if command and (folder / name).read_bytes() != content:
             yield f"{folder / name} is stale; python -m report {command} {folder}"
+        if known and known.get(name) != digest(content):
+            others.append(name)
+    if others := [*others, *(name for name in known if name not in made)]:
+        named = ", ".join(others[:NAMED]) + (f" and {len(others) - NAMED} more" if len(others) > NAMED else "")
+        meant = f"look at it, then python -m report hashes {folder}"
+        yield f"{folder}: what comes out is not what {folder.parent / HASHES} says ({named}); {meant}"
     yield from _stale_figures(folder, comparisons)
+
+
+def _linked(summary: Path) -> set[str]:
+    """Figures that the summary shows and that are there: one that was drawn later need not be in it."""
+    text = summary.read_text(encoding="utf-8") if summary.is_file() else ""
+    return {name for name in re.findall(r"\(figures/([^)]+)\)", text) if (summary.parent / FOLDER / name).is_file()}
 
 
 def _stale_figures(folder: Path, comparisons: list[Comparison]) -> Iterator[str]:
@@ -73,11 +96,5 @@ def _stale_figures(folder: Path, comparisons: list[Comparison]) -> Iterator[str]
         figure = known[place]()
         command = "figures" if place.parent.name == FOLDER and place.parent.parent == folder else "paper"
         for file in same:
-            if file.read_bytes() != _bytes(figure, file.suffix[1:]):
+            if file.read_bytes() != as_bytes(figure, file.suffix[1:]):
                 yield f"{file} is stale; python -m report {command} {folder}"
-
-
-def _bytes(figure: Figure, ending: str) -> bytes:
-    file = io.BytesIO()
-    render(figure, file, ending)
-    return file.getvalue()

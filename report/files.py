@@ -1,4 +1,4 @@
-"""Text files that are there whole or not at all."""
+"""Where a sweep's outputs go, and text files that are there whole or not at all."""
 
 from __future__ import annotations
 
@@ -20,3 +20,15 @@ def write_atomic(path: Path, text: str) -> Path:
     except OSError as error:
         raise ReportError(f"{path}: cannot be written ({error.strerror}); copy the sweep elsewhere") from error
     return path
+
+
+def outputs_of(folder: Path, out: Path | None) -> Path:
+    """The folder for a sweep's outputs: its own, or one of its name in `out`, then made. ReportError if not."""
+    if out is None:
+        return folder
+    place = out / folder.resolve().name
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ReportError(f"--out {out}: {place} cannot be made ({error.strerror}); name another folder") from error
+    return place

@@ -11,13 +11,13 @@ import pandas as pd
 
 from report.figures.catalogue import ACROSS_SETTINGS, BASIC, BONUS, FIGURES
 from report.figures.style import save
-from report.files import write_atomic
+from report.files import outputs_of, write_atomic
 from report.frames.compare import compare
 from report.frames.results import load
 from report.text.summary import heading, summary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from matplotlib.figure import Figure
 
@@ -35,19 +35,21 @@ class Plot(NamedTuple):
     draw: Callable[[], Figure]
 
 
-def write(folder: str | Path, command: str = "all") -> list[str]:
-    """Write what a command of DRAWN stands for into a sweep folder; return one line per thing written."""
+def write(folder: str | Path, command: str = "all", out: Path | None = None) -> list[str]:
+    """Write what a command of DRAWN stands for into the sweep's folder, or one in `out`; one line per thing written."""
     folder = Path(folder)
     comparisons = compare(load(folder))
+    place = outputs_of(folder, out)
     plots = plots_of(comparisons, DRAWN[command])
     for plot in plots:
-        save(plot.draw(), folder / FOLDER, plot.name)
-    lines = [f"{folder / FOLDER}: {len(plots)} figures, PNG, SVG and PDF"] if plots else []
+        save(plot.draw(), place / FOLDER, plot.name)
+    lines = [f"{place / FOLDER}: {len(plots)} figures, PNG, SVG and PDF"] if plots else []
     if plots and len(comparisons) > MAX_DRAWN:
         lines.append(f"drawn: the {MAX_DRAWN} largest of {len(comparisons)} settings; all are in the summary")
     if command == "figures":
         return lines
-    return [*lines, *(str(write_atomic(folder / name, text)) for name, text in pages(folder, comparisons).items())]
+    texts = pages(folder, comparisons, {path.name for path in (place / FOLDER).glob("*.*")})
+    return [*lines, *(str(write_atomic(place / name, text)) for name, text in texts.items())]
 
 
 def plots_of(comparisons: Sequence[Comparison], names: Sequence[str]) -> list[Plot]:
@@ -67,8 +69,8 @@ def _suffix(comparison: Comparison, comparisons: Sequence[Comparison]) -> str:
     return f"-{list(comparisons).index(comparison) + 1}-{words}" if len(comparisons) > 1 else ""
 
 
-def pages(folder: Path, comparisons: Sequence[Comparison]) -> dict[str, str]:
-    """Texts by file name: comparisons.csv, and summary.md, which links the figures that are there."""
+def pages(folder: Path, comparisons: Sequence[Comparison], there: Collection[str]) -> dict[str, str]:
+    """Texts by file name: comparisons.csv, and summary.md, which links the figures whose files are `there`."""
     frames = [comparison.paired for comparison in comparisons if len(comparison.paired)]
     frame = pd.concat(frames) if frames else comparisons[0].paired
     figures = {
@@ -76,9 +78,11 @@ def pages(folder: Path, comparisons: Sequence[Comparison]) -> dict[str, str]:
         + (list(ACROSS_SETTINGS) if comparison is comparisons[-1] else [])
         for comparison in comparisons
     }
-    there = {path.stem for path in (folder / FOLDER).glob("*.png")}
-    figures = {title: [name for name in names if name in there] for title, names in figures.items()}
+    shown = {
+        title: [f"{name}.{'svg' if f'{name}.svg' in there else 'png'}" for name in names if f"{name}.png" in there]
+        for title, names in figures.items()
+    }
     return {
         "comparisons.csv": frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
-        "summary.md": summary(folder.resolve().name, comparisons, figures),
+        "summary.md": summary(folder.resolve().name, comparisons, shown),
     }

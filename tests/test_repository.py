@@ -139,12 +139,78 @@ def test_markdown_links_lead_somewhere(root):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def committed(root, *places):
+    listed = subprocess.run(["git", "ls-files", "-z", *places], cwd=root, capture_output=True, text=True, check=True)
+    return [name for name in listed.stdout.split("\0") if name]
+
+
+def shown(root):
+    """Files under results/ that README.md and docs/*.md link or show."""
+    for page in [root / "README.md", *(root / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text()):
+            place = (page.parent / target).resolve()
+            if place.is_relative_to(root / "results"):
+                yield place.relative_to(root).as_posix()
+
+
+SIDE_FILE = re.compile(
+    r"results/(README\.md|rendered\.sha256|[\w.-]+/("
+    r"(runs|history|metrics|sections|memory|comparisons)\.csv|predictions\.parquet|(summary|findings)\.md|"
+    r"(sweep|model|strategies|chosen_images)\.json|examples/(examples\.json|\d+\.png)|runs/[0-9a-f]{12}/record\.json))"
+)
+PAPERS = re.compile(r"results/[\w.-]+/paper/paper\.(pdf|tex)")
+
+
+def refused(names, linked):
+    """What does not belong under results/: no side file of a sweep, and no figure, page or paper that is shown."""
+    ours = {name for name in linked if name.endswith((".png", ".html", ".pdf"))}
+    papers = {name.replace(".pdf", ".tex") for name in ours if PAPERS.fullmatch(name)}
+    return [name for name in names if not SIDE_FILE.fullmatch(name) and name not in ours | papers]
+
+
+def test_results_hold_what_was_measured_and_what_is_shown(root):
+    names, linked = committed(root, "results"), set(shown(root))
+    assert refused(names, linked) == [], "make report makes it again under build/"
+    assert len([name for name in names if name.endswith("report.html")]) == 1
+    assert len([name for name in names if name.endswith("paper.pdf")]) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "figures/accuracy_vs_memory.svg", "figures/ladder.png", "report.html", "paper/paper.pdf",
+        "paper/references.bib",
+        "runs/0123456789ab/predictions.parquet", "runs/0123456789ab/weights/tuned.safetensors", "notes.txt",
+    ],
+)  # fmt: skip
+def test_anything_else_under_results_is_refused(root, name):
+    assert refused([f"results/embedded/{name}"], set(shown(root))) == [f"results/embedded/{name}"]
+
+
+def test_the_tree_is_small(root):
+    sizes = [(root / name).stat().st_size for name in committed(root) if (root / name).is_file()]
+    assert sum(sizes) <= 25e6, f"{sum(sizes) / 1e6:.1f} MB"
+
+
+def test_links_of_results_lead_to_committed_files(root):
+    names = set(committed(root))
+    for page in [name for name in names if re.fullmatch(r"(README|docs/\w+|results/.*)\.md", name)]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", (root / page).read_text()):
+            place = (root / page).parent.joinpath(target).resolve().relative_to(root).as_posix()
+            assert place in names or any(name.startswith(f"{place}/") for name in names), f"{page}: {target}"
+
+
+def test_every_committed_sweep_has_hashes_of_its_page_paper_and_figures(root):
+    sweeps = {name.split("/")[1] for name in committed(root, "results") if name.endswith("/runs.csv")}
+    lines = (root / "results" / "rendered.sha256").read_text().splitlines()
+    known = {line.partition("  ")[2] for line in lines}
+    assert {name.split("/")[0] for name in known} == sweeps
+    for sweep in sweeps:
+        assert {f"{sweep}/report.html", f"{sweep}/paper/paper.tex"} <= known, f"python -m report hashes results/{sweep}"
+        assert len([name for name in known if name.startswith(f"{sweep}/figures/")]) >= 17
+
+
 def test_committed_results_name_no_place_of_a_machine(root):
-    files = [path for path in (root / "results").rglob("*") if path.suffix in (".json", ".csv", ".md", ".svg")]
-    if (root / ".git").exists():  # elsewhere, as in an unpacked archive, all of them are
-        command = ["git", "-c", "safe.directory=*", "ls-files", "-z", "results"]
-        listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.split("\0")
-        files = sorted({root / name for name in listed} & set(files))
-    assert len(files) > 100
-    for path in files:
-        assert not re.search(r"(/home/|/tmp/|/root/|/Users/|_name_or_path)", path.read_text("utf-8")), path
+    for name in committed(root, "results"):
+        if name.endswith((".json", ".csv", ".md", ".svg")):
+            assert not re.search(r"(/home/|/tmp/|/root/|/Users/|_name_or_path)", (root / name).read_text("utf-8")), name

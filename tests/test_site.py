@@ -30,7 +30,6 @@ def test_every_strategy_has_its_card(site):
 def test_sections_are_taken_along_with_their_figures(site):
     assert "Which fine-tuning recipe should I use?" in (site / "index.html").read_text()
     assert (site / "results/embedded/figures/accuracy_vs_memory.png").is_file()
-    assert (site / "results/embedded/figures/accuracy_vs_memory.svg").is_file()
 
 
 def test_files_that_a_page_names_are_there(site):

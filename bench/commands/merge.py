@@ -19,8 +19,15 @@ from typing import Any
 
 from bench.commands.arguments import OneLineParser
 from bench.records.collect import collect, read_records
-from bench.records.record import FINAL, read_json, write_json
-from bench.records.results_folder import MARKER, InputError, check_output_folder, lock_folder, run_folder
+from bench.records.predictions import give_own, is_scored
+from bench.records.record import FINAL, PREDICTIONS, read_json, write_json
+from bench.records.results_folder import (
+    MARKER,
+    InputError,
+    check_output_folder,
+    lock_folder,
+    run_folder,
+)
 from bench.sweep.run import report_results
 
 SCORES = ("vqa_accuracy", "accuracy", "f1_macro")
@@ -103,9 +110,9 @@ def _merge_runs(
                 report.notes += _score_mismatch(known, (source, record))
             elif _is_final(record):
                 best[record["run_id"]] = (source, record)
-    for run_id, (source, _) in best.items():
+    for source, record in best.values():
         if source != out.resolve():
-            _copy(run_folder(source, run_id), run_folder(out, run_id), leave_out=() if weights else LARGE_FILES)
+            _copy(source, record, out, leave_out=() if weights else LARGE_FILES)
             report.copied += 1
 
 
@@ -125,12 +132,16 @@ def _score_mismatch(one: tuple[Path, Mapping[str, Any]], other: tuple[Path, Mapp
     return []
 
 
-def _copy(source: Path, target: Path, leave_out: Sequence[str]) -> None:
-    """Copy a run beside its place, then put it there in one step."""
+def _copy(source: Path, record: Mapping[str, Any], out: Path, leave_out: Sequence[str]) -> None:
+    """Copy a run beside its place, then put it there in one step, with its predictions as a file of its own."""
+    run_id = record["run_id"]
+    target = run_folder(out, run_id)
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        shutil.copytree(source, draft / "run", ignore=shutil.ignore_patterns(*leave_out))
+        shutil.copytree(run_folder(source, run_id), draft / "run", ignore=shutil.ignore_patterns(*leave_out))
+        if is_scored(record) and not (draft / "run" / PREDICTIONS).exists():
+            give_own(source, run_id, draft / "run")
         if target.exists():
             target.rename(draft / "replaced")
         (draft / "run").rename(target)

@@ -29,19 +29,8 @@ FINAL: Final = frozenset({"ok", "oom", "diverged"})  # not run again when a swee
 
 KINDS: Final = ("run", "baseline", "control", "tuning")
 SECTIONS: Final = (
-    "startup",
-    "load",
-    "setup",
-    "warmup",
-    "train",
-    "eval",
-    "score",
-    "save",
-    "probe",
-    "measuring",
-    "exit",
-    "checkpoint",
-)
+    "startup", "load", "setup", "warmup", "train", "eval", "score", "save", "probe", "measuring", "exit", "checkpoint",
+)  # fmt: skip
 TUNING_COLUMNS: Final = ("tuned_rates", "tuning_seconds", "tuning_best", "tuning_spread")
 MEMORY_KINDS: Final = ("weights", "gradients", "optimizer", "activations")
 
@@ -167,6 +156,13 @@ MEMORY_COLUMNS: Final[dict[str, str]] = {
     "kind": " | ".join(MEMORY_KINDS),
     "bytes": "bytes of that kind alive at the peak of a training step",
 }
+PREDICTION_COLUMNS: Final[dict[str, str]] = {
+    "run_id": "see runs.csv; a run's own file, runs/RUN_ID/predictions.parquet, has all columns but this one",
+    "id": "the example's id in the evaluation set",
+    "prediction": "what was answered",
+    "probability": "the model's probability of that answer, 0 to 1",
+    "score": "the example's score, 0 to 1",
+}
 COMPARISON_COLUMNS: Final[dict[str, str]] = {
     "level": "recipe (what can be said of it from all its seeds) or run (of this trained model alone)",
     "strategy": "the recipe, as in the summary",
@@ -193,6 +189,7 @@ FILES: Final[dict[str, dict[str, str]]] = {
     "sections.csv": SECTION_COLUMNS,
     "memory.csv": MEMORY_COLUMNS,
 }
+PREDICTIONS: Final = "predictions.parquet"  # of the sweep, folded from its runs' own
 REPORT_FILES: Final[dict[str, dict[str, str]]] = {"comparisons.csv": COMPARISON_COLUMNS}  # written by `report`
 
 
@@ -229,7 +226,7 @@ def schema_markdown() -> str:
         f"Version {SCHEMA_VERSION}. Generated from `bench/records/record.py`: `python -m bench.records.record`.",
         "",
     ]
-    for name, columns in (FILES | REPORT_FILES).items():
+    for name, columns in (FILES | {PREDICTIONS: PREDICTION_COLUMNS} | REPORT_FILES).items():
         lines += [f"## {name}", "", "| column | meaning |", "|---|---|"]
         lines += [f"| `{column}` | {meaning.replace('|', chr(92) + '|')} |" for column, meaning in columns.items()]
         lines.append("")

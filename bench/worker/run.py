@@ -17,6 +17,7 @@ import torch
 
 from bench.records.environment import describe_environment, package_versions
 from bench.records.events import EventWriter
+from bench.records.predictions import write_run
 from bench.records.record import write_json
 from bench.records.spec import RunSpec
 from bench.task import Prediction, Task, load_task
@@ -177,22 +178,13 @@ def training_figures(training: Training, num_items: int, setup_seconds: float) -
 
 def report_scores(task: Task, predictions: Sequence[Prediction], folder: Path, emit: EventWriter) -> dict[str, float]:
     """Score the predictions, classic metrics and the task's own, and keep each one."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     if submission := getattr(task, "submission", None):
         write_json(folder / "results.json", submission(predictions))
     metrics, per_example = task.evaluate(predictions)
     scores = classification_scores(predictions) | metrics
+    write_run(folder, predictions, per_example)  # first: a record with these scores has a file of predictions
     emit("metrics", split="eval", values=scores)
     emit("measured", **{name: value for name, value in scores.items() if "/" not in name})
-    columns: Mapping[str, list[Any]] = {
-        "id": [p["id"] for p in predictions],
-        "prediction": [str(p["prediction"]) for p in predictions],
-        "probability": [float(p["probability"]) for p in predictions],
-        "score": [float(per_example[p["id"]]) for p in predictions],
-    }
-    pq.write_table(pa.table(columns), folder / "predictions.parquet", compression="zstd")
     return scores
 
 

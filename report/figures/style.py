@@ -8,8 +8,11 @@ repeat together only after 63 recipes. Figures are built without pyplot: no disp
 from __future__ import annotations
 
 import functools
+import hashlib
+import io
+import re
 import textwrap
-from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec
 
 import matplotlib as mpl
 import seaborn as sns
@@ -193,10 +196,19 @@ def draw_placeholder(axes: Axes, reason: str) -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=GREY)
 
 
-def render(figure: Figure, target: Path | IO[bytes], ending: str) -> None:
-    """Write a figure in one format; equal data gives equal bytes."""
+def as_bytes(figure: Figure, ending: str) -> bytes:
+    """A figure as the bytes of a file of one format; equal data gives equal bytes."""
+    file = io.BytesIO()
     with mpl.rc_context(house_style()):
-        figure.savefig(target, format=ending, dpi=150, metadata=METADATA[ending])
+        figure.savefig(file, format=ending, dpi=150, metadata=METADATA[ending])
+    return _named_by_shape(file.getvalue()) if ending == "svg" else file.getvalue()
+
+
+def _named_by_shape(svg: bytes) -> bytes:
+    """Name clip paths by their shapes as written: matplotlib's ids depend on digits that differ from call to call."""
+    for name, shape in re.findall(rb'<clipPath id="(\w+)">(.*?)</clipPath>', svg, re.DOTALL):
+        svg = svg.replace(name, b"p" + hashlib.sha256(shape).hexdigest()[:10].encode())
+    return svg
 
 
 def save(figure: Figure, folder: Path, name: str, endings: Sequence[str] = tuple(METADATA)) -> list[Path]:
@@ -205,7 +217,7 @@ def save(figure: Figure, folder: Path, name: str, endings: Sequence[str] = tuple
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, ending in zip(paths, endings, strict=True):
-            render(figure, path, ending)
+            path.write_bytes(as_bytes(figure, ending))
     except OSError as error:
         raise ReportError(f"{folder}: cannot write figures ({error.strerror}); copy the sweep elsewhere") from error
     return paths

@@ -1,8 +1,8 @@
 """Every recipe against the baseline, question by question: the frame behind comparisons.csv.
 
 Runs are paired by seed: one seed means one initialisation and one order of the data for all recipes, so much of what
-a seed does cancels in the difference. Scores come from runs/<run_id>/predictions.parquet, one recipe at a time; a run
-whose file is not there is left out, for the CSVs alone can be reported on.
+a seed does cancels in the difference. Scores come from the sweep's predictions, one recipe at a time; a run that has
+none is left out, for the CSVs alone can be reported on.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from bench.records.record import COMPARISON_COLUMNS
-from report.errors import ReportError
 from report.frames.inference import UNKNOWN, holm, two_recipes, two_runs, verdict
+from report.frames.predictions import read_predictions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,20 +58,14 @@ def statements(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_scores(folder: Path, run_ids: pd.Series[str]) -> Scores:
-    """Scores of these runs by question, as far as their files are there."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    """Scores of these runs by question, as far as their predictions are there."""
+    found = read_predictions(folder, run_ids, ("id", "score"))
+    return {run_id: scores_of(rows) for run_id, rows in found.items()}
 
-    scores = {}
-    for run_id in run_ids:
-        path = folder / "runs" / run_id / "predictions.parquet"
-        if not path.is_file():
-            continue
-        try:
-            table = pq.ParquetFile(path).read(columns=["id", "score"])
-        except (pa.ArrowException, OSError) as error:
-            raise ReportError(f"{path}: not readable as predictions ({error}); delete the run's folder") from error
-        scores[run_id] = pd.Series(table["score"].to_numpy(), index=pd.Index(table["id"].to_numpy()), dtype=float)
+
+def scores_of(rows: pd.DataFrame) -> pd.Series[float]:
+    """Score by question, from the predictions of a run."""
+    scores: pd.Series[float] = pd.Series(rows["score"].to_numpy(), index=pd.Index(rows["id"].to_numpy()), dtype=float)
     return scores
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from pathlib import Path
 from typing import Any, Final
 
 from report.figures.style import GREY, PALETTE
-from report.files import write_atomic
+from report.files import outputs_of, write_atomic
 from report.frames.compare import compare
 from report.frames.results import load
 from report.page.data import page_data
@@ -24,13 +25,19 @@ HERE: Final = Path(__file__).resolve().parent
 MIB: Final = 2**20
 
 
-def write_page(folder: Path) -> list[str]:
-    """Write FOLDER/report.html; one line for it and one for each thing that had to be left out."""
+def write_page(folder: Path, out: Path | None = None) -> list[str]:
+    """Write report.html in FOLDER or OUT/<its name>; one line for it and one for each thing that had to be left out.
+
+    The page links records as runs/…, so beside a page elsewhere `runs` leads to those of FOLDER.
+    """
     results = load(folder)
     data = page_data(results, compare(results))
-    path = folder / NAME
+    target = outputs_of(folder, out)
+    path = target / NAME
     text = page(data)
     write_atomic(path, text)
+    if not (target / "runs").exists() and not (target / "runs").is_symlink() and (folder / "runs").is_dir():
+        (target / "runs").symlink_to(os.path.relpath(folder / "runs", target))
     return [f"{path}: {len(text.encode()) / MIB:.1f} MiB, one page", *(f"  {note}" for note in data["notes"])]
 
 

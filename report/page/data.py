@@ -153,8 +153,8 @@ def _by_run(frame: pd.DataFrame, names: tuple[str, ...]) -> dict[str, list[list[
     return found
 
 
-def _answers(found: dict[Any, Any] | None, examples: list[dict[str, Any]]) -> list[Any] | None:
-    return None if found is None else [found.get(example["id"]) for example in examples]
+def _answers(found: dict[str, Any] | None, examples: list[dict[str, Any]]) -> list[Any] | None:
+    return None if found is None else [found.get(str(example["id"])) for example in examples]
 
 
 def _records(runs: pd.DataFrame, records: list[dict[str, Any]], words: list[str]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def of_runs(runs: pd.DataFrame, scores: Scores) -> tuple[dict[str, Any] | None, 
     scored = [run_id for run_id in runs.loc[runs["status"] == "ok", "run_id"] if run_id in scores]
     row_of = {run_id: row for row, run_id in enumerate(runs["run_id"])}
     if len(scored) < 2:  # noqa: PLR2004 - a pair
-        return None, "no two runs have scores by question (runs/RUN/predictions.parquet)"
+        return None, "no two runs have scores by question (predictions.parquet)"
     num_pairs = len(scored) * (len(scored) - 1) // 2
     if num_pairs > MAX_PAIRS or num_pairs * max(len(scores[run_id]) for run_id in scored) > MAX_WORK:
         return None, f"{len(scored)} runs make too many pairs for one page, so each is compared with its baseline only"

@@ -567,7 +567,7 @@ function drawComparison() {
     said.push(el("p", { class: "quiet" }, `Mean of the differences over ${plural(pair.questions, "question")}, ${probability(pair.p)}.${ahead} This is about these two trained models alone, over other questions; with another seed it may turn round.`));
   } else {
     const dead = [one, other].filter((run) => cell("status", run) !== "ok").map(runName);
-    const why = dead.length ? `${dead.join(" and ")} did not finish` : data.no_pairs || "they have no common questions, or one has no runs/RUN/predictions.parquet";
+    const why = dead.length ? `${dead.join(" and ")} did not finish` : data.no_pairs || "they have no common questions, or predictions.parquet has none of one";
     said.push(reason(`No interval: ${why}.`));
   }
   said.push(aboutRecipes(one, other), differing(one, other));
@@ -701,7 +701,7 @@ function drawExamples() {
   if (!data.examples.length) { $("examples-note").textContent = ""; return $("examples-table").replaceChildren(reason("No example pictures: examples/examples.json is not there, so the task wrote none.")); }
   const answering = rows.map((row) => ({ row, run: row.members.find((run) => data.answers[run]) })).filter(({ run }) => run !== undefined);
   $("examples-note").textContent = "In the order of the table above, and filtered like it. ✓ is the full score, ✗ none; a number is the share of it that the answer gets.";
-  if (!answering.length) return $("examples-table").replaceChildren(reason("No run that the table shows has predictions (runs/RUN/predictions.parquet)."));
+  if (!answering.length) return $("examples-table").replaceChildren(reason("No run that the table shows has predictions (predictions.parquet)."));
   const some = answering.slice(0, state.examples);
   $("more-examples").hidden = some.length === answering.length;
   const heads = data.examples.map((example) => el("th", { scope: "col", class: "example" },

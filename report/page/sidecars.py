@@ -10,13 +10,14 @@ import base64
 from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
-from report.errors import ReportError
+from report.frames.paired import scores_of
+from report.frames.predictions import read_predictions
 from report.frames.sidecars import SAFE_NAME, SidecarFiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from report.frames.paired import Scores
 
@@ -55,22 +56,20 @@ class PageSidecars(SidecarFiles):
             text = file.read().decode("utf-8", errors="replace")
         return "\n".join(text.splitlines()[-LOG_LINES:])
 
-    def predictions(self, run_ids: Iterable[str], example_ids: list[Any]) -> tuple[Scores, dict[str, dict[Any, Any]]]:
-        """Scores of all questions by run, and what was answered to the `example_ids` ones: text, probability, score."""
+    def predictions(self, run_ids: Iterable[str], example_ids: list[Any]) -> tuple[Scores, dict[str, dict[str, Any]]]:
+        """Scores of all questions by run; answer, probability and score of `example_ids`, by their ids as text."""
         scores: Scores = {}
-        answers: dict[str, dict[Any, Any]] = {}
-        for run_id in run_ids:
-            path = self.folder / "runs" / run_id / "predictions.parquet"
-            if not SAFE_NAME.fullmatch(run_id) or not path.is_file():
-                continue
-            table = _predictions(path)
-            scores[run_id] = pd.Series(table["score"].to_numpy(), index=pd.Index(table["id"].to_numpy()), dtype=float)
+        answers: dict[str, dict[str, Any]] = {}
+        found = read_predictions(self.folder, run_ids, ("id", "prediction", "probability", "score"))
+        for run_id, table in found.items():
+            scores[run_id] = scores_of(table)
             if "prediction" in table:
-                some = table[table["id"].isin(example_ids)]
+                numbers = is_numeric_dtype(table["id"])  # text where a sweep has tasks with ids of either kind
+                some = table[table["id"].isin(example_ids if numbers else [str(example) for example in example_ids])]
                 probability = (
                     some["probability"] if "probability" in some else pd.Series(float("nan"), index=some.index)
                 )
-                rows = zip(some["id"].tolist(), some["prediction"], probability, some["score"], strict=True)
+                rows = zip(some["id"].astype(str), some["prediction"], probability, some["score"], strict=True)
                 answers[run_id] = {i: [str(a), _short(p), _short(s)] for i, a, p, s in rows}
         return scores, answers
 
@@ -102,21 +101,6 @@ class PageSidecars(SidecarFiles):
             return ""
         data = base64.b64encode(path.read_bytes()).decode()
         return f"data:{PICTURES[path.suffix]};base64,{data}" if len(data) <= budget else ""
-
-
-def _predictions(path: Path) -> pd.DataFrame:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-        columns = [name for name in ("id", "prediction", "probability", "score") if name in file.schema_arrow.names]
-        frame: pd.DataFrame = file.read(columns=columns).to_pandas()
-    except (pa.ArrowException, OSError) as error:
-        raise ReportError(f"{path}: not readable as predictions ({error}); delete the run's folder") from error
-    if not {"id", "score"} <= set(frame):
-        raise ReportError(f"{path}: has no columns id and score; delete the run's folder")
-    return frame
 
 
 def _short(value: float) -> float | None:

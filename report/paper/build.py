@@ -14,7 +14,7 @@ import jinja2
 from report.errors import ReportError
 from report.figures.catalogue import CAPTIONS, FIGURES
 from report.figures.style import save
-from report.files import write_atomic
+from report.files import outputs_of, write_atomic
 from report.frames.ablations import cumulative_ablation, leave_one_out
 from report.frames.compare import compare
 from report.frames.results import load
@@ -44,9 +44,10 @@ INSTALL: Final = "apt-get install latexmk texlive-publishers texlive-latex-extra
 TIMEOUT_SECONDS: Final = 300
 
 
-def write_paper(folder: Path) -> list[str]:
-    """Write FOLDER/paper and typeset it; return a line for each thing written. ReportError when LaTeX fails."""
-    out = folder / "paper"
+def write_paper(folder: Path, out: Path | None = None) -> list[str]:
+    """Write `paper` in FOLDER or OUT/<its name> and typeset it; a line for each thing. ReportError when LaTeX fails."""
+    load(folder)  # before anything is written
+    out = outputs_of(folder, out) / "paper"
     try:
         text, cited, notes = compose(folder, out)
         write_atomic(out / "paper.tex", text)

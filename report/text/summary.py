@@ -45,7 +45,7 @@ SECTIONS: Final = (verdict_lines, learning_rate_lines, target_lines, step_lines,
 
 
 def summary(name: str, comparisons: Sequence[Comparison], figures: Mapping[str, Sequence[str]]) -> str:
-    """Write the page; `figures` are the file names (without ending) drawn for each comparison's title."""
+    """Write the page; `figures` are the files that the pictures drawn for each comparison's title lead to."""
     lines = [f"# {plain(name)}", ""]
     for comparison in comparisons:
         title = heading(comparison, comparisons)
@@ -127,7 +127,7 @@ def _figures(names: Sequence[str]) -> list[str]:
     lines = ["### Figures", ""] if names else []
     for name in names:
         caption = CAPTIONS[max((key for key in CAPTIONS if name.startswith(key)), key=len)]
-        lines += [f"[![{caption}](figures/{name}.png)](figures/{name}.svg)", ""]
+        lines += [f"[![{caption}](figures/{name.rpartition('.')[0]}.png)](figures/{name})", ""]
     return lines
 
 

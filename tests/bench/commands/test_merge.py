@@ -88,6 +88,18 @@ def test_what_is_no_results_folder_or_damaged_is_refused(parts, tmp_path):
     assert not (tmp_path / "all").exists()
 
 
+def test_predictions_are_joined_of_clones_too(sweep, parts, tmp_path):
+    for path in [*parts[0].glob("runs/*/predictions.parquet"), *parts[1].glob("runs/*/predictions.parquet")]:
+        path.unlink()  # as git leaves them
+    merge(parts, tmp_path / "all", ["merge"], weights=False)
+    first = (tmp_path / "all" / "predictions.parquet").read_bytes()
+    assert pd.read_parquet(tmp_path / "all" / "predictions.parquet").equals(
+        pd.read_parquet(sweep / "predictions.parquet")
+    )
+    merge(parts, tmp_path / "all", ["merge"], weights=False)
+    assert (tmp_path / "all" / "predictions.parquet").read_bytes() == first
+
+
 def test_a_sweep_goes_on_in_the_merged_folder(parts, world, matrix, tmp_path):
     done = matrix("merge", *parts, "--out", tmp_path / "all")
     assert "6 runs in" in done.stdout

@@ -139,7 +139,8 @@ def test_examples_have_pictures_and_every_runs_answer(root, tmp_path, data_of):
     assert len(data["examples"]) == 6
     assert all(example["picture"].startswith("data:image/png;base64,") for example in data["examples"])
     assert [len(answers) for answers in data["answers"]] == [6] * 10
-    table = pd.read_parquet(folder / "runs" / data["runs"]["run_id"][0] / "predictions.parquet").set_index("id")
+    table = pd.read_parquet(folder / "predictions.parquet")
+    table = table[table["run_id"] == data["runs"]["run_id"][0]].set_index("id")
     for example, (text, _, score) in zip(data["examples"], data["answers"][0], strict=True):
         assert (text, score) == (table.loc[example["id"], "prediction"], table.loc[example["id"], "score"])
 

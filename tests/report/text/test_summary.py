@@ -19,7 +19,7 @@ def first(folder):
 
 
 def page(folder):
-    return summary("sweep", compare(load(folder)), {"": ["accuracy_vs_ttt"]})
+    return summary("sweep", compare(load(folder)), {"": ["accuracy_vs_ttt.svg"]})
 
 
 def test_table(sweep, row, failed):
