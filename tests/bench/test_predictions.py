@@ -26,7 +26,7 @@ def ran(folder, run_id, answers, first=0):
     write_json(folder / "runs" / run_id / "record.json", record(run_id))
     ids = [first + place if isinstance(first, int) else f"{first}{place}" for place in range(len(answers))]
     given = [{"id": i, "prediction": a, "probability": 0.1 + 0.2} for i, a in zip(ids, answers, strict=True)]
-    write_run(folder / "runs" / run_id, given, {i: 1 / 3 for i in ids})
+    write_run(folder / "runs" / run_id, given, dict.fromkeys(ids, 1 / 3))
 
 
 def own(folder, run_id):
@@ -70,7 +70,7 @@ def test_folding_is_pure_and_leaves_nothing_half_written(sweep):
     first = (sweep / "predictions.parquet").read_bytes()
     collect(sweep)
     assert (sweep / "predictions.parquet").read_bytes() == first
-    assert not [path for path in sweep.rglob(".*")]
+    assert not list(sweep.rglob(".*"))
 
 
 def test_a_clone_keeps_its_rows(sweep, tmp_path):
@@ -135,7 +135,7 @@ def test_damaged_files_are_named_and_nothing_is_lost(sweep):
     with pytest.raises(ValueError, match=r"runs/b/predictions\.parquet: not readable.*delete the run's folder"):
         collect(sweep)
     assert (sweep / "predictions.parquet").read_bytes() == before
-    assert not [path for path in sweep.rglob(".*")]
+    assert not list(sweep.rglob(".*"))
     shutil.rmtree(sweep / "runs" / "b")
     (sweep / "predictions.parquet").write_bytes(before[:200])
     with pytest.raises(ValueError, match=r"sweep/predictions\.parquet: not readable.*delete it"):
