@@ -178,8 +178,7 @@ def test_results_hold_what_was_measured_and_what_is_shown(root):
 @pytest.mark.parametrize(
     "name",
     [
-        "figures/accuracy_vs_memory.svg", "figures/ladder.png", "report.html", "paper/paper.pdf",
-        "paper/references.bib",
+        "figures/accuracy_vs_memory.svg", "figures/ladder.png", "report.html", "paper/paper.pdf", "paper/paper.tex",
         "runs/0123456789ab/predictions.parquet", "runs/0123456789ab/weights/tuned.safetensors", "notes.txt",
     ],
 )  # fmt: skip

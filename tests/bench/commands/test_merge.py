@@ -92,12 +92,11 @@ def test_predictions_are_joined_of_clones_too(sweep, parts, tmp_path):
     for path in [*parts[0].glob("runs/*/predictions.parquet"), *parts[1].glob("runs/*/predictions.parquet")]:
         path.unlink()  # as git leaves them
     merge(parts, tmp_path / "all", ["merge"], weights=False)
-    first = (tmp_path / "all" / "predictions.parquet").read_bytes()
-    assert pd.read_parquet(tmp_path / "all" / "predictions.parquet").equals(
-        pd.read_parquet(sweep / "predictions.parquet")
-    )
+    joined = tmp_path / "all" / "predictions.parquet"
+    first = joined.read_bytes()
+    assert pd.read_parquet(joined).equals(pd.read_parquet(sweep / "predictions.parquet"))
     merge(parts, tmp_path / "all", ["merge"], weights=False)
-    assert (tmp_path / "all" / "predictions.parquet").read_bytes() == first
+    assert joined.read_bytes() == first
 
 
 def test_a_sweep_goes_on_in_the_merged_folder(parts, world, matrix, tmp_path):
