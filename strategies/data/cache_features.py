@@ -77,7 +77,7 @@ class CacheFeatures(Strategy):
 
     scope: str = "vision"
     to: Literal["memory", "disk"] = "memory"
-    dtype: Literal["fp16", "bf16"] | None = None
+    dtype: Literal["bf16", "fp16"] | None = None
 
     def elsewhere(self, facts: Mapping[str, str | int]) -> str:
         """Name what others have."""
