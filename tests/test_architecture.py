@@ -23,7 +23,8 @@ ARROWS = {
 ORDER = {
     "bench": ("bench", "commands", "sweep", "worker", "forecast", "records", "task"),
     "report": (
-        "report", "__main__", "check", "rendered", "write", "page", "paper", "text", "figures", "frames", "files", "errors",
+        "report", "__main__", "check", "rendered", "write",
+        "page", "paper", "text", "figures", "frames", "files", "errors",
     ),
     "strategies": (
         "strategies", "compatibility", "cards", "recipe", "prediction", "integrations", "training", "saving",

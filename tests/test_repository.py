@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import time
-from importlib.metadata import packages_distributions
 
 import pytest
 import yaml
@@ -22,6 +21,7 @@ else:
 
 
 ROOMS = ("bench", "report", "strategies", "vqa_model")
+PACKAGES = {"PIL": "pillow", "pynvml": "nvidia-ml-py", "sklearn": "scikit-learn", "vl_convert": "vl-convert-python"}
 FOR_OTHERS = {"accelerate", "deepspeed"}  # PEFT and Trainer import the one; runs record the version of the other
 FOR_TYPES = {"typing-extensions"}  # for type checkers only
 
@@ -116,14 +116,13 @@ def test_it_does_nothing_the_second_time(target, stamps, root, tmp_path):
 
 def imported(root):
     """Distributions that the rooms import, at runtime or for types."""
-    of_module = packages_distributions()
     found = set()
     for path in (path for room in ROOMS for path in (root / room).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) else []
             found |= {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {*ROOMS}
-    return {canonical(of_module[name][0]) for name in found}
+    return {canonical(PACKAGES.get(name, name)) for name in found}
 
 
 def test_what_runs_need_is_what_the_code_imports(root):
