@@ -10,12 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.collect import collect
+from bench.merge import merge
 from bench.predictions import fold, give_own, write_run
 from bench.record import PREDICTION_COLUMNS, SCHEMA_VERSION, write_json
 
 
 def record(run_id, *, scored=True, **row):
-    row = {"run_id": run_id, "kind": "run", "strategy": "lora", "seed": 0, "created_at": "2026", "status": "ok", **row}
+    row = {"run_id": run_id, "kind": "run", "strategy": "lora", "seed": 0, "created_at": "2026", "status": "ok",
+           "device": "cpu", **row}  # fmt: skip
     metrics = {"eval": {"accuracy": 0.5}} if scored else {}
     return {"schema": SCHEMA_VERSION, "run_id": run_id, "row": row, "sections": {}, "history": [], "metrics": metrics,
             "memory": {}}  # fmt: skip
@@ -127,6 +129,21 @@ def test_a_run_gets_its_own_file_back(sweep, tmp_path):
     assert pq.read_table(tmp_path / "predictions.parquet").equals(pq.read_table(own(sweep, "c")))
     give_own(sweep, "unknown", tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_merge_of_clones_joins_them_and_is_completed_by_the_same_command(sweep, tmp_path):
+    ran(tmp_path / "other", "d", ["up"])
+    ran(tmp_path / "other", "b", ["other"])
+    collect(tmp_path / "other")
+    parts = [clone(folder, tmp_path / f"clone-{folder.name}") for folder in (sweep, tmp_path / "other")]
+    for folder in parts:
+        write_json(folder / "sweep.json", {})
+    merge(parts, tmp_path / "all", ["merge"], weights=False)
+    whole = {"a": ["red"], "b": ["yes", "no"], "c": ["2", "two", ""], "d": ["up"]}
+    assert answers(tmp_path / "all") == whole
+    (tmp_path / "all" / "predictions.parquet").unlink()  # as if it had been stopped after the copies
+    merge(parts, tmp_path / "all", ["merge"], weights=False)
+    assert answers(tmp_path / "all") == whole
 
 
 def test_damaged_files_are_named_and_nothing_is_lost(sweep):
