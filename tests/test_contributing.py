@@ -64,7 +64,7 @@ def test_one_file_and_two_lines_add_it(printed, root, tmp_path):
         shutil.copy(root / name, tmp_path / name)
     (tmp_path / "strategies/methods/weights/attention_only.py").write_text(file)
     for path, table, line in (
-        ("strategies/language/catalogue.py", "OWN: dict[str, str] = {\n", entry),
+        ("strategies/language/catalogue.py", "BUILT_IN: dict[str, str] = {\n", entry),
         ("tests/strategies/test_conformance.py", "TABLE = {\n", row),
     ):
         text = (tmp_path / path).read_text()

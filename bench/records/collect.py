@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.records.predictions import aggregate_events
+from bench.records.predictions import join_predictions
 from bench.records.record import FILES, MEMORY_KINDS, RUN_COLUMNS, SCHEMA_VERSION, read_json
 from bench.records.targets import time_to_target
 
@@ -78,11 +78,11 @@ def _cell(value: Any) -> Any:
 
 
 def collect(folder: Path) -> list[Record]:
-    """Rebuild a sweep's CSVs from its records, fold its runs' predictions into one file, and return the records."""
+    """Rebuild a sweep's CSVs from its records, join its runs' predictions in one file, and return the records."""
     records = read_records(folder)
     for name, rows in tables(records).items():
         partial = folder / f".{name}.{os.getpid()}"
         partial.write_text(csv_text(FILES[name], rows), encoding="utf-8")
         partial.replace(folder / name)
-    aggregate_events(folder, records)
+    join_predictions(folder, records)
     return records

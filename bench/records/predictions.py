@@ -41,7 +41,7 @@ def is_scored(record: Mapping[str, Any]) -> bool:
     return "eval" in record["metrics"]
 
 
-def aggregate_events(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
+def join_predictions(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Build a sweep's file anew from its runs' own files, sorted by run.
 
     Rows of a run whose own file is not there, as in a clone, are kept; those of a run without a record, or that ran

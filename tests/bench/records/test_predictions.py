@@ -9,13 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bench.commands.merge import merge
 from bench.records.collect import collect
-from bench.records.predictions import aggregate_events, give_own, write_run
+from bench.records.predictions import give_own, join_predictions, write_run
 from bench.records.record import PREDICTION_COLUMNS, SCHEMA_VERSION, write_json
 
 
 def record(run_id, *, scored=True, **row):
-    row = {"run_id": run_id, "kind": "run", "strategy": "lora", "seed": 0, "created_at": "2026", "status": "ok", **row}
+    row = {"run_id": run_id, "kind": "run", "strategy": "lora", "seed": 0, "created_at": "2026", "status": "ok",
+           "device": "cpu", **row}  # fmt: skip
     metrics = {"eval": {"accuracy": 0.5}} if scored else {}
     return {"schema": SCHEMA_VERSION, "run_id": run_id, "row": row, "sections": {}, "history": [], "metrics": metrics,
             "memory": {}}  # fmt: skip
@@ -129,6 +131,21 @@ def test_a_run_gets_its_own_file_back(sweep, tmp_path):
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_a_merge_of_clones_joins_them_and_is_completed_by_the_same_command(sweep, tmp_path):
+    ran(tmp_path / "other", "d", ["up"])
+    ran(tmp_path / "other", "b", ["other"])
+    collect(tmp_path / "other")
+    parts = [clone(folder, tmp_path / f"clone-{folder.name}") for folder in (sweep, tmp_path / "other")]
+    for folder in parts:
+        write_json(folder / "sweep.json", {})
+    merge(parts, tmp_path / "all", ["merge"], weights=False)
+    whole = {"a": ["red"], "b": ["yes", "no"], "c": ["2", "two", ""], "d": ["up"]}
+    assert answers(tmp_path / "all") == whole
+    (tmp_path / "all" / "predictions.parquet").unlink()  # as if it had been stopped after the copies
+    merge(parts, tmp_path / "all", ["merge"], weights=False)
+    assert answers(tmp_path / "all") == whole
+
+
 def test_damaged_files_are_named_and_nothing_is_lost(sweep):
     before = (sweep / "predictions.parquet").read_bytes()
     own(sweep, "b").write_bytes(b"PAR1")
@@ -147,7 +164,7 @@ def test_damaged_files_are_named_and_nothing_is_lost(sweep):
 
 def test_without_predictions_there_is_no_file(tmp_path):
     write_json(tmp_path / "runs" / "a" / "record.json", record("a"))
-    aggregate_events(tmp_path, [record("a")])
+    join_predictions(tmp_path, [record("a")])
     assert not (tmp_path / "predictions.parquet").exists()
 
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bench.records.predictions import fold
+from bench.records.predictions import join_predictions
 from report.errors import ReportError
 from report.frames.compare import compare
 from report.frames.predictions import read_predictions
@@ -20,7 +20,7 @@ def three(sweep, row):
 
 
 def folded(folder, ids):
-    fold(folder, [{"run_id": run_id, "metrics": {"eval": {}}} for run_id in ids])
+    join_predictions(folder, [{"run_id": run_id, "metrics": {"eval": {}}} for run_id in ids])
     for run_id in ids:
         (folder / "runs" / run_id / "predictions.parquet").unlink()
 
