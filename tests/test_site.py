@@ -36,7 +36,7 @@ def test_files_that_a_page_names_are_there(site):
     for name in ("reports.html", "compatibility.html", "kaggle.html", "gpu.html", "faq.html"):
         targets = re.findall(r'<a [^>]*href="((?!https?:|#)[^"#]+)', (site / name).read_text())
         assert [target for target in targets if not (site / target).exists()] == [], name
-    assert 'href="results/embedded-bonus/report.html"' in (site / "reports.html").read_text()
+    assert 'href="results/embedded/report.html"' in (site / "reports.html").read_text()
     assert 'href="compatibility.csv"' in (site / "compatibility.html").read_text()
     assert 'href="results/gpu-h200/findings.html"' in (site / "gpu.html").read_text()
 
