@@ -15,7 +15,8 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError
-from strategies.protocol import Strategy, overridden
+from strategies.protocol import Strategy
+from strategies.training.apply import overridden
 from strategies.training.first_step_check import check_gradients
 from strategies.training.parameter_groups import plan_lr_multiplier
 from strategies.training.tuned import PLAN_ATTRIBUTE

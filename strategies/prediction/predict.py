@@ -22,8 +22,7 @@ from torch.utils.flop_counter import flop_registry
 from strategies.errors import PlanError
 from strategies.execution.feed import Feed, MicroBatch, as_feed, map_tensors, volume
 from strategies.prediction.storage_tracker import MEMORY_KINDS, StorageTracker, mark_resident, tracking
-from strategies.protocol import overridden
-from strategies.training.apply import finish, place, transform
+from strategies.training.apply import finish, overridden, place, transform
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

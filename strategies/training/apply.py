@@ -13,13 +13,15 @@ from strategies.errors import PlanError
 from strategies.execution.engine import Engine
 from strategies.execution.optimizer import adamw
 from strategies.layout import find_layout
-from strategies.protocol import ROUNDING, Context, State, overridden
+from strategies.protocol import ROUNDING, Context, State, Strategy
 from strategies.quiet import import_packages
 from strategies.structure.blocks import disable_fast_path
 from strategies.training.parameter_groups import parameter_groups
 from strategies.training.tuned import PLAN_ATTRIBUTE, Tuned
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import torch
     from torch import nn
 
@@ -71,6 +73,11 @@ def transform(
         member.transform(model, context)
     disable_fast_path(model)
     return context
+
+
+def overridden(member: Strategy, hooks: Iterable[str]) -> list[str]:
+    """Give those of `hooks` that a member implements."""
+    return [hook for hook in hooks if getattr(type(member), hook) is not getattr(Strategy, hook)]
 
 
 def place(plan: Plan, model: nn.Module, context: Context) -> None:
