@@ -182,7 +182,7 @@ def test_results_hold_what_was_measured_and_what_is_shown(root):
     ],
 )  # fmt: skip
 def test_anything_else_under_results_is_refused(root, name):
-    assert refused([f"results/embedded/{name}"], set(shown(root))) == [f"results/embedded/{name}"]
+    assert refused([f"results/embedded-seeds/{name}"], set(shown(root))) == [f"results/embedded-seeds/{name}"]
 
 
 def test_the_tree_is_small(root):

@@ -40,11 +40,11 @@ def train(text, pauses, file, device="cpu"):
         losses.append(float(tuned.step(loss_of(tuned), next(batches))))
         random.random()
         if tuned.state.step in pauses:
-            save_checkpoint(tuned, file, batches=batches.place())
+            save_checkpoint(tuned, file, batches=batches.position())
             torch.manual_seed(999)
             tuned, batches = begin(text, device)
             saved = load_checkpoint(tuned, file)
-            batches.go_to(saved["batches"])
+            batches.seek(saved["batches"])
             restore_random(saved["random"], tuned.device)
     with tuned.evaluating():
         outputs = tuned.model({key: value.to(device) for key, value in tiny_collate(tiny_items()).items()})
