@@ -33,7 +33,10 @@ def closest_first(word: str, known: Iterable[str]) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an exception means that memory, of the device or of the host, did not suffice."""
+    """Say whether an exception means out of memory, on the GPU or on the host.
+
+    Besides `torch.OutOfMemoryError` and `MemoryError`, CUDA libraries and torch's CPU allocator raise `RuntimeError`.
+    """
     import torch
 
     told = isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)

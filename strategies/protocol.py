@@ -47,7 +47,7 @@ ROUNDING = "random rounding"  # capability: small updates to 16-bit weights are 
 
 @dataclass(frozen=True)
 class Context:
-    """What a model-level hook may know: where things are, where they will run, the plan's facts, the seed."""
+    """What a model-level hook may know: layout (towers, fusion, head), target device, facts, seed, total updates."""
 
     layout: Layout
     device: torch.device
@@ -59,7 +59,7 @@ class Context:
 
 @dataclass
 class State:
-    """What a loop-level hook may know and change."""
+    """What a loop-level hook may know and change: model, optimizer, device, and the number of the update (from 0)."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -72,7 +72,10 @@ class State:
 
 @dataclass(frozen=True, kw_only=True)
 class Strategy:
-    """One technique with its hyper-parameters as fields; see the module's docstring for the rules."""
+    """One technique with its hyper-parameters as fields; see the module's docstring for the rules.
+
+    `PlanError` on construction for a value that its option's type does not allow.
+    """
 
     name: ClassVar[str]
     kind: ClassVar[Kind]

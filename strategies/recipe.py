@@ -31,17 +31,21 @@ if TYPE_CHECKING:
 
 @final
 class Recipe(Plan):
-    """A plan that can be applied to a model; make one with `compose`."""
+    """A plan that can be applied to a model, here or in the loops of others; make one with `compose`."""
 
     def apply(
         self, model: nn.Module, *, device: torch.device | str = "cpu", head: str | None = None, seed: int = 0,
         total_steps: int | None = None, lr: float | None = None, head_lr: float | None = None,
     ) -> Tuned:  # fmt: skip
-        """Make `model` ready in place: structure, device, optimizer. `lr`, `head_lr` replace the plan's rates.
+        """Prepare `model` for training in place, and give it with its optimizer: structure, device, parameter groups.
 
-        head: the module's name, where the model does not say and it is not the last child with parameters.
+        model: any `nn.Module` in float32, on the CPU.
+        head: name of the head's module, where the model does not say and it is not the last child with parameters.
+        seed: of new weights and of the random stream of training.
         total_steps: number of updates, for the schedule and for members that must know it.
-        `PlanError` for a plan with problems, before anything is changed, and for a model changed by a plan before.
+        lr, head_lr: peak learning rates instead of the plan's.
+        `PlanError` for a plan with problems, before anything is changed, for a model that a plan changed before, and
+        where nothing would train.
         """
         return apply(self, model, device=device, head=head, seed=seed, total_steps=total_steps, lr=lr, head_lr=head_lr)
 
@@ -49,9 +53,10 @@ class Recipe(Plan):
         self, model: nn.Module, *, device: torch.device | str = "cpu", head: str | None = None, seed: int = 0,
         total_steps: int | None = None,
     ) -> Context:  # fmt: skip
-        """Change the structure only, on CPU or meta; `PlanError` for a plan with problems.
+        """Change the structure of `model` only, in place, on the CPU or on `meta`; arguments as in `apply`.
 
-        A model takes one plan that changes it: also after a failure half-way it has to be built again.
+        Gives what hooks know: layout, device, facts. A model takes one plan that changes it: also after a failure
+        half-way it has to be built again. `PlanError` for a plan with problems, and for a model changed before.
         """
         return transform(self, model, device=device, head=head, seed=seed, total_steps=total_steps)
 
@@ -61,9 +66,12 @@ class Recipe(Plan):
     ) -> dict[str, Any]:  # fmt: skip
         """Apply the plan for Hugging Face's Trainer: `Trainer(**plan.for_trainer(model, args), train_dataset=…)`.
 
+        args: `TrainingArguments`; seed: `args.seed` if not given; collate: becomes Trainer's `data_collator`.
         Members that must know the number of updates beforehand (adalora, say) take it from `args.max_steps` or
         `total_steps`; the schedule knows it once training begins. `callbacks[0].save(folder)` writes what
         `strategies.load` reads. The loss of an update is the mean of its micro-batches' losses.
+        `PlanError` for a plan with problems, for members whose hooks Trainer has no place for, and for settings of
+        `args` that contradict the plan. See https://huggingface.co/docs/transformers/main_classes/trainer
         """
         return for_trainer(
             self, model, args, head=head, seed=seed, collate=collate, total_steps=total_steps, lr=lr, head_lr=head_lr
@@ -73,7 +81,11 @@ class Recipe(Plan):
         self, accelerator: Any, model: nn.Module, *, head: str | None = None, seed: int = 0,
         total_steps: int | None = None, lr: float | None = None, head_lr: float | None = None,
     ) -> PreparedLoop:  # fmt: skip
-        """Apply the plan in an Accelerate loop, with model, optimizer and schedule prepared."""
+        """Apply the plan in an Accelerate loop, with model, optimizer and schedule prepared; arguments as in `apply`.
+
+        `PlanError` for a plan with problems, for members whose hooks such a loop has no place for, and for an
+        `Accelerator` whose settings contradict the plan. See https://huggingface.co/docs/accelerate
+        """
         return for_accelerate(
             self, accelerator, model, head=head, seed=seed, total_steps=total_steps, lr=lr, head_lr=head_lr
         )
@@ -81,14 +93,17 @@ class Recipe(Plan):
 
 @dataclass(frozen=True)
 class NamedPlan:
-    """A plan and the words it was asked for with."""
+    """A recipe, and the text it was requested with: `text` as typed, whitespace around + removed; `plan` the recipe."""
 
     text: str
     plan: Recipe
 
 
 def parse_plans(text: str) -> tuple[NamedPlan, ...]:
-    """Read a comma-separated list; all unknown words and values are reported at once."""
+    """Read a comma-separated list of recipes, such as `lora(r=16)+amp, qlora`, in the order typed.
+
+    `PlanError` with a line for each unknown word, option or value, and for two entries that are the same plan.
+    """
     plans = [NamedPlan(entry, Recipe.of(members)) for entry, members in parse_members(text)]
     seen: dict[Plan, str] = {}
     for named in plans:
@@ -99,7 +114,11 @@ def parse_plans(text: str) -> tuple[NamedPlan, ...]:
 
 
 def compose(text: str) -> Recipe:
-    """Read one sum, such as `lora(r=8)+amp`."""
+    """Read one recipe, such as `lora(r=8)+amp`: words of `catalogue()` or `recipes()` joined by +, options by name.
+
+    Whether it can run on a device and a model is found by `Plan.problems` and `Recipe.apply`.
+    `PlanError`, which names the known words closest first, for an unknown word, option or value, and for a list.
+    """
     plans = parse_plans(text)
     if len(plans) != 1:
         raise PlanError(f"{text!r} names {len(plans)} plans, one is wanted; join strategies with +")
@@ -107,14 +126,16 @@ def compose(text: str) -> Recipe:
 
 
 def baseline() -> Recipe:
-    """Give the empty sum, which every other plan is compared with: all weights train, plainly."""
+    """Give the recipe without any technique, `full`, which every other one is compared with."""
     return Recipe.of(())
 
 
 def load(folder: Path, model: nn.Module, *, device: torch.device | str = "cpu") -> Tuned:
-    """Apply a saved plan to a freshly built base `model` and put the tuned tensors back.
+    """Apply the plan that `Tuned.save` wrote to a freshly built base `model`, in place, and put the tuned tensors back.
 
-    `PlanError` for a folder whose files are not those of its manifest, or of another model.
+    model: with its pretrained weights, which the folder does not hold.
+    `PlanError` for a folder that is incomplete, whose files are not those of its manifest (SHA-256), or that was saved
+    from another model, and for a plan with problems on `device`. Format: https://github.com/huggingface/safetensors
     """
     facts = read_facts(folder)
     if (Path(folder) / MANIFEST_FILE).is_file():  # folders of before have none
@@ -129,7 +150,8 @@ def load(folder: Path, model: nn.Module, *, device: torch.device | str = "cpu") 
 def load_plain(folder: Path, model: nn.Module, *, device: torch.device | str = "cpu") -> Merged:
     """Put a saved plan's result into a freshly built base `model` as plain float weights, adapters merged.
 
-    `PlanError` for adapters that cannot be merged (`load` keeps them as they are). Gives what merging did.
+    Gives the number of merged layers and the relative drift of their outputs, as `Tuned.merge` does.
+    `PlanError` where `load` raises it, and for adapters that cannot be merged (`load` keeps them as they are).
     """
     tuned = load(folder, model, device=device)
     to_float(model)

@@ -116,7 +116,7 @@ def _rows(batch: Any, lengths: Sequence[int], chosen: Sequence[int]) -> Any:
 
 
 def volume(batch: Any) -> int:
-    """Count the values in all tensors of what a loader of ours yields."""
+    """Count the values (elements, not bytes) in all tensors of a batch, or of what `Tuned.loader` yields."""
     return sum(tensor.numel() for tensor in tensors_of(batch))
 
 

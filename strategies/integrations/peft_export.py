@@ -38,6 +38,7 @@ PREFIX = "base_model.model."  # of a layer's name within a `PeftModel`
 def save_peft(tuned: Tuned, base: nn.Module, folder: Path) -> float:
     """Write `adapter_config.json` and `adapter_model.safetensors` for a model like `base`, which is changed.
 
+    The format: https://huggingface.co/docs/peft/developer_guides/checkpoint
     base: a freshly built model, as `tuned` began with. Gives the largest relative difference ‖y' − y‖/‖y‖ of an adapted
     layer's output y once PEFT has read the files back. `PlanError`, and no files, for plans whose result PEFT's files
     cannot hold.

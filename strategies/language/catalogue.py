@@ -106,5 +106,9 @@ def _load_strategies() -> dict[str, type[Strategy]]:
 
 
 def catalogue() -> dict[str, type[Strategy]]:
-    """Give word → strategy."""
+    """Give word → strategy class: those of this package, and of installed ones that name an entry point.
+
+    `PlanError` for an entry point in `tunematrix.strategies` that is no `Strategy`, or whose word is taken.
+    Entry points: https://packaging.python.org/en/latest/specifications/entry-points/
+    """
     return dict(_load_strategies())

@@ -31,7 +31,12 @@ OFFERED_BY = {FROZEN_BASE: "lora or freeze", FROZEN: "freeze (of the same scope)
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a plan cannot run."""
+    """Why a plan cannot run: `reason`, a line for people, and its `kind`.
+
+    "slot": two members decide the same; "capability": a member lacks what it requires, or would do nothing; "conflict":
+    a pair that is known to fail; "scope": names that match nothing in the model; "unavailable": device, package or data
+    lack what a member needs.
+    """
 
     kind: Literal["slot", "capability", "conflict", "scope", "unavailable"]
     reason: str

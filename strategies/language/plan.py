@@ -30,13 +30,16 @@ AnyPlan = TypeVar("AnyPlan", bound="Plan")
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Sorted members; make one with `compose` or `parse_plans`. Plans of the same members are equal."""
+    """Sorted members; make one with `compose` or `parse_plans`. Plans of the same members are equal.
+
+    `str(plan)` is its label: members joined by +, with options that differ from the defaults.
+    """
 
     members: tuple[Strategy, ...]
 
     @classmethod
     def of(cls, strategies: Sequence[Strategy]) -> Self:
-        """Sort members; drop a `full` that says nothing, unless another member decides which weights train."""
+        """Sort members; drop a `full` of defaults, unless another member decides which weights train."""
         rest = [member for member in strategies if member != Full()]
         alone = weights_members(rest) == [Full()]
         return cls(tuple(sorted(rest if alone else strategies, key=_sort_key)))
@@ -51,15 +54,19 @@ class Plan:
         return "+".join(_label(member) for member in self.members) or Full.name
 
     def canonical(self) -> list[dict[str, Any]]:
-        """Give every field of every member, defaults filled in, as JSON-able dicts with the name added."""
+        """Give every option of every member, defaults filled in, as JSON-able dicts with the name added.
+
+        What a run's id and saved plans are made from: a default that changes later changes neither.
+        """
         return [_fields(member) for member in self.members or (Full(),)]
 
     def problems(
         self, device: torch.device | str, model: nn.Module | None = None, head: str | None = None, item: Any = None
     ) -> tuple[Problem, ...]:
-        """Give all reasons why this plan cannot run on `device`.
+        """Give all reasons why this plan cannot run on `device`, none if it can; raises nothing.
 
-        With `model` (whose weights are not read) and `item`, one of those it is to be trained on, also on these.
+        With `model` (also on `meta`: weights are not read; `head` as in `Recipe.apply`) and `item`, one of those to
+        train on, also on these.
         """
         unusable = [(member.name, None if item is None else member.unsupported_item(item)) for member in self.members]
         found = [Problem("unavailable", f"{name}: {reason}") for name, reason in unusable if reason]
@@ -73,15 +80,15 @@ class Plan:
         return (*found, *find_problems(self.members, device, model, layout))
 
     def environ(self) -> dict[str, str]:
-        """Give the environment variables that must be set before torch starts."""
+        """Give the environment variables, name → value, that must be set before torch is imported."""
         return {key: value for member in self.members for key, value in member.environ().items()}
 
     def rates(self) -> LearningRates:
-        """Give the peak learning rates."""
+        """Give the peak learning rates: `lr` of pretrained weights and adapters, `head_lr` of fusion and head."""
         return plan_lrs(self.members)
 
     def facts(self, device: torch.device | str) -> dict[str, str | int]:
-        """Give facts for the record, at least precision and gradient accumulation."""
+        """Give facts for the record on `device`: `precision` (fp32, bf16, fp16), `grad_accumulation`, more."""
         facts: dict[str, str | int] = {"precision": "fp32", "grad_accumulation": 1}
         for member in self.members:
             facts.update(member.facts(device))

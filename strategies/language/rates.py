@@ -24,6 +24,11 @@ def weights_members(members: Sequence[Strategy]) -> list[Strategy]:
     return [member for member in members if WEIGHTS in member.slots] or [Full()]
 
 
+def trained_scopes(members: Sequence[Strategy]) -> list[str | None]:
+    """Give the scopes of the members that decide which weights train and leave some to train."""
+    return [member.scope_name() for member in weights_members(members) if not _trains_nothing(member)]
+
+
 def plan_lrs(members: Sequence[Strategy]) -> LearningRates:
     """Give the rates of the plan's first weights member that trains something, and its head's rate."""
     weights = weights_members(members)

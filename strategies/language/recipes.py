@@ -27,5 +27,5 @@ RECIPES: dict[str, tuple[str, str]] = {
 
 
 def recipes() -> dict[str, tuple[str, str]]:
-    """Give word → (sum, why in one line)."""
+    """Give the named recipes: word → (the combination it stands for, why in one line)."""
     return dict(RECIPES)

@@ -8,6 +8,7 @@ merge reports its drift: evaluate after merging, not only before.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import warnings
 from collections import Counter
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from strategies.errors import PlanError
 from strategies.structure.linear_layers import linear_to_conv1d
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor, nn
 
@@ -46,8 +47,19 @@ class Merged:
         return text if self.output_drift is None else f"{text}; outputs moved by at most {self.output_drift:.1e}"
 
 
-def merge_adapters(model: nn.Module) -> Merged:
-    """Merge every PEFT layer of `model` in place; `PlanError` (and nothing changed) when one cannot be merged."""
+def merge_adapters(model: nn.Module, outputs: Callable[[nn.Module], Tensor] | None = None) -> Merged:
+    """Merge every PEFT layer of `model` in place, and compare `outputs(model)` before and after where it is given.
+
+    `PlanError` (and nothing changed) when a layer cannot be merged.
+    """
+    before = None if outputs is None else outputs(model)
+    merged = _merge_layers(model)
+    if outputs is None or before is None:
+        return merged
+    return dataclasses.replace(merged, output_drift=float((outputs(model) - before).abs().max()))
+
+
+def _merge_layers(model: nn.Module) -> Merged:
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer
 

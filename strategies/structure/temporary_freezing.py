@@ -1,7 +1,7 @@
-"""Parameters that rest for a part of the training: shared by `progressive_freezing` and `lisa`.
+"""Parameters that are frozen for a part of the training: shared by `progressive_freezing` and `lisa`.
 
-What may train is marked so when the plan is applied, so that all of it is saved; later, resting is switched from
-update to update. A parameter that rests has no gradient, so that optimizers pass over it, weight decay included.
+What may train is marked so when the plan is applied, so that all of it is saved; later, freezing is switched from
+update to update. A frozen parameter has no gradient, so that optimizers skip it, weight decay included.
 """
 
 from __future__ import annotations

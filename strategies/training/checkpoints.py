@@ -29,7 +29,7 @@ FORMAT = 1
 
 
 def not_resumable(plan: Plan) -> list[str]:
-    """Name the members of a plan whose state no checkpoint holds exactly."""
+    """Name the members of a plan whose state no checkpoint holds exactly; none: `save_checkpoint` works."""
     return [member.name for member in plan.members if not member.resumable]
 
 
@@ -41,10 +41,10 @@ def checkpoint_bytes(tuned: Tuned) -> int:
 
 
 def save_checkpoint(tuned: Tuned, file: Path, **others: Any) -> int:
-    """Write all that the next update depends on, and `others` (numbers, text, tensors); give the bytes.
+    """Write all that the next update depends on, and `others` (numbers, text, tensors); give the file's size in bytes.
 
-    Call it between updates. `file` holds the checkpoint before until the new one is whole. `PlanError` for a plan with
-    a member that cannot be resumed exactly.
+    Call it between updates. `file` holds the checkpoint before until the new one is complete (atomic rename).
+    `PlanError` for a plan with a member that cannot be resumed exactly (`not_resumable`).
     """
     import torch
 
@@ -70,9 +70,10 @@ def save_checkpoint(tuned: Tuned, file: Path, **others: Any) -> int:
 
 
 def load_checkpoint(tuned: Tuned, file: Path) -> dict[str, Any]:
-    """Let a plan that was just applied go on from a checkpoint; give `others`.
+    """Resume a plan that was just applied to a fresh base from a checkpoint, bitwise identical to no pause.
 
-    `PlanError` when the file is damaged, of another format, or of another plan or model.
+    Gives `others` of `save_checkpoint`, and under "random" what `restore_random` takes.
+    `PlanError` when the file is damaged, of another format, plan or model; `FileNotFoundError` where it is missing.
     """
     import torch
 
@@ -110,7 +111,11 @@ def _random_state(device: torch.device) -> dict[str, Any]:
 
 
 def restore_random(saved: dict[str, Any], device: torch.device) -> None:
-    """Set the random streams of Python and torch, the last thing before training goes on."""
+    """Set the random states of Python, torch and, on a GPU, CUDA: the last thing before training is resumed.
+
+    saved: the entry "random" of what `load_checkpoint` gave. device: where the plan trains.
+    See https://docs.pytorch.org/docs/stable/notes/randomness.html
+    """
     import torch
 
     version, numbers, gauss = saved["python"]

@@ -80,6 +80,6 @@ class Losses:
             loss: Tensor = self.wrap(loss_fn)(state.model, batch)
         finally:
             state.keys = {}
-        if loss.ndim == 0 and any(member.needs_losses for member in self._plan.members):
+        if any(member.needs_losses for member in self._plan.members) and loss.ndim == 0:
             raise PlanError(f"{self._plan}: loss_fn must return each example's loss, of shape (n,), not their mean")
         return loss

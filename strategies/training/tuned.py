@@ -6,7 +6,6 @@ does (their cards say so) or fp16's loss scaler has to know whether to step.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -15,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from strategies.errors import PlanError
 from strategies.execution.feed import as_feed
 from strategies.execution.optimizer import clip_grad_norm
-from strategies.language.rates import weights_members
-from strategies.protocol import FROZEN, Context, State, Strategy
+from strategies.language.rates import trained_scopes
+from strategies.protocol import Context, State, Strategy
 from strategies.saving.merge import Merged, merge_adapters
 from strategies.saving.weights_file import write
 from strategies.training.first_step_check import check_gradients, check_scopes
@@ -37,12 +36,14 @@ if TYPE_CHECKING:
     from strategies.language.plan import Plan
     from strategies.training.losses import LossFunction
 
-
 PLAN_ATTRIBUTE = "_tunematrix_plan"  # on a model that a plan has changed
 
 
 class Tuned:
-    """A model under a plan, with its optimizer; made by `Recipe.apply`."""
+    """A model under a plan, with its optimizer; made by `Recipe.apply`.
+
+    `plan` is what was applied, `state.step` the number of updates done, `trained` the names of what may train.
+    """
 
     def __init__(
         self, plan: Plan, engine: Engine, context: Context, state: State, *, saved_names: frozenset[str],
@@ -64,24 +65,26 @@ class Tuned:
 
     @property
     def model(self) -> nn.Module:
-        """The model to call; the same object that was given to `apply`."""
+        """The model to call: the object that `apply` was given."""
         return self.state.model
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
-        """The optimizer over everything that trains."""
+        """The optimizer over everything that trains; `step` calls it."""
         return self.state.optimizer
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Where the model is, and where `step` moves batches."""
         return self.state.device
 
     def step(self, loss_fn: LossFunction, batch: Any) -> Tensor:
-        """Do one optimizer update on `batch` and give the detached mean loss, still on the device.
+        """Do one optimizer update on `batch` and give the detached mean loss, (), still on the device.
 
         batch: what `loader` yields, or tensors that share dimension 0 (a mapping, dataclass, list or tuple of them).
-        loss_fn: `loss_fn(model, batch)` gives the mean loss, or the loss of each example, (n,).
+        loss_fn: `loss_fn(model, batch)` gives the mean loss, (), or the loss of each example, (n,).
+        `SelfCheckError` in the first update where something that should train gets no finite gradient; `PlanError` for
+        a batch that cannot be divided, for a mean where a member needs each example's loss, and after `merge`.
         """
         self._refuse_merged()
         state, members = self.state, self.plan.members
@@ -107,13 +110,13 @@ class Tuned:
         return loss
 
     def set_rates(self) -> None:
-        """Set each group's learning rate for the update that comes next."""
+        """Set each group's learning rate for the update that comes next; `step` does so itself."""
         share = plan_lr_multiplier(self.plan.members, self.state.step, self.state.total_steps)
         set_rates(self.state.optimizer, [peak * share for peak in self._peak_lrs])
 
     @property
     def merged(self) -> bool:
-        """Whether the adapters are part of the weights by now."""
+        """Whether `merge` has added the adapters to the weights."""
         return self._merged
 
     def loader(
@@ -125,14 +128,18 @@ class Tuned:
         generator: torch.Generator,
         drop_last: bool = True,
     ) -> DataLoader[Any]:
-        """Give a shuffled loader over `dataset`; its order comes from `generator` alone."""
+        """Give a shuffled loader over `dataset`, whose order comes from `generator` alone.
+
+        batch_size: examples of an update, whatever a member divides it into. collate: items → batch.
+        `PlanError` for items without what a member needs (keys, lengths), and for fewer items than one batch.
+        """
         return training_loader(
             self.plan.members, dataset, batch_size=batch_size, collate=collate, generator=generator,
             drop_last=drop_last, pin_memory=self.device.type == "cuda",
         )  # fmt: skip
 
     def averaged(self) -> ExitStack:
-        """Put in place what is evaluated and saved; leaving puts back what trains, and collecting does nothing."""
+        """Put averaged weights in place where the plan has them; leaving puts those that train back, bitwise."""
         with ExitStack() as stack:
             for member in self.plan.members:
                 stack.enter_context(member.evaluating(self.state))
@@ -145,7 +152,7 @@ class Tuned:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Evaluate inside: eval mode, no gradients, the plan's forward (mixed precision and the like)."""
+        """Evaluate within: eval mode, no gradients, averaged weights, the plan's forward (mixed precision, say)."""
         import torch
 
         model = self.state.model
@@ -160,7 +167,10 @@ class Tuned:
                 model.train(was_training)
 
     def save(self, folder: Path) -> int:
-        """Write what trained, the new parts and the plan; give their bytes. `strategies.load` reads it."""
+        """Write what trained, the new parts and the plan to `folder`; give the files' size in bytes.
+
+        `strategies.load` and `load_plain` read it. `PlanError` after `merge`, and for a new part that is quantised.
+        """
         self._refuse_merged()
         with self.averaged():
             layout, plan = self.context.layout, self.plan
@@ -169,28 +179,31 @@ class Tuned:
             return write(folder, self.full_state(), **facts)
 
     def full_state(self) -> dict[str, Tensor]:
-        """Give what a fresh base lacks, by name: what may train, new parts, what the plan added, buffers."""
+        """Give what a fresh base lacks, name → tensor (not copied): what may train, new or added parts, buffers.
+
+        `PlanError` for a new part that is quantised.
+        """
         return self.engine.full_state(self.saved_names)
 
     def found(self) -> dict[str, str | int]:
-        """Give facts that only training could find, such as the number of examples that fit at a time."""
+        """Give facts for the record that only training shows, such as the number of micro-batches that fit."""
         return {name: fact for member in self.plan.members for name, fact in member.training_facts(self.state).items()}
 
     def skipped_steps(self) -> int:
-        """Count the updates that fp16's loss scaler skipped, as their gradients were not finite; synchronises."""
+        """Count the updates that fp16's loss scaler skipped, as gradients were not finite; waits for the device."""
         return self.engine.skipped_steps()
 
     def merge(self, outputs: Callable[[nn.Module], Tensor] | None = None) -> Merged:
         """Add the adapters to the weights below them, in place: `model` is a plain one afterwards, free to train whole.
 
-        Gives the number of layers and the drift; with `outputs(model)` also the change of the model's outputs.
+        Gives the number of layers and the drift of their outputs, relative; with `outputs(model)`, a tensor, also the
+        largest absolute change of it. `PlanError`, and nothing changed, for adapters that cannot be merged.
+        Merging: Hu et al., LoRA, 2021, section 4.1, https://arxiv.org/abs/2106.09685
         """
         import torch
 
         with self.evaluating():  # the weights that this plan evaluates and saves are merged
-            before = None if outputs is None else outputs(self.model)
-            merged = merge_adapters(self.model)
-            after = None if outputs is None else outputs(self.model)
+            merged = merge_adapters(self.model, outputs)
             evaluated = [(p, p.detach().clone()) for group in self.optimizer.param_groups for p in group["params"]]
         with torch.no_grad():
             for parameter, weights in evaluated:
@@ -198,20 +211,18 @@ class Tuned:
         self.optimizer.state.clear()  # nothing trains on from here
         self._merged = True
         vars(self.model).pop(PLAN_ATTRIBUTE, None)
-        if before is None or after is None:
-            return merged
-        return dataclasses.replace(merged, output_drift=float((after - before).abs().max()))
+        return merged
 
     def counts(self) -> dict[str, int]:
-        """Count parameters, 4-bit ones unpacked: trainable, total, and both for each scope."""
+        """Count parameters (elements; 4-bit ones unpacked): trainable, total, and both for each scope."""
         return count_parameters(self.model, self.context.layout, self.trained)
 
     def memory(self) -> dict[str, int]:
-        """Give the bytes of weights, gradients and optimizer state; activations depend on the batch."""
+        """Give bytes of weights, gradients and optimizer state (AdamW's before the first update); no activations."""
         return memory_by_kind(self.model, self.optimizer)
 
     def describe(self) -> str:
-        """Give a table: what trains in each scope and how fast, memory by kind, and how the head was found."""
+        """Give a table as text: what trains in each scope, learning rates, memory by kind, how the head was found."""
         layout = self.context.layout
         rates = sorted(
             {(group["name"], peak) for group, peak in zip(self.optimizer.param_groups, self._peak_lrs, strict=True)}
@@ -228,10 +239,7 @@ class Tuned:
             )
 
     def _check(self) -> None:
-        """Check once, after the first backward pass."""
-        weights = weights_members(self.plan.members)
-        trained_scopes = [member.scope_name() for member in weights if FROZEN not in member.capabilities()]
-        check_scopes(self.state.model, self.context.layout, trained_scopes)
+        check_scopes(self.state.model, self.context.layout, trained_scopes(self.plan.members))
         check_gradients(self.engine.named_gradients(), finite=not self.engine.scaler.is_enabled())
         self.losses.checked = True
 

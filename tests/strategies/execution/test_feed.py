@@ -293,5 +293,5 @@ def test_bucketing_takes_batches_without_a_word():
     import torch
 
     batch = {"attention_mask": torch.zeros(2, 5), "input_ids": torch.ones(2, 5)}
-    cut = Bucketing(multiple=1)._cutting(lambda items: batch)
+    cut = Bucketing(multiple=1)._trimming(lambda items: batch)
     assert cut([])["input_ids"].shape == (2, 1)

@@ -90,7 +90,7 @@ def test_adaptformer_is_beside_the_feed_forward_part(foreign):
     inner = torch.relu(x @ first.down.weight.T + first.down.bias)
     branch = inner @ first.up.weight.T + first.up.bias
     assert torch.allclose(mlp(x), plain(x) + 0.3 * branch, atol=1e-6)
-    assert not first.handed
+    assert not first.branch_output
     assert len(wrappers(model)) == 8
     assert sum(len(list(part.parameters(recurse=False))) == 0 for part in wrappers(model).values()) == 8
 
@@ -165,7 +165,7 @@ def test_checkpointing_changes_nothing_and_leaves_nothing(strategy, kind, foreig
     assert len(set(losses)) == 3
     pairs = zip(tuned.model.parameters(), again.model.parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
-    assert not any(vars(part).get("handed") for part in wrappers(again.model).values())
+    assert not any(vars(part).get("branch_output") for part in wrappers(again.model).values())
 
 
 @pytest.mark.slow
