@@ -123,6 +123,7 @@ def test_a_folder_holds_few_modules_and_says_what_lives_there(folder):
     told = (ast.get_docstring(TREES[init]) or "").splitlines()
     assert told, "its __init__.py does not say what lives there"
     if folder.parent != ROOT:
+        assert re.search(r"[Ii]mport", " ".join(told)), "its __init__.py does not say what may enter"
         assert len(told) <= MOST_MODULES // 2
         assert len(TREES[init].body) == 1, "an __init__.py holds no code"
 
