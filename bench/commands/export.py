@@ -56,7 +56,7 @@ def run_export(options: Namespace, _: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="tunematrix-") as scratch:
         file = Path(scratch) / "request.json"
         write_json(file, request)
-        command = [sys.executable, "-m", "bench.commands.export_model", str(file)]
+        command = [sys.executable, "-m", "bench.commands.write_model", str(file)]
         return subprocess.run(command, env=child_environment({}), check=False).returncode
 
 

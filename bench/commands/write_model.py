@@ -1,6 +1,6 @@
 """The `export` command, in a child process: the model of a finished run as a folder to use and to hand in.
 
-`python -m bench.commands.export_model REQUEST` builds the run's task and base model again, puts the run's weights into
+`python -m bench.commands.write_model REQUEST` builds the run's task and base model again, puts the run's weights into
 it, merges adapters into plain float weights, and has the task write the folder. Data and towers are found where the run
 found them, or where the request says; their fingerprints must be those of the run.
 """
