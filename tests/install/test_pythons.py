@@ -87,11 +87,11 @@ def test_all_but_torch_is_installed_and_draws_a_report_on(version, resolved, pip
     done = subprocess.run(command, env={**bare, "DS_BUILD_OPS": "0"}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     root, sweep = Path(__file__).resolve().parent.parent.parent, tmp_path / "embedded"
-    shutil.copytree(root / "results" / "embedded", sweep, ignore=shutil.ignore_patterns("figures", "summary.md"))
+    shutil.copytree(root / "results" / "embedded", sweep, ignore=shutil.ignore_patterns("figures", "comparisons.csv"))
     done = subprocess.run(
         [python, "-m", "report", str(sweep)],
         cwd=tmp_path, env={**bare, "PYTHONPATH": str(root)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert (sweep / "summary.md").read_text() == (root / "results" / "embedded" / "summary.md").read_text()
+    assert (sweep / "comparisons.csv").read_text() == (root / "results/embedded/comparisons.csv").read_text()
     assert list((sweep / "figures").glob("*.png"))

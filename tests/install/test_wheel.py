@@ -72,7 +72,7 @@ def test_wheel_and_sdist_hold_every_file_that_git_has(built, root):
         cwd=root, capture_output=True, text=True, check=True,
     )  # fmt: skip
     files = {name for name in listed.stdout.splitlines() if (root / name).is_file()}
-    assert {"bench/gpus.json", *(f"{room}/py.typed" for room in ROOMS)} <= files
+    assert {"bench/forecast/gpus.json", *(f"{room}/py.typed" for room in ROOMS)} <= files
     held = {name for name in zipfile.ZipFile(built[1]).namelist() if name.partition("/")[0] in ROOMS}
     assert held == files
     with tarfile.open(built[0]) as archive:
