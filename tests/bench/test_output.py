@@ -68,8 +68,8 @@ def test_a_sweep_says_only_what_a_person_can_use(root, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_planned_matrix_is_all_that_a_dry_run_says(root):
-    assert foreign(output(root, "run_matrix.py", "--dry-run"), PLANNED) == []
+def test_the_planned_matrix_is_all_that_a_dry_run_says(root, tmp_path):
+    assert foreign(output(root, "run_matrix.py", "--dry-run", "--out", str(tmp_path)), PLANNED) == []
 
 
 @pytest.mark.slow
