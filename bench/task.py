@@ -27,6 +27,7 @@ class Task(Protocol):
     because `data_fingerprint` and `model_fingerprint` hash what lies there. `controls()`, other tasks by name, run
     as sanity rows. `describe()`, `chosen_images()` and `examples(n)`, written beside the CSVs for the report.
     `submission(predictions)`, the predictions in the form that the data's own evaluation reads, kept as results.json.
+    `packages`, modules that its methods import: they are imported before any clock starts.
     `save_model(model, folder, facts)`, a folder from which the model can be used; facts are those of the run.
     """
 

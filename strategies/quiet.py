@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from strategies.protocol import Strategy
-
 
 class Message(NamedTuple):
     """A message of a package: who logs it, how it goes (a part of its text), and why nobody can act on it."""
@@ -58,8 +56,11 @@ def _left_out(message: Message) -> Iterator[None]:
         logger.removeFilter(is_news)
 
 
-def import_packages(members: Iterable[Strategy]) -> None:
-    """Import the packages of strategies without the messages of `USELESS`. ImportError where one is missing."""
+def import_packages(owners: Iterable[object]) -> None:
+    """Import what strategies (or tasks) list as their `packages` without the messages of `USELESS`.
+
+    ImportError where one is missing.
+    """
     with quiet():
-        for name in {package for member in members for package in member.packages}:
+        for name in {package for owner in owners for package in getattr(owner, "packages", ())}:
             importlib.import_module(name)

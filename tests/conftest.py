@@ -68,3 +68,15 @@ def cache(tmp_path_factory):
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("TUNEMATRIX_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session")
+def forks():
+    """A server with what runs import: runs, looks at a sweep and commands started in this process are its forks."""
+    from bench.processes.start import fork_server
+    from bench.sweep.child_processes import modules_to_preload
+    from bench.task import DEFAULT_TASK
+    from strategies import parse_plans
+
+    with fork_server(modules_to_preload(DEFAULT_TASK, parse_plans("lora, qlora"))):
+        yield

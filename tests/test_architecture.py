@@ -21,7 +21,7 @@ ARROWS = {
 }
 # Folders and top-level files of each package, from the top down: imports, type-only ones too, run down this order.
 ORDER = {
-    "bench": ("bench", "commands", "sweep", "worker", "forecast", "records", "task"),
+    "bench": ("bench", "commands", "sweep", "worker", "forecast", "processes", "records", "task"),
     "report": (
         "report", "__main__", "check", "rendered", "write",
         "page", "paper", "text", "figures", "frames", "files", "errors",

@@ -65,6 +65,9 @@ class VQATask:
     evaluate_on: str = "eval"
     control: str = ""
 
+    packages: ClassVar[tuple[str, ...]] = (
+        "transformers.models.vit.modeling_vit", "transformers.models.bert.modeling_bert", "safetensors.torch",
+    )  # fmt: skip
     path_fields: ClassVar[tuple[str, ...]] = (
         "data", "vision", "text", "image_size", "eval_fraction", "vocabulary_from",
     )  # fmt: skip

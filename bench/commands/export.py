@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import subprocess
-import sys
 import tempfile
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
@@ -12,10 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.commands.arguments import OneLineParser
+from bench.processes.start import run_child
 from bench.records.collect import read_records
 from bench.records.record import write_json
 from bench.records.results_folder import RECORD_FILE, InputError, run_folder
-from bench.sweep.child_processes import child_environment
 from strategies.saving.manifest import MANIFEST_FILE
 
 RESULTS: Final = ("results/local/*", "results/*")
@@ -56,8 +54,7 @@ def run_export(options: Namespace, _: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="tunematrix-") as scratch:
         file = Path(scratch) / "request.json"
         write_json(file, request)
-        command = [sys.executable, "-m", "bench.commands.write_model", str(file)]
-        return subprocess.run(command, env=child_environment({}), check=False).returncode
+        return run_child("bench.commands.write_model", [file])
 
 
 def find_run(name: str, source: Path | None) -> tuple[Path, Mapping[str, Any]]:

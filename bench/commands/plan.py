@@ -151,9 +151,9 @@ def progress(plans: Sequence[tuple[str, Plan]]) -> Iterable[tuple[str, Plan]]:
 
 
 @quiet()
-def main(request_file: Path) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Answer a request file; a problem with the user's input is told in one line, status 2."""
-    request = read_json(request_file)
+    request = read_json(Path(arguments[0]))
     try:
         rows, planner = plan_all(request)
     except (ValueError, OSError) as error:
@@ -169,4 +169,4 @@ def main(request_file: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(sys.argv[1:]))

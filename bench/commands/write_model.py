@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -115,9 +115,9 @@ def save_state(model: Any, folder: Path) -> None:
 
 
 @quiet()
-def main(request_file: Path) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Export as the request says; 2 and one line for what cannot be exported."""
-    request = read_json(request_file)
+    request = read_json(Path(arguments[0]))
     try:
         result = export(request)
     except (ValueError, OSError) as error:
@@ -128,4 +128,4 @@ def main(request_file: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(sys.argv[1:]))

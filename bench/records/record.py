@@ -55,6 +55,8 @@ RUN_COLUMNS: Final[dict[str, str]] = {
     "batch_size": "examples per optimizer update",
     "grad_accumulation": "micro-batches per optimizer update",
     "num_threads": "torch intra-op threads",
+    "start_method": "how the run's process began: fork (of a server that has imported the libraries) or fresh (an "
+    "interpreter of its own, which imports them first)",
     "train_samples": "examples in the training set",
     "epochs": "passes over the training set (may be a fraction)",
     "steps": "optimizer updates done",
@@ -95,7 +97,8 @@ RUN_COLUMNS: Final[dict[str, str]] = {
     "other_gpu_bytes": "GPU memory in use when the run began, by other processes",
     "num_alloc_retries": "times the CUDA caching allocator had to give memory back and try again",
     "num_ooms": "times that was in vain; more than zero in a run that ended ok is a batch size that was tried",
-    "peak_rss_bytes": "most resident memory of the process while training",
+    "peak_rss_bytes": "most memory the process had of its own while training, beyond what its imports took (in records "
+    "without start_method: all its resident memory, libraries included; not to be compared)",
     "peak_tree_rss_bytes": "the same with the processes that it started, such as compilers",
     "weights_bytes": "parameters and buffers, quantisation state included",
     "gradients_bytes": "gradients alive at the peak",
@@ -146,7 +149,8 @@ SECTION_COLUMNS: Final[dict[str, str]] = {
     "seconds": "wall clock, device synchronised at both ends",
     "peak_allocated_bytes": "allocator peak inside the section (CUDA)",
     "peak_reserved_bytes": "caching allocator's peak inside the section (CUDA)",
-    "peak_rss_bytes": "the process's resident peak inside the section",
+    "peak_rss_bytes": "the process's own memory at its peak inside the section beyond what its imports took; in "
+    "startup what they took",
     "tree_rss_bytes": "the same with the processes that it started and that are there at the section's end",
     "device_bytes": "GPU memory in use at the section's end beyond what others had (NVML)",
     "energy_joules": "energy used by the GPU (NVML)",

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from bench.processes.start import run_child
 from bench.records.record import read_json, write_json
 from bench.records.results_folder import InputError
 from bench.sweep.matrix import with_baseline
 from bench.sweep.request import Request
 from strategies import NamedPlan
 
-ROOT = Path(__file__).resolve().parents[2]
+# What every run and every look at a sweep imports.
+PRELOADED: Final = ("bench.worker.__main__", "bench.sweep.prepare", "sklearn.metrics", "pyarrow.parquet")
+
+
+def modules_to_preload(task: str, plans: Sequence[NamedPlan]) -> list[str]:
+    """Modules that the children of a sweep need, in the order to import them: the suite's, the task's, the plans'."""
+    packages = {package for named in plans for member in named.plan.members for package in member.packages}
+    return [task.partition("(")[0], *PRELOADED, *sorted(packages)]
 
 
 def prepare(request: Request, plans: Sequence[NamedPlan]) -> dict[str, Any]:
@@ -31,16 +36,9 @@ def prepare(request: Request, plans: Sequence[NamedPlan]) -> dict[str, Any]:
     }  # fmt: skip
     (scratch / "side_files").mkdir()
     write_json(scratch / "request.json", payload)
-    command = [
-        sys.executable,
-        "-m",
-        "bench.sweep.prepare",
-        str(scratch / "request.json"),
-        str(scratch / "answer.json"),
-    ]
-    child = subprocess.run(command, stdout=sys.stderr, env=child_environment({}), check=False)
+    status = run_child("bench.sweep.prepare", [scratch / "request.json", scratch / "answer.json"], output=2)
     if not (scratch / "answer.json").exists():
-        raise InputError(f"looking at task and data failed (exit status {child.returncode}); its traceback is above")
+        raise InputError(f"looking at task and data failed (exit status {status}); its traceback is above")
     answer: dict[str, Any] = read_json(scratch / "answer.json")
     if "error" in answer:
         shutil.rmtree(scratch)
@@ -60,16 +58,4 @@ def run_plan(request: Request, *, gpu: str, calibration: str, out: Path | None) 
     with tempfile.TemporaryDirectory(prefix="tunematrix-") as scratch:
         file = Path(scratch) / "request.json"
         write_json(file, payload)
-        command = [sys.executable, "-m", "bench.commands.plan", str(file)]
-        return subprocess.run(command, env=child_environment({}), check=False).returncode
-
-
-def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """Environment of a child: it finds this suite, and tasks in the current folder, on its path.
-
-    OpenMP threads spin only briefly while they wait: with anything else running on two cores, GNU's default made a
-    step of the tiny model 3 to 20 times slower; sleeping at once costs twice the time on a quiet machine. A value
-    that is set already stays.
-    """
-    paths = [str(ROOT), str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {"GOMP_SPINCOUNT": "20000", **os.environ, **extra, "PYTHONPATH": os.pathsep.join(paths)}
+        return run_child("bench.commands.plan", [file])

@@ -1,4 +1,4 @@
-"""One run, one fresh process group, one record: started, watched, killed if it must be, and folded.
+"""One run, one process group of its own, one record: started, watched, killed if it must be, and folded.
 
 The child's output goes to log.txt and is never parsed. Whatever ends the child, an exception, a signal, the
 kernel's out-of-memory killer or --timeout, its events up to then are folded into the record with the reason.
@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -20,14 +19,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.forecast.utilisation import utilisation
+from bench.processes.fork_server import Child
+from bench.processes.start import kill_group, start, wait_for_server
 from bench.records.checkpoint_folder import DEADLINE, PAUSED, read_progress, remove_checkpoint, truncate_log
 from bench.records.events import EVENTS_FILE, EventReader, RunResult
 from bench.records.record import SCHEMA_VERSION, TUNING_COLUMNS, read_json, write_json
 from bench.records.results_folder import RECORD_FILE
 from bench.records.spec import RunSpec
 
+WORKER: Final = "bench.worker.__main__"
 POLL_SECONDS = 0.1
-GRACE_SECONDS = 5.0
 KERNEL_COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
 
 
@@ -49,10 +50,12 @@ def launch(
     *,
     environ: Mapping[str, str],
     watch: Callable[[Mapping[str, Any]], None] = lambda _: None,
+    attempts: int = 2,
 ) -> dict[str, Any] | None:
     """Run `spec` in `folder` and return its record, which is also written there; None when the deadline came first.
 
     A run that paused goes on; else the folder is emptied first. watch: called with every event as it arrives.
+    attempts: how often the run may start, should the server that forked it die.
     KeyboardInterrupt kills the run and leaves no record.
     """
     progress = read_progress(folder)
@@ -62,6 +65,7 @@ def launch(
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "spec.json", spec.to_json())
+    wait_for_server()
     result, kills_before, started = RunResult(), oom_kill_count(), time.time()
     earlier = progress["wall_seconds"] if progress else 0.0
     timeout = None if options.timeout_seconds is None else options.timeout_seconds - earlier
@@ -73,22 +77,13 @@ def launch(
             result.add(event)
             watch(event)
 
-    # Compiling is always from cold, or its cost would depend on what ran before; torch cannot have spaces in this path.
-    # Whatever a run leaves in temporary files goes with them, also when it is killed.
-    with (folder / "log.txt").open("ab") as log, tempfile.TemporaryDirectory(prefix="tunematrix-") as cache:
-        limit = {} if options.deadline is None else {DEADLINE: repr(options.deadline)}
-        cold = limit | {"TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": f"{cache}/triton", "TMPDIR": cache}
-        child = subprocess.Popen(
-            [sys.executable, "-m", "bench.worker", str(folder)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            env={**os.environ, **environ, **cold, "PYTHONUNBUFFERED": "1"}, pass_fds=options.inherited,
-        )  # fmt: skip
-        try:
-            stopped = wait(child, min((s for s in (timeout, left) if s is not None), default=None), read_events)
-        finally:
-            kill_group(child)
+    seconds = min((s for s in (timeout, left) if s is not None), default=None)
+    child, stopped = run_to_end(folder, options, environ, seconds, read_events)
     ended = time.time()
+    if child.lost and attempts > 1:  # not the run's fault, so it does not cost it
+        return launch(spec, folder, options, environ=environ, watch=watch, attempts=attempts - 1)
     read_events()
+    result.row["start_method"] = child.start_method
     timed_out = stopped and timeout is not None and (left is None or timeout <= left)
     if not timed_out and not result.status and (stopped or child.returncode == PAUSED):
         return None
@@ -101,13 +96,41 @@ def launch(
             f"stopped after --timeout {options.timeout_seconds:g} s",
         )
     elif not result.status:
-        result.status, result.reason = exit_reason(child.returncode, kills_before, folder)
+        result.status, result.reason = exit_reason(child.wait(), kills_before, folder)
     record = write_record(spec, result, folder, options)
     remove_checkpoint(folder)
     return record
 
 
-def wait(child: subprocess.Popen[bytes], timeout: float | None, tick: Callable[[], None]) -> bool:
+def run_to_end(
+    folder: Path,
+    options: LaunchOptions,
+    environ: Mapping[str, str],
+    seconds: float | None,
+    tick: Callable[[], None],
+) -> tuple[Child, bool]:
+    """Start a run's process and wait for it; gives it, ended, and whether it was stopped as its time ran out."""
+    with (folder / "log.txt").open("ab") as log, tempfile.TemporaryDirectory(prefix="tunematrix-") as scratch:
+        environment = run_environment(environ, scratch, options.deadline)
+        output = log.fileno()
+        child = start(WORKER, [folder], environment, output=output, errors=output, inherited=options.inherited)
+        try:
+            return child, wait(child, seconds, tick)
+        finally:
+            kill_group(child)
+
+
+def run_environment(environ: Mapping[str, str], scratch: str, deadline: float | None) -> dict[str, str]:
+    """Environment of a run; scratch: a new folder for its temporary files, removed with them, also when it is killed.
+
+    Compiling is always from cold, or its cost would depend on what ran before; torch cannot have spaces in this path.
+    """
+    limit = {} if deadline is None else {DEADLINE: repr(deadline)}
+    cold = {"TORCHINDUCTOR_CACHE_DIR": scratch, "TRITON_CACHE_DIR": f"{scratch}/triton", "TMPDIR": scratch}
+    return {**os.environ, **environ, **limit, **cold, "PYTHONUNBUFFERED": "1"}
+
+
+def wait(child: Child, timeout: float | None, tick: Callable[[], None]) -> bool:
     """Wait until the child ends, calling `tick` all the while; True when its time ran out."""
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
@@ -119,21 +142,6 @@ def wait(child: subprocess.Popen[bytes], timeout: float | None, tick: Callable[[
             return False
         if deadline is not None and time.monotonic() > deadline:
             return True
-
-
-def kill_group(child: subprocess.Popen[bytes]) -> None:
-    """End the child and everything it started: asked first, then killed."""
-    for number, patience in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, None)):
-        try:
-            os.killpg(child.pid, number)
-        except (ProcessLookupError, PermissionError):
-            break
-        if child.poll() is None:
-            try:
-                child.wait(patience)
-            except subprocess.TimeoutExpired:
-                continue
-    child.wait()
 
 
 def oom_kill_count() -> int:

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +114,9 @@ def write_sidecars(request: Mapping[str, Any], folder: Path) -> None:
 
 
 @quiet()
-def main(request_file: Path, answer_file: Path) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Answer a request file; a problem with the user's input is answered in one line, status 2."""
+    request_file, answer_file = map(Path, arguments)
     request = read_json(request_file)
     try:
         found = prepare_sweep(request)
@@ -130,6 +131,6 @@ def main(request_file: Path, answer_file: Path) -> int:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
+        sys.exit(main(sys.argv[1:]))
     except json.JSONDecodeError as error:
         sys.exit(f"request is not JSON: {error}")

@@ -16,13 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.processes.environment import ROOT, child_environment
+from bench.processes.start import fork_server
 from bench.records.collect import collect, read_records
 from bench.records.environment import git_state
 from bench.records.events import RunResult
 from bench.records.record import write_json
 from bench.records.results_folder import InputError, check_output_folder, is_finished, lock_folder, run_folder
 from bench.records.spec import RunSpec
-from bench.sweep.child_processes import ROOT, child_environment, prepare
+from bench.sweep.child_processes import modules_to_preload, prepare
 from bench.sweep.launcher import LaunchOptions, launch, relabel, write_record
 from bench.sweep.matrix import (
     build_matrix,
@@ -51,6 +53,12 @@ def run_sweep(request: Request) -> list[dict[str, Any]]:
     if not request.dry_run:
         refuse_if_none_can_run(request.plans, {named.text: certain_refusal(named) for named in request.plans})
     plans = with_baseline(request.plans, include=request.baseline)
+    with fork_server(modules_to_preload(request.task, plans)):
+        return run_prepared(request, plans)
+
+
+def run_prepared(request: Request, plans: Sequence[NamedPlan]) -> list[dict[str, Any]]:
+    """Look at data, model and plans, then run them; gives the rows of the runs that were asked for."""
     if not request.dry_run:
         print(f"Looking at the data, the model and {len(plans)} recipes first", flush=True)
     prepared = prepare(request, plans)

@@ -7,9 +7,11 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+from bench.processes.lifetime import OWNER, end_with_parent
 from bench.records.events import EVENTS_FILE, EventWriter
 from bench.records.record import read_json
 from bench.records.spec import RunSpec
@@ -20,8 +22,9 @@ from strategies.quiet import quiet
 
 
 @quiet()
-def main(folder: Path) -> int:
-    """Run the specification in `folder`; exit status 0 exactly when the run ended ok, 75 when it paused."""
+def main(arguments: Sequence[str]) -> int:
+    """Run the specification in a folder; exit status 0 exactly when the run ended ok, 75 when it paused."""
+    folder = Path(arguments[0])
     spec = RunSpec.from_json(read_json(folder / "spec.json"))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was measured is still reported
     with closing(EventWriter(folder / EVENTS_FILE)) as emit:
@@ -39,7 +42,13 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    status = main(Path(sys.argv[1]))
+    if owner := os.environ.pop(OWNER, ""):
+        end_with_parent(int(owner), signal.SIGTERM)
+    try:
+        status = main(sys.argv[1:])
+    finally:
+        if owner and os.getppid() != int(owner):  # it is gone, and nobody else will end what this has started
+            os.killpg(0, signal.SIGKILL)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)  # taking an interpreter with torch apart takes one to two seconds; nothing here needs it

@@ -29,6 +29,7 @@ from bench.worker.scores import classification_scores
 from bench.worker.sections import Clock, process_age
 from bench.worker.sensors import Sensors
 from strategies import Plan, PlanError, compose, is_out_of_memory
+from strategies.quiet import import_packages
 from strategies.saving.manifest import add_facts
 
 
@@ -36,17 +37,20 @@ def run(spec: RunSpec, folder: Path, emit: EventWriter) -> None:
     """The whole run: load, set up, train, evaluate, save, then look at a few more steps from within."""
     device = torch.device(spec.device)
     torch.set_flush_denormal(True)  # a saturated loss makes denormal gradients, 15 × slower on CPU
-    clock = start_clock(device, emit)
+    emit("section", name="startup")
+    sensors = tell_surroundings(device, emit)
+    task, plan = load_task(spec.task_text), compose(spec.plan)
+    import_packages([task, *plan.members])
+    clock = Clock(emit, device, sensors)
+    emit("section_end", name="startup", seconds=process_age(), peak_rss_bytes=clock.private_bytes_at_start)
     with clock.section("load"):
-        gc.disable()  # importing and reading make many objects and no garbage: looking for it takes a sixth of the time
-        task = load_task(spec.task_text)
+        gc.disable()  # reading makes many objects and no garbage: looking for it takes a sixth of the time
         train_items, tune_items, eval_items = task.train_set(), task.tune_set(), task.eval_set()
         gc.enable()
         seed_everything(spec.seed)
         model = task.build_model()
     steps = total_steps(spec, len(train_items))
     with clock.section("setup"):
-        plan = compose(spec.plan)
         tuned = plan.apply(
             model, device=device, seed=spec.seed, total_steps=steps, **learning_rate_overrides(spec, plan)
         )
@@ -99,13 +103,12 @@ def learning_rate_overrides(spec: RunSpec, plan: Plan) -> dict[str, Any]:
     return {name: None if rate == getattr(own, name) else rate for name, rate in requested.items()}
 
 
-def start_clock(device: torch.device, emit: EventWriter) -> Clock:
-    """Tell where the run happens, and give its clock; all up to here is the section `startup`."""
+def tell_surroundings(device: torch.device, emit: EventWriter) -> Sensors:
+    """Tell where the run happens; gives the device's sensors."""
     sensors = Sensors(device)
     emit("measured", other_gpu_bytes=sensors.other_processes_bytes)
     emit("environment", **describe_environment(device), **sensors.state())
-    emit("section_end", name="startup", seconds=process_age())
-    return Clock(emit, device, sensors)
+    return sensors
 
 
 def profile_run(training: Training, batches: Iterator[Any], snapshot: Path | None) -> None:

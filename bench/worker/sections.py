@@ -19,21 +19,25 @@ from bench.records.events import EventWriter
 from bench.worker.sensors import Sensors
 
 
-def peak_rss_bytes(process: str = "self") -> int:
-    """Most resident memory of a process since its last reset (or its start); 0 for another one that is gone."""
+def private_bytes(process: str = "self") -> int:
+    """Most memory that a process had of its own since its last reset (or its start); 0 for another one that is gone.
+
+    Linux: anonymous pages, what was allocated; the files of libraries, which processes share, are left out. A forked
+    process has those of its server, too. Elsewhere resident memory.
+    """
     with suppress(OSError):
-        for line in Path(f"/proc/{process}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
+        status = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
+        peak, *shared = (int(status[name].split()[0]) * 1024 for name in ("VmHWM", "RssFile", "RssShmem"))
+        return peak - sum(shared)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 if process == "self" else 0
 
 
-def tree_rss_bytes(process: str = "self") -> int:
-    """Peak resident memory of a process and of all that it started and that are there still, such as compilers."""
-    total = peak_rss_bytes(process)
+def children_bytes(process: str = "self") -> int:
+    """The same of all processes that it started and that are there still, such as compilers."""
+    total = 0
     for children in Path(f"/proc/{process}/task").glob("*/children"):  # Linux; elsewhere the process alone
         with suppress(OSError):
-            total += sum(tree_rss_bytes(child) for child in children.read_text().split())
+            total += sum(private_bytes(child) + children_bytes(child) for child in children.read_text().split())
     return total
 
 
@@ -52,13 +56,15 @@ def process_age() -> float:
 
 
 class Clock:
-    """Times sections and reports each to the run's event log."""
+    """Times sections and reports each to the run's event log; memory is counted from when the clock was made."""
 
     def __init__(self, emit: EventWriter, device: torch.device, sensors: Sensors | None = None) -> None:
         self._emit, self.device = emit, device
         self.sensors = sensors or Sensors(device)
         self.seconds: dict[str, float] = {}
         self._entered: tuple[str, float] | None = None
+        reset_peak_rss()
+        self.private_bytes_at_start = private_bytes()
 
     def synchronise(self) -> None:
         """Wait for the device; nothing to wait for on CPU."""
@@ -102,7 +108,8 @@ class Clock:
         return {} if before is None or after is None else {"energy_joules": after - before}
 
     def _peaks(self) -> dict[str, int | None]:
-        peaks: dict[str, int | None] = {"peak_rss_bytes": peak_rss_bytes(), "tree_rss_bytes": tree_rss_bytes()}
+        own = max(0, private_bytes() - self.private_bytes_at_start)
+        peaks: dict[str, int | None] = {"peak_rss_bytes": own, "tree_rss_bytes": own + children_bytes()}
         if self.device.type == "cuda":
             peaks["peak_allocated_bytes"] = torch.cuda.max_memory_allocated(self.device)
             peaks["peak_reserved_bytes"] = torch.cuda.max_memory_reserved(self.device)

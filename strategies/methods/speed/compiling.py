@@ -66,6 +66,7 @@ class Compile(Strategy):
     kind: ClassVar[Kind] = "speed"
     stage: ClassVar[int] = 50
     slots: ClassVar[frozenset[str]] = frozenset({"compiler"})
+    packages: ClassVar[tuple[str, ...]] = ("torch._inductor.compile_fx",)
     trial: ClassVar[Mapping[str, Any]] = {"backend": "eager"}
 
     mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = "default"

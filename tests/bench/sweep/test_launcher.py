@@ -7,9 +7,10 @@ import time
 
 import pytest
 
+from bench.processes.environment import child_environment
+from bench.processes.start import SWITCH
 from bench.records.record import SECTIONS
 from bench.records.spec import RunSpec
-from bench.sweep.child_processes import child_environment
 from bench.sweep.launcher import LaunchOptions, launch
 from strategies import compose
 
@@ -19,6 +20,8 @@ SPEC = RunSpec(
     seed=0, batch_size=16, epochs=2.0, max_steps=None, lr=1e-2, head_lr=1e-2, device="cpu",
     task_text="tests.bench.faulty_task:FaultyTask()",
 )  # fmt: skip
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forks")]
 
 
 def run(tmp_path, fault, *, at_step=12, timeout=None):
@@ -33,10 +36,12 @@ def run(tmp_path, fault, *, at_step=12, timeout=None):
     return record, seen
 
 
-@pytest.mark.slow
-def test_a_run_that_ends_well(tmp_path):
+@pytest.mark.parametrize("method", ["fork", "fresh"])
+def test_a_run_that_ends_well(tmp_path, monkeypatch, method):
+    monkeypatch.setenv(SWITCH, method)
     record, seen = run(tmp_path, "")
     row = record["row"]
+    assert row["start_method"] == method
     assert (row["status"], row["section"], row["steps"], row["git_commit"]) == ("ok", "probe", 32, "abc")
     assert row["ttt_seconds"] == pytest.approx(row["warmup_seconds"] + row["train_seconds"] + row["setup_seconds"])
     assert row["accuracy"] > 0.7
@@ -44,7 +49,7 @@ def test_a_run_that_ends_well(tmp_path):
     assert row["peak_allocated_bytes"] > row["weights_bytes"] == 4 * row["total_parameters"]
     assert set(record["sections"]) == set(SECTIONS) - {"checkpoint"}
     told = sum(section["seconds"] for section in record["sections"].values())
-    assert told == pytest.approx(row["wall_seconds"], rel=0.01), "nothing of the run's time is untold"
+    assert told == pytest.approx(row["wall_seconds"], rel=0.01, abs=0.05), "nothing of the run's time is untold"
     parts = [row[f"{part}_step_seconds"] for part in ("forward", "backward", "optimizer", "data")]
     assert min(parts) > 0
     assert row["first_step_seconds"] <= row["warmup_seconds"]
@@ -57,7 +62,6 @@ def test_a_run_that_ends_well(tmp_path):
     assert (tmp_path / "runs" / record["run_id"] / "predictions.parquet").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "status", "reason"),
     [
@@ -76,19 +80,21 @@ def test_a_run_that_ends_badly(tmp_path, fault, status, reason):
     assert "accuracy" not in row
 
 
-@pytest.mark.slow
-def test_the_same_seed_gives_the_same_metrics_twice(tmp_path):
-    one, two = (run(tmp_path / name, "")[0] for name in "ab")
+def test_the_same_seed_gives_the_same_however_runs_start(tmp_path, monkeypatch):
+    one = run(tmp_path / "one", "")[0]
+    monkeypatch.setenv(SWITCH, "fresh")
+    two = run(tmp_path / "two", "")[0]
     assert one["metrics"] == two["metrics"]
     assert [point[4] for point in one["history"]] == [point[4] for point in two["history"]]
+    assert one["memory"] == two["memory"]
+    assert one["row"]["peak_allocated_bytes"] == two["row"]["peak_allocated_bytes"]
 
 
-@pytest.mark.slow
 def test_a_hanging_run_and_its_children_are_killed(tmp_path):
     started = time.monotonic()
-    row = run(tmp_path, "hang", timeout=12)[0]["row"]
-    assert time.monotonic() - started < 25
-    assert (row["status"], row["reason"]) == ("timeout", "stopped after --timeout 12 s")
+    row = run(tmp_path, "hang", timeout=4)[0]["row"]
+    assert time.monotonic() - started < 20
+    assert (row["status"], row["reason"]) == ("timeout", "stopped after --timeout 4 s")
     assert (row["section"], row["steps"]) == ("train", 11), "it hung in training, and what was measured is kept"
     processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert "sleep 3600.125" not in processes

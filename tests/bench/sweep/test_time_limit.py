@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.commands.arguments import parse_duration
+from bench.processes.environment import child_environment
 from bench.records.checkpoint_folder import checkpoint_folder, commit_checkpoint, read_progress
 from bench.records.spec import RunSpec
-from bench.sweep.child_processes import child_environment
 from bench.sweep.launcher import LaunchOptions, launch
 from bench.sweep.time_limit import TimeLimit, TimeLimitReachedError
 from bench.worker.pause import Batches

@@ -14,7 +14,7 @@ from torch import nn
 
 from bench.records.events import EventReader, EventWriter, aggregate_events
 from bench.worker.profiling import PARTS, profile_step, stopwatch, union_length
-from bench.worker.sections import Clock, process_age, tree_rss_bytes
+from bench.worker.sections import Clock, children_bytes, process_age
 from strategies import compose
 
 SPANS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)).map(sorted).map(tuple), max_size=12)
@@ -116,9 +116,9 @@ def test_the_age_of_this_process_grows_with_the_clock():
 
 
 def test_memory_of_children_counts():
-    alone = tree_rss_bytes()
+    alone = children_bytes()
     text = "x = bytearray(50 << 20); print(flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         child.stdout.readline()
-        assert tree_rss_bytes() - alone > 50 << 20
+        assert children_bytes() - alone > 50 << 20
         child.communicate(b"\n")
