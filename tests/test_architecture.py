@@ -216,8 +216,9 @@ def test_commands_that_pages_name_are_there(page):
 def test_commands_that_code_starts_are_there():
     folders = [*ROOMS, "tests", "performance", "examples"]
     texts = [path.read_text(encoding="utf-8") for folder in folders for path in (ROOT / folder).rglob("*.py")]
-    modules = {module for text in texts for module in re.findall(r'"-m",\s*"([a-z_.]+)"', text)}
+    started = r'(?:"-m",\s*|run_child\(|WORKER: Final = )"([a-z_.]+)"'
+    modules = {module.removesuffix(".__main__") for text in texts for module in re.findall(started, text)}
     ours = {module for module in modules if module.split(".")[0] in ROOMS}
-    assert {"bench.worker", "bench.sweep.prepare", "report"} <= ours
+    assert {"bench.worker", "bench.sweep.prepare", "bench.processes.server", "report"} <= ours
     for module in ours:
         check_command(module)
