@@ -135,7 +135,7 @@ def make_parser() -> argparse.ArgumentParser:
     text = functools.partial(argparse.RawDescriptionHelpFormatter, width=100)
     parser = OneLineParser(
         prog="run_matrix.py",
-        description="Compare fine-tuning recipes: quality × time × memory, one fresh process per run.",
+        description="Compare fine-tuning recipes: quality × time × memory, each run in a process of its own.",
         epilog=EPILOG, formatter_class=text, allow_abbrev=False,
     )  # fmt: skip
     what = parser.add_argument_group("what to compare")

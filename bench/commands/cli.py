@@ -6,6 +6,7 @@ Nothing here loads torch, so `--help`, `list` and errors in a recipe answer at o
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -144,6 +145,9 @@ def run_command(name: str, words: Sequence[str]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit status: 0, 1 (--strict), 2 (bad input), 75 (--time-limit), 130 (Ctrl-C)."""
+    if os.name == "nt":
+        print("run_matrix.py: needs Linux or macOS; on Windows it runs in WSL (`wsl --install`)", file=sys.stderr)
+        return USAGE
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = given[0] if given and not given[0].startswith("-") else "run"
     if command in UNIMPLEMENTED_COMMANDS:

@@ -6,7 +6,6 @@ sweeps may share a folder one after another: runs are told apart by their ids.
 
 from __future__ import annotations
 
-import fcntl
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,6 +41,8 @@ def lock_folder(out: Path, command: Sequence[str]) -> Iterator[int]:
 
     Gives the lock's file descriptor: a run that inherits it keeps the folder locked even if its sweep is killed.
     """
+    import fcntl  # not on Windows, where the command line has a word for it
+
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("w") as lock:
         try:

@@ -1,4 +1,4 @@
-"""One run in a fresh process: `python -m bench.worker RUN_FOLDER`, the specification read from spec.json there.
+"""One run in a process of its own: `python -m bench.worker RUN_FOLDER`, the specification read from spec.json there.
 
 Everything it measures goes to events.jsonl; results that are files (weights, predictions) lie beside it.
 It never decides its own record: the process that started it folds the events, whatever happened here.

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-FAULTS = ("", "raise", "kill", "hang", "nan", "oom", "prepare", "exit", "untuned", "slow")
+FAULTS = ("", "raise", "kill", "hang", "nan", "oom", "prepare", "exit", "untuned", "slow", "hog")
 
 
 def line(number):
@@ -78,6 +78,9 @@ class FaultyTask:
         if self.fault == "hang":
             subprocess.Popen(["sleep", "3600.125"])  # a grandchild that must not outlive the run
             time.sleep(3600)
+        if self.fault == "hog":
+            kept = [bytearray(b"x" * (64 << 20)) for _ in range(1 << 10)]  # until the kernel ends it
+            del kept
         if self.fault == "oom":
             torch.empty(1 << 50, dtype=torch.uint8)
         return loss * float("nan") if self.fault == "nan" else loss

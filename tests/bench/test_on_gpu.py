@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from bench.processes.environment import child_environment
+from bench.processes.start import start
 from bench.worker.memory import allocator_retries, write_snapshot
 from bench.worker.profiling import busy_seconds
 from tests.strategies.training.test_checkpoints import check, train
@@ -45,6 +47,15 @@ def test_an_allocation_that_cannot_be_counts():
     with pytest.raises(torch.OutOfMemoryError):
         torch.empty(2**50, device="cuda")
     assert allocator_retries(torch.device("cuda"))["num_ooms"] == before + 1
+
+
+def test_a_fork_of_the_server_can_use_the_gpu(forks, tmp_path):
+    with (tmp_path / "out").open("w+") as out:
+        output = out.fileno()
+        child = start("tests.bench.processes.program", ["gpu"], child_environment({}), output=output, errors=output)
+        status, told = child.wait(120), (tmp_path / "out").read_text()
+    assert (child.start_method, status) == ("fork", 0), told
+    assert told.strip() == torch.cuda.get_device_name()
 
 
 @pytest.fixture

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
 from bench.commands.arguments import make_parser, make_plan_parser
-from bench.commands.cli import COMMANDS, make_request
+from bench.commands.cli import COMMANDS, main, make_request
+from bench.processes.start import SWITCH
 
 FAULTY = "tests.bench.faulty_task:FaultyTask"
 
@@ -180,8 +182,81 @@ def test_an_interrupted_sweep_ends_its_run_keeps_results_and_goes_on(root, tmp_p
         assert (sweep.returncode, "goes on from there" in errors) == (130, True)
         assert (out / "runs.csv").read_text().count("\n") == 1, "no record of the run that was interrupted"
         assert not list(events[0].parent.glob("record.json"))
-        listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-        assert str(events[0].parent) not in listed, "the run was ended with its sweep"
+        assert not holders(out), "the run was ended with its sweep"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fork", "fresh"])
+def test_a_sweep_that_is_killed_leaves_no_process_and_goes_on(root, tmp_path, method):
+    out = tmp_path / "out"
+    command = [sys.executable, str(root / "run_matrix.py"), "--task", f"{FAULTY}(fault='hang')", "--no-baseline"]
+    command += ["--strategies", "freeze", "--out", str(out)]
+    environment = {**os.environ, SWITCH: method}
+    with ended_anyway(subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)) as sweep:
+        wait_for(lambda: [p for p in out.glob("runs/*/events.jsonl") if '"name": "train"' in p.read_text()])
+        started = family(sweep.pid)
+        assert len(started) >= 2, "the run, and what it has started itself"
+        sweep.kill()
+        sweep.wait()
+    wait_for(lambda: not holders(out) and not started & family(1, everyone=True))
+    done, _ = call(root, *command[2:], "--timeout", 5)
+    assert done.returncode == 0, done.stderr
+    with (out / "runs.csv").open() as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["timeout"]
+
+
+MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.access(MEMORY_GROUPS, os.W_OK), reason="needs the right to limit a process's memory")
+def test_a_run_that_the_kernel_ends_for_memory_is_a_row_and_costs_no_other(root, tmp_path):
+    group = MEMORY_GROUPS / f"tunematrix-{os.getpid()}"
+    group.mkdir()
+    try:
+        (group / "memory.limit_in_bytes").write_text(str(1500 << 20))
+        script = f'echo $$ > {group}/cgroup.procs; exec "$@"'
+        words = ["--task", f"{FAULTY}(fault='hog')", "--strategies", "freeze,bitfit", "--no-baseline"]
+        command = ["sh", "-c", script, "sh", sys.executable, str(root / "run_matrix.py"), *words]
+        done = subprocess.run(
+            [*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, cwd=root, check=False
+        )
+    finally:
+        group.rmdir()
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "out" / "runs.csv").open() as file:
+        rows = [(row["status"], row["reason"], row["start_method"]) for row in csv.DictReader(file)]
+    assert rows == [("oom", "killed by the kernel: the machine's memory ran out", "fork")] * 2
+
+
+def test_on_windows_one_line_says_where_it_runs(monkeypatch, capsys):
+    monkeypatch.setattr(os, "name", "nt")
+    assert main([]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "WSL" in line
+
+
+def holders(folder):
+    """Processes that have a file of this folder open."""
+    found = set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if str(link.readlink()).startswith(str(folder)):
+                found.add(int(link.parts[2]))
+    return found
+
+
+def family(pid, *, everyone=False):
+    """Processes below this one; or all that are there."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,stat="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in listed.splitlines()]
+    parents = {int(child): int(parent) for child, parent, state in rows if not state.startswith("Z")}
+    if everyone:
+        return set(parents)
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {pid}
 
 
 @pytest.mark.slow

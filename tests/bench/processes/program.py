@@ -96,6 +96,10 @@ def main(arguments):
         damage()
     if what == "threads":
         print(len(list(Path(f"/proc/{os.getppid()}/task").iterdir())))
+    if what == "gpu":
+        import torch
+
+        print(torch.zeros(1, device="cuda").device.type and torch.cuda.get_device_name())
     if what == "random":
         import numpy as np
         import torch
