@@ -141,7 +141,7 @@ def main(only: str, *, quick: bool) -> None:
     file, found = ROOT / "performance" / "results" / "startup.json", {}
     if only and file.exists():
         found = {name: part for name, part in json.loads(file.read_text()).items() if name in PARTS}
-    recipes = parse_plans(",".join([*STARTED, *MEASURED]))
+    recipes = parse_plans(",".join(dict.fromkeys([*STARTED, *MEASURED])))
     for name, (measure, rounds) in PARTS.items():
         if only in ("", name):
             with tempfile.TemporaryDirectory() as folder, fork_server(modules_to_preload(DEFAULT_TASK, recipes)):

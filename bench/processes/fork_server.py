@@ -122,8 +122,9 @@ class ForkServer:
         return last[-1][:200] if last else f"exit status {self._process.returncode}"
 
     def close(self) -> None:
-        """End it, and all its children that are left."""
+        """End it, and all its children that are left; in the middle of its imports, too."""
         self._connection.close()
+        self._process.terminate()
         self._process.wait()
         self._errors.close()
 

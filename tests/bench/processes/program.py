@@ -11,6 +11,8 @@ import time
 import warnings
 from pathlib import Path
 
+from bench.processes import preload
+
 NAMES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "JE_ARROW_MALLOC_CONF", "PYTORCH_NVML_BASED_CUDA_CHECK", "TMPDIR",
          "CUDA_VISIBLE_DEVICES", "RANK", "TUNEMATRIX_TEST", "PYTHONPATH")  # fmt: skip
 
@@ -66,47 +68,76 @@ def state():
     }  # fmt: skip
 
 
+def with_a_gpu(touched):
+    """Pretend that a GPU is here; gives why this process may not fork, and what of peft was imported."""
+    import torch
+
+    preload.cuda_touched.cache_clear()
+    preload.has_gpu = lambda: True
+    torch.cuda._is_in_bad_fork = lambda: touched == "touched"
+    preload.preload(["peft", "bitsandbytes.functional", "json"])
+    return preload.unsafe(), sorted({"peft", "bitsandbytes"} & sys.modules.keys())
+
+
+def hang(marker):
+    """Start a child, say who this is and who its parent, and go on for an hour."""
+    subprocess.Popen(["sleep", f"3600.{os.getpid()}"])
+    Path(marker).write_text(f"{os.getpid()} {os.getppid()}")
+    time.sleep(3600)
+
+
+def draw():
+    """Random numbers of each generator that nobody has seeded."""
+    import numpy as np
+    import torch
+
+    return f"{random.random()} {np.random.random()} {torch.rand(()).item()}"
+
+
+def load():
+    """The sum of what two loader workers read."""
+    from torch.utils.data import DataLoader
+
+    return sum(int(batch.sum()) for batch in DataLoader(range(100), batch_size=10, num_workers=2))
+
+
+def compiler():
+    """Where the compiler keeps what it makes."""
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    return cache_dir()
+
+
+def gpu():
+    """The GPU's name, after it was used."""
+    import torch
+
+    return torch.zeros(1, device="cuda").device.type and torch.cuda.get_device_name()
+
+
 def end(how):
     """End in one of the ways a process can."""
     if how == "text":
         sys.exit("no such data")
     if how == "error":
         raise RuntimeError("the disk has gone")
-    if how == "interrupt":
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(10)
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "abort":
         os.abort()
-    return int(how)
+    sys.exit(int(how))
+
+
+DEEDS = {
+    "surroundings": lambda *_: json.dumps(surroundings()), "state": lambda: json.dumps(state()), "damage": damage,
+    "threads": lambda: len(list(Path(f"/proc/{os.getppid()}/task").iterdir())), "random": draw, "loader": load,
+    "compiler": compiler, "with a gpu": with_a_gpu, "gpu": gpu, "hang": hang, "end": end,
+}  # fmt: skip
 
 
 def main(arguments):
     what, *rest = arguments
-    if what == "end":
-        return end(*rest)
-    if what == "hang":
-        subprocess.Popen(["sleep", f"3600.{os.getpid()}"])
-        Path(rest[0]).write_text(f"{os.getpid()} {os.getppid()}")
-        time.sleep(3600)
-    if what == "write":
-        os.write(int(rest[0]), b"still open")
-    if what == "damage":
-        damage()
-    if what == "threads":
-        print(len(list(Path(f"/proc/{os.getppid()}/task").iterdir())))
-    if what == "gpu":
-        import torch
-
-        print(torch.zeros(1, device="cuda").device.type and torch.cuda.get_device_name())
-    if what == "random":
-        import numpy as np
-        import torch
-
-        print(random.random(), np.random.random(), torch.rand(()).item())
-    if what in ("surroundings", "state"):
-        print(json.dumps(surroundings() if what == "surroundings" else state()))
+    print(DEEDS[what](*rest))
     return 0
 
 

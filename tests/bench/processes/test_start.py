@@ -114,6 +114,22 @@ def test_what_one_run_breaks_the_next_one_does_not_see(tmp_path, forks):
     assert ask(tmp_path, "state")[1] == before
 
 
+def test_a_child_may_have_children_of_its_own(tmp_path, forks):
+    assert ask(tmp_path, "loader")[1] == "4950\n"
+
+
+def test_the_compiler_keeps_what_it_makes_where_a_run_says(tmp_path, forks):
+    told = ask(tmp_path, "compiler", TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cold"))[1]
+    assert told == f"{tmp_path / 'cold'}\n"
+
+
+@pytest.mark.parametrize(("touched", "reason"), [("", ""), ("touched", "an import touched the GPU")])
+def test_where_a_gpu_is_nothing_may_touch_it_before_a_fork(tmp_path, own_server, touched, reason):
+    with fork_server(["torch"]):
+        told = ask(tmp_path, "with a gpu", touched, OMP_NUM_THREADS="1")[1]
+    assert told == f"({reason!r}, [])\n", "and what would is left for the child"
+
+
 @pytest.mark.parametrize(
     ("variable", "expect"),
     [
