@@ -106,7 +106,7 @@ def pairwise_heatmap(comparison: Comparison) -> Figure:
     words = " Words: why a pair did not run." if failed else ""
     notes = [f"Below 1 is less than the baseline. Diagonal: the technique alone{more}.{words}"]
     inches = 2 * (0.5 + 0.24 * len(names) + 0.055 * max(min(len(name), MAX_HEAD) for name in names))
-    figure, panel = canvas(comparison, title=title, inches=inches, notes=notes, spread="")
+    figure, panel = canvas(comparison, title=title, inches=inches, notes=notes, spread="", timed=True)
     _pair_panels(panel, comparison, names, failed)
     return figure
 
