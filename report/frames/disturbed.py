@@ -23,6 +23,11 @@ TIMES: Final = tuple(
 MIN_REPEATS: Final = 3  # of a time, from which on it is more than a hint
 
 
+def left_out(number: int) -> str:
+    """Say of how many runs the times are left out; empty where of none."""
+    return f"Times of {number} run{'' if number == 1 else 's'} are left out, as others disturbed them" if number else ""
+
+
 def without_disturbed_times(
     runs: pd.DataFrame, history: pd.DataFrame, sections: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from matplotlib.image import imread
 
+from report.frames.disturbed import left_out
 from report.frames.sidecars import SAFE_NAME, SidecarFiles
 from report.frames.units import cell, count, three_digits
 from report.paper.cards import KINDS, Card, read_card
@@ -177,7 +178,7 @@ def other_work(comparisons: Sequence[Comparison]) -> str:
     if rows:
         named = "; ".join(f"{row['entry']} (seed {row['seed']:g}): {row['disturbed']}" for row in rows[:MAX_DISTURBED])
         more = f"; and {len(rows) - MAX_DISTURBED} more" if len(rows) > MAX_DISTURBED else ""
-        return f"Times of {len(rows)} runs are left out, as others disturbed them: {named}{more}."
+        return f"{left_out(len(rows))}: {named}{more}."
     if all(comparison.finished["other_cpu_share"].notna().all() for comparison in comparisons):
         return "What others did on the machine was recorded for every run, and disturbed none."
     return (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
-from report.frames.disturbed import MIN_REPEATS
+from report.frames.disturbed import MIN_REPEATS, left_out
 from report.frames.targets import too_good
 from report.frames.units import SCORE_NAMES, percent, points, times
 
@@ -100,8 +100,8 @@ def _caution(comparison: Comparison) -> str:
     sentences = [f"{failed} of {total} runs did not finish (below)."] if failed else []
     if comparison.runs["seed"].nunique() < 2 and failed < total:  # noqa: PLR2004 - one seed is no repeat
         sentences.append("One seed only: small differences may be chance; repeat with --seeds 0,1,2.")
-    if disturbed := len(comparison.disturbed):
-        sentences.append(f"Of {disturbed} of {total} runs the times are left out: others disturbed them (below).")
+    if disturbed := left_out(len(comparison.disturbed)):
+        sentences.append(f"{disturbed} (below).")
     return " ".join([*sentences, *_few_repeats(comparison)])
 
 

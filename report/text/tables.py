@@ -20,6 +20,7 @@ from report.errors import ReportError
 from report.files import write_atomic
 from report.frames.ablations import by_label, cumulative_ablation
 from report.frames.compare import compare
+from report.frames.disturbed import left_out
 from report.frames.results import load
 from report.frames.units import code
 
@@ -98,8 +99,8 @@ def _table(spec: str, root: Path, loaded: dict[Path, list[Comparison]]) -> list[
         entries = sorted(entries, key=lambda label: -float(COLUMNS[key].cell(tables[""][label]) or "-inf"))
     lines = [_head(columns), "|---|" + "--:|" * (len(columns) - 1)]
     lines += [f"| {' | '.join(_cell(tables, column, label) for column in columns)} |" for label in entries]
-    disturbed = sum(len(of_setting.disturbed) for of_setting in chosen.values())
-    return [*lines, *(["", f"Times of {disturbed} runs are left out: others disturbed them."] if disturbed else [])]
+    disturbed = left_out(sum(len(of_setting.disturbed) for of_setting in chosen.values()))
+    return [*lines, *(["", f"{disturbed}."] if disturbed else [])]
 
 
 def _of_setting(comparisons: list[Comparison], setting: str) -> Comparison:
