@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,6 @@ from typing import Any
 
 from bench.commands.arguments import make_parser
 from bench.commands.cli import make_request
-from bench.records.disturbance import disturbance_columns
 from bench.records.spec import RunSpec
 from bench.sweep.child_processes import child_environment, prepare
 from bench.sweep.launcher import LaunchOptions, launch
@@ -37,7 +37,7 @@ class Neighbours:
     def __init__(self, kind: str, scratch: Path) -> None:
         self.kind, self.scratch = kind, scratch
         self.processes: list[subprocess.Popen[bytes]] = []
-        self.burst_ends = 0.0
+        self.burst: threading.Timer | None = None
 
     def begin(self) -> None:
         if self.kind == "a busy loop":
@@ -50,11 +50,10 @@ class Neighbours:
                 time.sleep(0.2)
 
     def event(self, event: Mapping[str, Any]) -> None:
-        if self.kind == "a burst of two" and event == {"event": "section", "name": "train"} and not self.burst_ends:
+        if self.kind == "a burst of two" and event == {"event": "section", "name": "train"} and not self.burst:
             self.processes += [subprocess.Popen(BUSY), subprocess.Popen(BUSY)]
-            self.burst_ends = time.monotonic() + BURST_SECONDS
-        if self.burst_ends and time.monotonic() > self.burst_ends:
-            self.end()
+            self.burst = threading.Timer(BURST_SECONDS, self.end)
+            self.burst.start()
 
     def end(self) -> None:
         for process in self.processes:
@@ -89,15 +88,15 @@ def measure(spec: RunSpec, kind: str, threads: int) -> dict[str, Any]:
         options = LaunchOptions(sweep="disturbance", columns={})
         record = launch(spec, Path(scratch) / "run", options, environ=environ, watch=beside.event)
         assert record is not None
-        return {**record["row"], **disturbance_columns(record["sections"], {})}
+        return dict(record["row"])
 
 
 KINDS = ("nothing", "a busy loop", "a burst of two", "another sweep")
 SHOWN: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "TTT, s": lambda row: f"{row['ttt_seconds']:.1f}",
-    "waited": lambda row: f"{row.get('cpu_wait_share', -1):.3f}",
-    "others": lambda row: f"{row.get('other_cpu_share', -1):.3f}",
-    "pressure": lambda row: f"{row.get('cpu_pressure_share', -1):.2f}",
+    "waited": lambda row: f"{row['cpu_wait_share']:.3f}",
+    "others": lambda row: f"{row['other_cpu_share']:.3f}",
+    "pressure": lambda row: f"{row['cpu_pressure_share']:.2f}",
     "switches/s": lambda row: f"{row['involuntary_switches'] / row['ttt_seconds']:.0f}",
     "CPUs used": lambda row: f"{row['cpu_seconds'] / row['ttt_seconds']:.2f}",
     "disturbed": lambda row: row.get("disturbed", ""),

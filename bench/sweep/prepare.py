@@ -43,10 +43,10 @@ def choose_device(requested: str) -> str:
 
 
 def refuse_if_gpu_is_busy(device: str) -> None:
-    """ValueError when others have as much of the GPU as would mark a run as disturbed."""
+    """ValueError when others use as much of the GPU as would mark a run as disturbed."""
     share = Sensors(torch.device(device)).other_share
     if share is not None and share >= MIN_GPU:
-        raise ValueError(f"--require-idle: others have {100 * share:.0f} % of the GPU; wait, or leave the option out")
+        raise ValueError(f"--require-idle: others use {100 * share:.0f} % of the GPU; wait, or leave the option out")
 
 
 def check_kernels(device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""--require-idle and what is said of disturbed runs, on stand-ins for a machine; the machine itself is asked elsewhere."""
+"""--require-idle and what is said of disturbed runs, on stand-ins for a machine."""
 
 import os
 
@@ -63,7 +63,11 @@ def test_the_option_refuses_before_anything_is_written(machine, tmp_path, capsys
 
 
 def test_a_disturbed_run_is_finished_but_not_where_times_must_count(tmp_path):
-    for run_id, row in (("a", {"status": "ok"}), ("b", {"status": "ok", "disturbed": "others"}), ("c", {"status": "failed"})):
+    for run_id, row in (
+        ("a", {"status": "ok"}),
+        ("b", {"status": "ok", "disturbed": "others"}),
+        ("c", {"status": "failed"}),
+    ):
         write_json(tmp_path / "runs" / run_id / "record.json", {"row": row})
     assert [is_finished(tmp_path, run_id) for run_id in "abcd"] == [True, True, False, False]
     assert [is_finished(tmp_path, run_id, undisturbed=True) for run_id in "abcd"] == [True, False, False, False]
@@ -74,12 +78,14 @@ def row(strategy="lora", seed=0, **changes):
             "ttt_seconds": 2.0, "peak_allocated_bytes": 2**20} | changes  # fmt: skip
 
 
-WHY = "others had 49 % of the CPUs, it waited 38 % of its time for one"
+WHY = "others used 1.0 of 2 CPUs, its threads waited 38 % of their time for one"
 
 
 def test_the_lines_of_a_sweep_say_which_runs_why_and_the_way_out():
     assert idle.disturbed_lines([row(), row(seed=1)]) == []
-    lines = idle.disturbed_lines([row(), row(seed=1, disturbed=WHY), *(row(seed=n, disturbed="x") for n in range(2, 8))])
+    lines = idle.disturbed_lines(
+        [row(), row(seed=1, disturbed=WHY), *(row(seed=n, disturbed="x") for n in range(2, 8))]
+    )
     assert lines[0] == "Disturbed by other work on the machine, so without ratios of time: 7 of 8 runs."
     assert lines[1] == f"  lora (seed 1): {WHY}"
     assert lines[-2] == "  and 3 more"

@@ -20,21 +20,19 @@ BURN = "import time\nwhile time.process_time() < 0.3: pass"
 CROWDED = """\
 import os, sys, time
 from pathlib import Path
-import torch
 from bench.records.events import EventWriter
-from bench.worker.sections import Clock
+from bench.worker.cpu_time import CpuTimes
 os.sched_setaffinity(0, {int(sys.argv[1])})
-emit = EventWriter(Path(sys.argv[2]))
-with Clock(emit, torch.device("cpu")).section("train"):
-    until = time.perf_counter() + 1.5
-    while time.perf_counter() < until:
-        pass
+before = CpuTimes()
+while time.perf_counter() < before.clock + 1.5:
+    pass
+EventWriter(Path(sys.argv[2]))("section_end", name="train", seconds=1.5, **CpuTimes().since(before))
 """
 
 
 @counted
 def test_a_run_beside_another_process_is_marked(root, tmp_path):
-    """The section, its events, their folding and the mark, with a neighbour who never sleeps on the same CPU."""
+    """Counters, events, their folding and the mark, with a neighbour who never sleeps on the same CPU."""
     cpu, log = min(os.sched_getaffinity(0)), tmp_path / "events.jsonl"
     neighbour = f"import os\nos.sched_setaffinity(0, {{{cpu}}})\nwhile True: pass"
     with subprocess.Popen([sys.executable, "-c", neighbour]) as busy:
@@ -50,7 +48,7 @@ def test_a_run_beside_another_process_is_marked(root, tmp_path):
     assert found["other_cpu_share"] > 0.25
     assert found["cpu_seconds"] < 1.2
     assert found["involuntary_switches"] > 0
-    assert "of the CPUs" in found["disturbed"]
+    assert found["disturbed"].startswith("others used ")
 
 
 @counted
@@ -60,11 +58,11 @@ def test_what_a_run_started_is_its_own():
     for _ in range(2):
         subprocess.run([sys.executable, "-c", BURN], check=True)
     with subprocess.Popen([sys.executable, "-c", f"{BURN}\ntime.sleep(60)"]) as child:
-        while cpu_time.tree_seconds(str(child.pid)) < 0.3:
+        while cpu_time.tree_seconds(str(child.pid)) < 0.2:
             time.sleep(0.02)
         spent = CpuTimes().since(before)
         child.kill()
-    assert spent["cpu_seconds"] >= 0.85
+    assert spent["cpu_seconds"] >= 0.75
 
 
 def proc(monkeypatch, folder, **files):
@@ -81,7 +79,7 @@ def test_where_the_system_does_not_tell_nothing_is_zero(monkeypatch, tmp_path):
     assert set(CpuTimes().since(CpuTimes())) == {"cpu_seconds", "involuntary_switches"}
 
 
-@pytest.mark.parametrize("text", ["", "cpu0", "cpu0 a b c d e f g h\n", "intr 5\n"])
+@pytest.mark.parametrize("text", ["", "cpu0", "cpu0 a b c d e f g h\n", "intr\n"])
 def test_a_file_of_another_form_is_none_at_all(monkeypatch, tmp_path, text):
     proc(monkeypatch, tmp_path, stat=text, pressure__cpu=text, self__task__1__schedstat=text)
     assert cpu_time.busy_seconds({0}) is None

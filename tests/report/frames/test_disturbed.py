@@ -23,7 +23,7 @@ from report.text.findings import findings
 from report.text.summary import summary, table
 from report.text.tables import update_tables
 
-WHY = "others had 49 % of the CPUs"
+WHY = "others used 1.0 of 2 CPUs"
 OF_TIME = (
     "accuracy_vs_ttt", "accuracy_vs_energy", "time_breakdown", "step_breakdown", "learning_curves", "time_to_target",
     "ladder", "leave_one_out", "pairs",
@@ -41,7 +41,11 @@ def disturbed(sweep, row):
 
     def make(lora=(1,), full=(2,), seeds=(0, 1, 2)):
         rows = [
-            row(name, seed=seed, **({"disturbed": WHY, "ttt_seconds": 8 * row(name)["ttt_seconds"]} if seed in those else {}))
+            row(
+                name,
+                seed=seed,
+                **({"disturbed": WHY, "ttt_seconds": 8 * row(name)["ttt_seconds"]} if seed in those else {}),
+            )
             for seed in seeds
             for name, those in (("full", full), ("lora", lora), ("freeze", ()))
         ]
@@ -182,7 +186,9 @@ def test_the_paper_says_what_others_did(disturbed, sweep, row):
     assert "Times of 2 runs are left out, as others disturbed them" in text
     quiet = compare(load(sweep([row("full", other_cpu_share=0.01), row("lora", other_cpu_share=0.02)], name="quiet")))
     assert other_work(quiet) == "What others did on the machine was recorded for every run, and disturbed none."
-    assert other_work(compare(load(sweep([row("full")], name="old")))).startswith("The machine may have done other work")
+    assert other_work(compare(load(sweep([row("full")], name="old")))).startswith(
+        "The machine may have done other work"
+    )
 
 
 def test_tables_in_pages_say_it_below(disturbed, tmp_path):
