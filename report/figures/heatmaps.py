@@ -99,7 +99,7 @@ def pairwise_heatmap(comparison: Comparison) -> Figure:
     counts = pd.Series([member for pair in (*pairs, *failed) for member in sorted(pair)], dtype=object).value_counts()
     names = sorted(counts.index[:MAX_MEMBERS], key=list(counts.index).index)
     if not names:
-        figure, panel = canvas(comparison, title=title, inches=1.6)
+        figure, panel = canvas(comparison, title=title, inches=1.6, timed=True)
         draw_placeholder(panel.subplots(), "no recipe of this sweep is a pair of techniques")
         return figure
     more = f"; the {MAX_MEMBERS} in most pairs of {len(counts)}" if len(counts) > MAX_MEMBERS else ""
