@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 TEXT: Final = frozenset({
     "run_id", "sweep", "kind", "strategy", "plan", "task", "model", "dataset", "setting", "status", "reason", "section",
-    "device", "gpu_name", "start_method", "precision", "created_at", "git_commit", "git_dirty", "environment_hash", "split",
-    "metric", "tuned_rates", "disturbed",
+    "device", "gpu_name", "start_method", "precision", "created_at", "git_commit", "git_dirty", "environment_hash",
+    "split", "metric", "tuned_rates", "disturbed",
 })  # fmt: skip
 SHARES: Final = frozenset({
     "vqa_accuracy", "accuracy", "precision_macro", "recall_macro", "f1_macro",
