@@ -8,7 +8,6 @@ What the system does not tell (macOS, some containers) is missing, never zero. I
 from __future__ import annotations
 
 import os
-import resource
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -37,8 +36,9 @@ def thread_waits() -> dict[str, float]:
 
 def own_seconds() -> float:
     """CPU seconds of this process and of all that it started, as far as these are there still or were waited for."""
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + ended.ru_utime + ended.ru_stime + sum(map(tree_seconds, _children("self")))
+    ended = os.times()
+    waited_for = ended.children_user + ended.children_system
+    return time.process_time() + waited_for + sum(map(tree_seconds, _children("self")))
 
 
 def tree_seconds(process: str) -> float:
@@ -74,6 +74,13 @@ def pressure_seconds() -> float | None:
     return None
 
 
+def involuntary_switches() -> int:
+    """How often a thread of this process had to leave its CPU to others."""
+    import resource  # not on Windows, where the command line has a word for it
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
 @dataclass(frozen=True)
 class CpuTimes:
     """All counters at the moment it is made; None, or no threads, where the system has no such counter."""
@@ -84,7 +91,7 @@ class CpuTimes:
     pressure: float | None = field(default_factory=pressure_seconds)
     waits: dict[str, float] = field(default_factory=thread_waits)
     clock: float = field(default_factory=time.perf_counter)
-    switches: int = field(default_factory=lambda: resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw)
+    switches: int = field(default_factory=involuntary_switches)
 
     def since(self, before: CpuTimes) -> dict[str, float]:
         """What passed between two moments; counters that are not there are left out."""
