@@ -12,6 +12,8 @@ from pathlib import Path
 import pandas as pd
 from measuring import show
 
+from report.frames.results import load
+
 SAME_LOSS = 0.02  # of full's on unseen pictures: learned as well
 GOALS = {"speed": 10, "memory": {64: 1 / 7, 256: 1 / 8}}
 COLUMNS = [
@@ -21,9 +23,9 @@ COLUMNS = [
 
 
 def read(folder: Path) -> pd.DataFrame:
-    """Rows of runs.csv, each with its loss on unseen pictures."""
-    runs = pd.read_csv(folder / "runs.csv")
-    metrics = pd.read_csv(folder / "metrics.csv")
+    """Rows of runs.csv, each with its loss on unseen pictures; runs that others disturbed have no times."""
+    found = load(folder)
+    runs, metrics = found.runs, found.metrics
     losses = metrics[metrics.metric == "loss"].set_index("run_id")["value"]
     return runs.assign(loss=runs.run_id.map(losses))
 
@@ -85,7 +87,7 @@ def tell(folder: Path) -> None:
     with redirect_stdout(text):
         for (model, batch), part in runs.groupby(["model", "batch_size"], sort=True):
             full = part[(part.plan == "full") & (part.status == "ok")]
-            print(f"\n## {model}, batch {batch}\n")
+            print(f"\n## {model}, batch {batch:g}\n")
             if full.empty:
                 print("full fine-tuning did not end here; nothing to compare with")
                 continue

@@ -5,12 +5,15 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from bench.commands.arguments import make_parser
 from bench.commands.cli import make_request
+from report.frames.compare import compare
+from report.frames.results import load
 from report.text.tables import update_tables
 from strategies import parse_plans
 from strategies.language.presets import PRESETS
@@ -79,3 +82,34 @@ def test_the_table_of_fusions_is_the_committed_sweeps(root):
             fusion = runs.setting.str.extract(r"fusion=(\w+)")[0].fillna("cross_attention")
             (run,) = runs[(runs.strategy == strategy) & (fusion == name)].vqa_accuracy
             assert float(figure) == pytest.approx(100 * run, abs=0.051), (name, place, strategy)
+
+
+TIMES = {"ttt", "ttt_ratio", "speed", "speed_ratio"}
+REPEATS = 3
+
+
+def timed_tables(root):
+    """Folders, with their setting, of every table of the README that shows times, and the words around it."""
+    for section in re.split(r"^## ", (root / "README.md").read_text(), flags=re.MULTILINE):
+        for asked in re.findall(r"<!-- table ([^\n]*?) -->", section):
+            folder, *options = asked.split()
+            given = dict(option.partition("=")[::2] for option in options)
+            columns = [column.rpartition(":")[::2] for column in given["columns"].split(",")]
+            for place in {other or Path(folder).name for other, name in columns if name in TIMES}:
+                yield root / "results" / place, given.get("setting", ""), " ".join(section.split())
+
+
+def test_times_in_the_readme_are_of_three_undisturbed_runs_in_turns_or_it_says_what_else(root):
+    found = list(timed_tables(root))
+    assert len({folder for folder, _, _ in found}) >= 4
+    for folder, setting, words in found:
+        key, _, value = setting.partition(":")
+        (comparison,) = [c for c in compare(load(folder)) if not setting or c.setting[key] == value][:1]
+        assert comparison.disturbed.empty, f"{folder}: the same sweep with --require-idle runs these again"
+        timed = comparison.finished.groupby("entry")["ttt_seconds"].count()
+        if timed.min() < REPEATS:
+            assert "one run each" in words, f"{folder}: {timed.idxmin()} has {timed.min()} timed runs"
+            continue
+        runs = comparison.runs.sort_values("created_at", kind="stable")
+        in_turns = not (runs["entry"] == runs["entry"].shift()).any()
+        assert in_turns or "side by side" in words, f"{folder}: repeats are not taken in turns"

@@ -209,6 +209,11 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="write memory.pickle of one step of each run, for https://pytorch.org/memory_viz (CUDA)",
     )
+    where.add_argument(
+        "--require-idle",
+        action="store_true",
+        help="refuse to begin, exit status 2, while others use the CPUs or the GPU; run again what was disturbed",
+    )
     where.add_argument("--force", action="store_true", help="run again what is finished")
     where.add_argument("--strict", action="store_true", help="exit with 1 when a run did not end ok")
     where.add_argument("--dry-run", action="store_true", help="show what would run and what is refused, run nothing")

@@ -42,9 +42,12 @@ class Measure:
     more: str
     less: str
     relative: bool
+    of_time: bool = False  # runs that others disturbed have none
 
     def change(self, pairs: Sequence[Pair]) -> float:
-        """Median over the pairs of log ratio, or of difference; NaN where it was not measured."""
+        """Median over the pairs of log ratio, or of difference; NaN where it was not measured, or only disturbed."""
+        if self.of_time:
+            pairs = [pair for pair in pairs if not is_disturbed(pair)]
         changes = [change for old, new in pairs if not math.isnan(change := self._change(old, new))]
         return statistics.median(changes) if changes else math.nan
 
@@ -69,7 +72,7 @@ class Measure:
 
 
 MEASURES: Final = (
-    Measure(name="time", columns=("ttt_seconds",), more="slower", less="faster", relative=True),
+    Measure(name="time", columns=("ttt_seconds",), more="slower", less="faster", relative=True, of_time=True),
     Measure(name="memory", columns=("peak_allocated_bytes",), more="more memory", less="less memory", relative=True),
     Measure(name="quality", columns=("vqa_accuracy", "accuracy"), more="better", less="worse", relative=False),
 )
@@ -95,6 +98,11 @@ def make_compare_parser() -> ArgumentParser:
         how = f"largest change of {name} that is no difference, in {unit.lower()} (default: {limit:g})"
         parser.add_argument(f"--{name}", type=positive_float, default=limit, metavar=unit, help=how)
     return parser
+
+
+def is_disturbed(pair: Pair) -> bool:
+    """Whether others disturbed one of the two runs, so that their times say nothing of each other."""
+    return any(row.get("disturbed") for row in pair)
 
 
 def number(row: Row, column: str) -> float:
@@ -187,6 +195,9 @@ def compare(old: Path, new: Path, thresholds: Mapping[str, float]) -> int:
     for text, single in (("old", lost), ("new", added)):
         if single:
             print(f"only in {text}: " + ", ".join(f"{row['strategy']} (seed {row['seed']})" for row in single))
+    if disturbed := [new for old, new in pairs if is_disturbed((old, new))]:
+        named = ", ".join(f"{row['strategy']} (seed {row['seed']})" for row in disturbed)
+        print(f"times not compared, as others disturbed the old or the new run: {named}")
     environment_changes = [
         word
         for column, word in ENVIRONMENT_COLUMNS.items()

@@ -1,9 +1,9 @@
 """Joins results folders: of teammates, of notebooks that stopped at their time limit, of GPUs side by side.
 
 A run is the same run wherever it was made, by its `run_id`, so joining is copying the folders under `runs/` and
-building the CSVs again. Of several copies the one that ended for good is kept, else the first; two finished copies
-whose scores differ are told, as that is a finding about reproducibility. Every run is copied beside its place
-and renamed into it, so a merge that was stopped is completed by the same command.
+building the CSVs again. Of several copies the one that ended for good is kept, of those one that others did not
+disturb, else the first; two finished copies whose scores differ are told, as that is a finding about reproducibility.
+Every run is copied beside its place and renamed into it, so a merge that was stopped is completed by the same command.
 """
 
 from __future__ import annotations
@@ -106,9 +106,11 @@ def _merge_runs(
             if known[1] is record:
                 continue
             report.duplicates += 1
+            better = _rank(record) > _rank(known[1])
             if _is_final(record) and _is_final(known[1]):
-                report.notes += _score_mismatch(known, (source, record))
-            elif _is_final(record):
+                kept = "the one that others did not disturb" if better else "the first"
+                report.notes += _score_mismatch(known, (source, record), kept)
+            if better:
                 best[record["run_id"]] = (source, record)
     for source, record in best.values():
         if source != out.resolve():
@@ -120,7 +122,12 @@ def _is_final(record: Mapping[str, Any]) -> bool:
     return record["row"]["status"] in FINAL
 
 
-def _score_mismatch(one: tuple[Path, Mapping[str, Any]], other: tuple[Path, Mapping[str, Any]]) -> list[str]:
+def _rank(record: Mapping[str, Any]) -> tuple[bool, bool]:
+    """The higher, the better a copy of a run."""
+    return _is_final(record), not record["row"].get("disturbed")
+
+
+def _score_mismatch(one: tuple[Path, Mapping[str, Any]], other: tuple[Path, Mapping[str, Any]], kept: str) -> list[str]:
     """A line for a score that two copies of one run differ in."""
     rows = one[1]["row"], other[1]["row"]
     for score in SCORES:
@@ -128,7 +135,7 @@ def _score_mismatch(one: tuple[Path, Mapping[str, Any]], other: tuple[Path, Mapp
         if None not in values and abs(values[0] - values[1]) > SCORE_TOLERANCE:
             what = f"{rows[0]['strategy']} (seed {rows[0]['seed']}, run {rows[0]['run_id']}): {score} is"
             where = [f"{value:.4f} in {copy[0].name}" for value, copy in zip(values, (one, other), strict=True)]
-            return [f"{what} {' and '.join(where)}; kept the first"]
+            return [f"{what} {' and '.join(where)}; kept {kept}"]
     return []
 
 

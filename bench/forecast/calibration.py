@@ -73,11 +73,18 @@ def throughput_of_runs(path: Path, gpu: Gpu | None) -> Throughput:
         raise ValueError(f"--calibration {path}: ran on {', '.join(sorted(elsewhere))}, not on --gpu {gpu.name}")
     found: dict[str, list[float]] = {}
     for row in rows:
-        if row["samples_per_second"] and row["trainable_parameters"] == row["total_parameters"]:
+        if (
+            row["samples_per_second"]
+            and not row.get("disturbed")
+            and row["trainable_parameters"] == row["total_parameters"]
+        ):
             rate = float(row["model_flops_per_sample"]) * float(row["samples_per_second"])
             found.setdefault(row["precision"], []).append(rate)
     if not found:
-        raise ValueError(f"--calibration {path}: no finished run that trained every weight and counted its operations")
+        raise ValueError(
+            f"--calibration {path}: no finished run that trained every weight, counted its operations and was not "
+            "disturbed by others"
+        )
     rates = {precision: statistics.median(values) for precision, values in found.items()}
     peaks = gpu.tflops if gpu else {}
     shares = [rates[precision] / peak for precision, peak in peaks.items() if precision in rates]

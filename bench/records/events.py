@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from bench.records import disturbance
+
 EVENTS_FILE = "events.jsonl"
-SUMMED = ("seconds", "energy_joules")  # of a section that is entered again; of anything else the most counts
+SUMMED = {"seconds", "energy_joules", *disturbance.SUMMED}  # of a section entered again; of others the most counts
 
 
 class EventWriter:

@@ -12,6 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from bench.records import disturbance
+
 SCHEMA_VERSION: Final = 1
 
 Status = Literal["ok", "oom", "diverged", "timeout", "failed", "refused", "unavailable"]
@@ -32,6 +34,7 @@ SECTIONS: Final = (
     "startup", "load", "setup", "warmup", "train", "eval", "score", "save", "probe", "measuring", "exit", "checkpoint",
 )  # fmt: skip
 TUNING_COLUMNS: Final = ("tuned_rates", "tuning_seconds", "tuning_best", "tuning_spread")
+DISTURBANCE_COLUMNS: Final = disturbance.RUN_COLUMNS
 MEMORY_KINDS: Final = ("weights", "gradients", "optimizer", "activations")
 
 RUN_COLUMNS: Final[dict[str, str]] = {
@@ -113,6 +116,7 @@ RUN_COLUMNS: Final[dict[str, str]] = {
     "in the run's precision; empty where that means nothing: no known peak, weights at rest, work left out",
     "model_flops_per_sample": "operations of full fine-tuning for one training example, both passes, counted once",
     "cost_dollars": "time to train at the GPU's price per hour; empty where no price is known",
+    **DISTURBANCE_COLUMNS,
     "vqa_accuracy": "official VQA accuracy, 0 to 1",
     "accuracy": "share of predictions equal to the single target label, 0 to 1",
     "precision_macro": "precision, unweighted mean over classes, over the whole set",
@@ -154,6 +158,7 @@ SECTION_COLUMNS: Final[dict[str, str]] = {
     "tree_rss_bytes": "the same with the processes that it started and that are there at the section's end",
     "device_bytes": "GPU memory in use at the section's end beyond what others had (NVML)",
     "energy_joules": "energy used by the GPU (NVML)",
+    **disturbance.SECTION_COLUMNS,
 }
 MEMORY_COLUMNS: Final[dict[str, str]] = {
     "run_id": "see runs.csv",

@@ -64,7 +64,7 @@ def read_record(out: Path, run_id: str) -> dict[str, Any] | None:
     return read_json(path) if path.exists() else None
 
 
-def is_finished(out: Path, run_id: str) -> bool:
-    """Whether the run has a record that a new attempt would not change."""
-    record = read_record(out, run_id)
-    return record is not None and record.get("row", {}).get("status") in FINAL
+def is_finished(out: Path, run_id: str, *, undisturbed: bool = False) -> bool:
+    """Whether the run has a record that a new attempt would not change; on request, one whose times count, too."""
+    row = (read_record(out, run_id) or {}).get("row", {})
+    return row.get("status") in FINAL and not (undisturbed and row.get("disturbed"))

@@ -32,6 +32,7 @@ def prepare(request: Request, plans: Sequence[NamedPlan]) -> dict[str, Any]:
         "task": request.task, "overrides": dict(request.overrides), "device": request.device,
         "plans": [str(named.plan) for named in plans], "batch_size": request.training.batch_size,
         "epochs": request.training.epochs, "max_steps": request.training.max_steps, "predict": not request.dry_run,
+        "require_idle": request.require_idle and not request.dry_run,
         "side_files": "" if request.dry_run else str(scratch / "side_files"),
     }  # fmt: skip
     (scratch / "side_files").mkdir()

@@ -22,6 +22,7 @@ from bench.forecast.utilisation import utilisation
 from bench.processes.fork_server import Child
 from bench.processes.start import kill_group, start, wait_for_server
 from bench.records.checkpoint_folder import DEADLINE, PAUSED, read_progress, remove_checkpoint, truncate_log
+from bench.records.disturbance import disturbance_columns
 from bench.records.events import EVENTS_FILE, EventReader, RunResult
 from bench.records.record import SCHEMA_VERSION, TUNING_COLUMNS, read_json, write_json
 from bench.records.results_folder import RECORD_FILE
@@ -175,7 +176,8 @@ def write_record(spec: RunSpec, result: RunResult, folder: Path, options: Launch
     }  # fmt: skip
     if "load" in result.sections:
         row["load_seconds"] = result.sections["load"]["seconds"]
-    row |= training_totals(result) | result.row | options.columns
+    row |= training_totals(result) | disturbance_columns(result.sections, result.environment)
+    row |= result.row | options.columns
     row |= {key: result.environment.get(key) for key in ("gpu_name", "environment_hash")}
     row |= utilisation(row, spec.members)
     memory = {k.removesuffix("_bytes"): row[k] for k in row if k in _MEMORY_COLUMNS}

@@ -18,8 +18,10 @@ import torch
 
 from bench.forecast.forecast import Forecaster, predict_all
 from bench.forecast.gpus import has_kernels, match_gpu
+from bench.records.disturbance import MIN_GPU
 from bench.records.record import read_json, write_json
 from bench.task import Task, changed_options, identity_options, load_task, task_path, task_text
+from bench.worker.sensors import Sensors
 from strategies import baseline, compose
 from strategies.quiet import quiet
 
@@ -38,6 +40,13 @@ def choose_device(requested: str) -> str:
     if device.type == "cuda":
         check_kernels(device)
     return requested
+
+
+def refuse_if_gpu_is_busy(device: str) -> None:
+    """ValueError when others use as much of the GPU as would mark a run as disturbed."""
+    share = Sensors(torch.device(device)).other_share
+    if share is not None and share >= MIN_GPU:
+        raise ValueError(f"--require-idle: others use {100 * share:.0f} % of the GPU; wait, or leave the option out")
 
 
 def check_kernels(device: torch.device) -> None:
@@ -65,6 +74,8 @@ def describe_task(task: Task) -> dict[str, Any]:
 def prepare_sweep(request: Mapping[str, Any]) -> dict[str, Any]:
     """Prepare the task and look at every plan; ValueError when data, model or device cannot be used."""
     device = choose_device(request["device"])
+    if request["require_idle"]:
+        refuse_if_gpu_is_busy(device)
     task = load_task(request["task"], request["overrides"])
     started = time.perf_counter()
     task.prepare()

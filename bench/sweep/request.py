@@ -29,4 +29,5 @@ class Request:
     time_limit: TimeLimit | None = None
     memory_snapshot: bool = False
     tune: int | None = None
+    require_idle: bool = False
     command: Sequence[str] = ()

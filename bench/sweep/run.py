@@ -25,6 +25,7 @@ from bench.records.record import write_json
 from bench.records.results_folder import InputError, check_output_folder, is_finished, lock_folder, run_folder
 from bench.records.spec import RunSpec
 from bench.sweep.child_processes import modules_to_preload, prepare
+from bench.sweep.idle import disturbed_lines, refuse_if_busy
 from bench.sweep.launcher import LaunchOptions, launch, relabel, write_record
 from bench.sweep.matrix import (
     build_matrix,
@@ -53,6 +54,8 @@ def run_sweep(request: Request) -> list[dict[str, Any]]:
     if not request.dry_run:
         refuse_if_none_can_run(request.plans, {named.text: certain_refusal(named) for named in request.plans})
     plans = with_baseline(request.plans, include=request.baseline)
+    if request.require_idle and not request.dry_run:
+        refuse_if_busy()
     with fork_server(modules_to_preload(request.task, plans)):
         return run_prepared(request, plans)
 
@@ -107,7 +110,8 @@ def print_planned(specs: Sequence[RunSpec], request: Request) -> None:
     """Print what would run; with --tune the trials, since what follows them is not known."""
     refused = [spec for spec in specs if spec.refusal]
     shown = [*trial_runs(specs, request.tune), *refused] if request.tune else specs
-    print_matrix(shown, {spec.run_id for spec in shown if is_finished(request.out, spec.run_id)})
+    done = {spec.run_id for spec in shown if is_finished(request.out, spec.run_id, undisturbed=request.require_idle)}
+    print_matrix(shown, done)
     if request.tune and (left := len(specs) - len(tunable(specs)) - len(refused)):
         print(f"Then {left} runs at the rates that did best on the tune set: the other seeds, and controls.")
 
@@ -128,7 +132,8 @@ def run_all(
         deadline=request.time_limit.deadline if request.time_limit else None,
     )
     new = [spec for spec in specs if spec.run_id not in just_run]
-    todo = [spec for spec in new if request.force or not is_finished(request.out, spec.run_id)]
+    finished = partial(is_finished, request.out, undisturbed=request.require_idle)
+    todo = [spec for spec in new if request.force or not finished(spec.run_id)]
     if len(todo) < len(new):
         done = f"{len(new) - len(todo)} of {len(new)} runs are finished already in {request.out}"
         print(f"{done} (--force runs them again)")
@@ -180,6 +185,8 @@ def report_results(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
     if shared:
         most = max(row["other_gpu_bytes"] for row in shared) / 2**30
         print(f"Others used the GPU when {len(shared)} runs began ({most:.1f} GiB at most): their times say little.")
+    for line in disturbed_lines(rows):
+        print(line)
     failed = [f"{row['strategy']} (seed {row['seed']})" for row in rows if row["status"] != "ok"]
     if failed:
         print(

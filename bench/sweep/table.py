@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from bench.records.spec import RunSpec
 from bench.records.targets import baselines, comparison_key
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Row = Mapping[str, Any]
+MIN_REPEATS: Final = 3  # of a time, from which on it may be a headline
 SCORES = {
     "VQA acc.": "vqa_accuracy",
     "accuracy": "accuracy",
@@ -39,6 +41,11 @@ def count(value: float | None) -> str:
     return f"{value:g}"
 
 
+def timed(row: Row) -> Row:
+    """What may be compared of a run's time: nothing where others disturbed it."""
+    return {} if row.get("disturbed") else row
+
+
 def with_ratio(text: str, value: float | None, reference: float | None) -> str:
     """A figure followed by its ratio to the baseline's."""
     if value is None:
@@ -50,10 +57,11 @@ def result_cells(row: Row, reference: Row) -> list[str]:
     """One row of the comparison table; `reference`: the full fine-tune it is compared with, or nothing."""
     ttt, peak = row.get("ttt_seconds"), row.get("peak_allocated_bytes")
     status = row["status"] if row["status"] == "ok" else f"{row['status']}: {row.get('reason', '')}"
+    status += ", disturbed" if row.get("disturbed") else ""
     return [
         row["strategy"],
         *(percent(row.get(column)) for column in SCORES.values()),
-        with_ratio(f"{ttt or 0:.1f} s", ttt, reference.get("ttt_seconds")),
+        with_ratio(f"{ttt or 0:.1f} s", ttt, timed(reference).get("ttt_seconds") if timed(row) else None),
         with_ratio(f"{(peak or 0) / 2**20:.1f} MiB", peak, reference.get("peak_allocated_bytes")),
         count(row.get("trainable_parameters")),
         str(row["seed"]),
@@ -74,7 +82,18 @@ def print_results(rows: Sequence[Row]) -> None:
     print("Scores in percent; F1, precision and recall are macro means over the whole evaluation set.")
     if startups := [row["startup_seconds"] for row in rows if "startup_seconds" in row]:
         print(f"Fixed cost of a run, process start to first step: median {statistics.median(startups):.1f} s.")
+    if words := few_repeats(rows):
+        print(f"{words}: small differences of time may be chance; --seeds 0,1,2 runs each recipe three times.")
     print("TTT: first batch to last update, with compiling and the recipe's own set-up. Peak: allocator, training.")
+
+
+def few_repeats(rows: Sequence[Row]) -> str:
+    """Says so where some recipe's time is of fewer runs than MIN_REPEATS, those that were disturbed not counted."""
+    counts = Counter(row["plan"] for row in rows if row.get("kind") != "control" and timed(row).get("ttt_seconds"))
+    fewest, most = min(counts.values(), default=MIN_REPEATS), max(counts.values(), default=0)
+    if fewest >= MIN_REPEATS:
+        return ""
+    return f"{'One run' if fewest == 1 else 'Two runs'} {'each' if fewest == most else 'of some recipes'}"
 
 
 def print_matrix(specs: Sequence[RunSpec], done: Collection[str]) -> None:
@@ -110,7 +129,8 @@ def outcome(row: Mapping[str, Any]) -> str:
     peak = row.get("peak_allocated_bytes")
     if "compile_seconds" in row:
         scores += f" (compiling {row['compile_seconds']:.0f} s)"
-    return scores + (f"  peak {peak / 2**20:.0f} MiB" if peak else "")
+    scores += f"  peak {peak / 2**20:.0f} MiB" if peak else ""
+    return scores + (f"  disturbed: {row['disturbed']}" if row.get("disturbed") else "")
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:

@@ -57,8 +57,17 @@ def best_trial(scored_trials: Sequence[Trial], default: RunSpec) -> RunSpec:
     return max(scored, key=lambda entry: entry[:2], default=(None, True, default))[2]
 
 
-def tuning_columns(scored_trials: Sequence[Trial], seconds: float) -> dict[str, Any]:
-    """Columns of every run of a tuned recipe: what was tried, how well it did, and the seconds of training it took."""
+def spent_seconds(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """TTT of all trials of a recipe together; None where others disturbed one."""
+    disturbed = any(row.get("disturbed") for row in rows)
+    return None if disturbed else sum(row.get("ttt_seconds", 0.0) for row in rows)
+
+
+def tuning_columns(scored_trials: Sequence[Trial], seconds: float | None) -> dict[str, Any]:
+    """Columns of every run of a tuned recipe: what was tried, how well it did, and the seconds of training it took.
+
+    seconds: None where others disturbed a trial.
+    """
     scores = [value for _, value in scored_trials if value is not None]
     listed = [
         f"{tuned_rate(run)[1]:g}={'failed' if value is None else format(value, '.4f')}" for run, value in scored_trials
@@ -95,7 +104,7 @@ def tune(specs: Sequence[RunSpec], number: int, out: Path, run: Callable[[Sequen
     for plan, (default, trial_specs) in groups.items():
         records = [read_record(out, trial.run_id) for trial in trial_specs]
         results = list(zip(trial_specs, map(score, records), strict=True))
-        spent = sum(record["row"].get("ttt_seconds", 0.0) for record in records if record)
+        spent = spent_seconds([record["row"] for record in records if record])
         best, columns = best_trial(results, default), tuning_columns(results, spent)
         print(f"{default.strategy}: {tuned_rate(best)[0]} {tuned_rate(best)[1]:g} of {columns['tuned_rates']}")
         chosen[plan] = {"lr": best.lr, "head_lr": best.head_lr}

@@ -108,6 +108,8 @@ def tell_surroundings(device: torch.device, emit: EventWriter) -> Sensors:
     sensors = Sensors(device)
     emit("measured", other_gpu_bytes=sensors.other_processes_bytes)
     emit("environment", **describe_environment(device), **sensors.state())
+    if sensors.other_share is not None:
+        emit("environment", other_gpu_share=sensors.other_share)
     return sensors
 
 

@@ -16,6 +16,7 @@ import psutil
 import torch
 
 from bench.records.events import EventWriter
+from bench.worker.cpu_time import CpuTimes
 from bench.worker.sensors import Sensors
 
 
@@ -90,7 +91,7 @@ class Clock:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         self.synchronise()
-        joules = self.sensors.joules()
+        before = self._counters()
         start = time.perf_counter()
         self._entered = (name, start)
         try:
@@ -98,14 +99,20 @@ class Clock:
             self.synchronise()
         finally:
             end = time.perf_counter()
+            spent = self._spent(before)
             self._entered = None
             self.seconds[name] = self.seconds.get(name, 0.0) + end - start
-            self._emit("section_end", name=name, seconds=end - start, **self._spent(joules), **self._peaks())
+            self._emit("section_end", name=name, seconds=end - start, **spent, **self._peaks())
             self._emit("section_end", name="measuring", seconds=start - entered + time.perf_counter() - end)
 
-    def _spent(self, before: float | None) -> dict[str, float]:
-        after = self.sensors.joules()
-        return {} if before is None or after is None else {"energy_joules": after - before}
+    def _counters(self) -> tuple[CpuTimes, dict[str, float], float]:
+        return CpuTimes(), self.sensors.counters(), time.time()
+
+    def _spent(self, before: tuple[CpuTimes, dict[str, float], float]) -> dict[str, float | None]:
+        """What the section took of the machine, and what others had of it meanwhile."""
+        cpu, gpu, began = before
+        spent: dict[str, float | None] = {**CpuTimes().since(cpu), "other_gpu_share": self.sensors.others_since(began)}
+        return spent | {name: now - gpu[name] for name, now in self.sensors.counters().items() if name in gpu}
 
     def _peaks(self) -> dict[str, int | None]:
         own = max(0, private_bytes() - self.private_bytes_at_start)

@@ -1,10 +1,11 @@
-"""What NVIDIA's management library (NVML) tells of a GPU: memory in use by anyone, energy, driver, clocks.
+"""What NVIDIA's management library (NVML) tells of a GPU: memory in use by anyone, energy, driver, clocks, other users.
 
 Everything is None or missing where there is no such library, no such GPU, or no such counter; never zero.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
@@ -33,6 +34,7 @@ class Sensors:
                 self._nvml = pynvml
                 self._handle = self._query(lambda: _handle(pynvml, device))
         self.other_processes_bytes = self.used_bytes()
+        self.other_share = self._busy_share()
 
     def _query(self, query: Callable[[], Any]) -> Any:
         """An answer, or None where this GPU or driver has none."""
@@ -61,6 +63,45 @@ class Sensors:
         nvml, handle = self._nvml, self._handle
         found = None if handle is None else self._query(lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(handle))
         return None if found is None else found / 1000
+
+    def _busy_share(self) -> float | None:
+        """Part of the last moments, a second at most, in which anyone's kernel ran, 0 to 1."""
+        nvml, handle = self._nvml, self._handle
+        found = None if handle is None else self._query(lambda: nvml.nvmlDeviceGetUtilizationRates(handle))
+        return None if found is None else found.gpu / 100
+
+    def slowed_seconds(self) -> float | None:
+        """Seconds for which heat has held the clock down since the driver was loaded."""
+        nvml, handle = self._nvml, self._handle
+        if handle is None:
+            return None
+        found = self._query(lambda: nvml.nvmlDeviceGetViolationStatus(handle, nvml.NVML_PERF_POLICY_THERMAL))
+        return None if found is None else found.violationTime / 1e9
+
+    def others_since(self, epoch_seconds: float) -> float | None:
+        """Part of the GPU's time that other processes have had since then, 0 to 1; None where none can be told apart.
+
+        NVML names processes as the host does: in a container this one is not among them, so nothing can be said.
+        """
+        nvml, handle = self._nvml, self._handle
+        if handle is None:
+            return None
+        here = self._query(lambda: nvml.nvmlDeviceGetComputeRunningProcesses(handle))
+        if os.getpid() not in {process.pid for process in here or ()}:
+            return None
+        if len(here) == 1:
+            return 0.0
+        samples = self._query(lambda: nvml.nvmlDeviceGetProcessUtilization(handle, int(1e6 * epoch_seconds))) or ()
+        shares: dict[int, list[int]] = {}
+        for sample in samples:
+            shares.setdefault(sample.pid, []).append(sample.smUtil)
+        others = [sum(found) / len(found) for process, found in shares.items() if process != os.getpid()]
+        return min(1.0, sum(others) / 100)
+
+    def counters(self) -> dict[str, float]:
+        """What has added up so far, by the column it becomes; what this GPU does not count is left out."""
+        found = {"energy_joules": self.joules(), "gpu_slowed_seconds": self.slowed_seconds()}
+        return {name: value for name, value in found.items() if value is not None}
 
     def state(self) -> dict[str, Any]:
         """Driver, clocks in MHz, power in W, temperature in °C and what holds the clock down, at this moment."""

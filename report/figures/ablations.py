@@ -88,13 +88,14 @@ def _words(values: tuple[float, float, float]) -> list[str]:
 
 
 def _empty_figure(comparison: Comparison, title: str, reason: str) -> Figure:
-    figure, panel = canvas(comparison, title=title, inches=1.6, spread="")
+    figure, panel = canvas(comparison, title=title, inches=1.6, spread="", timed=True)
     draw_placeholder(panel.subplots(), reason)
     return figure
 
 
 def _draw(comparison: Comparison, title: str, effects: Sequence[Effect], note: str) -> Figure:
-    figure, panel = canvas(comparison, title=title, inches=0.75 + ROW_INCHES * len(effects), notes=[note], spread="")
+    inches = 0.75 + ROW_INCHES * len(effects)
+    figure, panel = canvas(comparison, title=title, inches=inches, notes=[note], spread="", timed=True)
     for panel_index, (axes, (name, colour)) in enumerate(zip(panel.subplots(1, 3, sharey=True), PANELS, strict=True)):
         _bars(axes, [effect.sizes[panel_index] for effect in effects], 1.0 if panel_index else 0.0, colour)
         for row, effect in enumerate(effects):

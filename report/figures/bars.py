@@ -133,8 +133,9 @@ def _rows(comparison: Comparison) -> pd.DataFrame:
 
 def _draw(comparison: Comparison, rows: pd.DataFrame, stack: Stack) -> Figure:
     """One row per entry; parts, rest, and the total with its ratio to the baseline at the end."""
+    timed = stack.unit_of is not byte_unit
     if rows[stack.total].isna().all():
-        figure, panel = canvas(comparison, title=stack.title, inches=1.6)
+        figure, panel = canvas(comparison, title=stack.title, inches=1.6, timed=timed)
         draw_placeholder(panel.subplots(), f"no finished run has {MEASURED.get(stack.total, stack.total)}")
         return figure
     rows, hidden = rows.head(MAX_BARS), len(rows) - MAX_BARS
@@ -144,9 +145,8 @@ def _draw(comparison: Comparison, rows: pd.DataFrame, stack: Stack) -> Figure:
     notes = [f"{hidden} more recipes are in the tables."] if hidden > 0 else []
     if len(too_much):
         notes.append(f"The parts add up to more than the total of: {', '.join(too_much)}.")
-    figure, panel = canvas(
-        comparison, title=stack.title, inches=0.95 + row_inches(map(_name, rows["label"])) * len(rows), notes=notes
-    )
+    inches = 0.95 + row_inches(map(_name, rows["label"])) * len(rows)
+    figure, panel = canvas(comparison, title=stack.title, inches=inches, notes=notes, timed=timed)
     axes = panel.subplots()
     shown = rest.where(rest > TOLERANCE * rows[stack.total])
     ends = _segments(axes, rows, stack, shown)

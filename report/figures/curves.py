@@ -31,7 +31,7 @@ TUNE_NAMES: Final = {"vqa_accuracy": "Tune-set VQA accuracy", "accuracy": "Tune-
 def learning_curves(comparison: Comparison, *, by_updates: bool = False) -> Figure:
     """Draw tune-set quality over train loss, along seconds or updates; a panel without data says so."""
     recipes = comparison.entries.loc[comparison.entries["kind"] != "control", "label"]
-    history = comparison.history.dropna(subset=["train_seconds", "value"])
+    history = comparison.history.dropna(subset=["value"] if by_updates else ["train_seconds", "value"])
     history = history[history["entry"].isin(set(recipes))]
     tune, train = history[history["split"] == "tune"], history[history["split"] == "train"]
     score = comparison.score if (tune["metric"] == comparison.score).any() else "accuracy"
@@ -49,9 +49,8 @@ def learning_curves(comparison: Comparison, *, by_updates: bool = False) -> Figu
     columns = 3 if max(map(len, names.values()), default=0) <= MAX_NAME else 2
     lines = max((name.count("\n") + 1 for name in names.values()), default=0)
     inches = 3.3 + 0.14 * lines * math.ceil(len(names) / columns)
-    figure, panel = canvas(
-        comparison, title=f"Learning curves{' by updates' if by_updates else ''}", inches=inches, notes=notes
-    )
+    title = f"Learning curves{' by updates' if by_updates else ''}"
+    figure, panel = canvas(comparison, title=title, inches=inches, notes=notes, timed=not by_updates)
     both = panel.subplots(2, 1, sharex=True, height_ratios=(1.2, 1))
     slowest = max((float(rows["train_seconds"].max()) for _, rows in panels if len(rows)), default=0.0)
     unit, divisor = time_unit(slowest)

@@ -99,14 +99,14 @@ def pairwise_heatmap(comparison: Comparison) -> Figure:
     counts = pd.Series([member for pair in (*pairs, *failed) for member in sorted(pair)], dtype=object).value_counts()
     names = sorted(counts.index[:MAX_MEMBERS], key=list(counts.index).index)
     if not names:
-        figure, panel = canvas(comparison, title=title, inches=1.6)
+        figure, panel = canvas(comparison, title=title, inches=1.6, timed=True)
         draw_placeholder(panel.subplots(), "no recipe of this sweep is a pair of techniques")
         return figure
     more = f"; the {MAX_MEMBERS} in most pairs of {len(counts)}" if len(counts) > MAX_MEMBERS else ""
     words = " Words: why a pair did not run." if failed else ""
     notes = [f"Below 1 is less than the baseline. Diagonal: the technique alone{more}.{words}"]
     inches = 2 * (0.5 + 0.24 * len(names) + 0.055 * max(min(len(name), MAX_HEAD) for name in names))
-    figure, panel = canvas(comparison, title=title, inches=inches, notes=notes, spread="")
+    figure, panel = canvas(comparison, title=title, inches=inches, notes=notes, spread="", timed=True)
     _pair_panels(panel, comparison, names, failed)
     return figure
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from report.figures.style import GREY, MARKERS, NOTE_SIZE, PALETTE, WIDTH, draw_placeholder, styled, wrap_label
+from report.frames.disturbed import left_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,6 +63,8 @@ def scaling_curves(comparisons: Sequence[Comparison]) -> Figure:
     both[1].set_xticks(range(len(settings)), settings)
     both[1].set_xlim(-0.3, len(settings) - 0.7)
     more = f" {len(labels) - MAX_LINES} more recipes are in the tables." if len(labels) > MAX_LINES else ""
+    disturbed = left_out(sum(len(comparison.disturbed) for comparison in comparisons))
+    more += f"\n{disturbed}." if disturbed else ""
     both[1].set_xlabel(
         f"Against the baseline of the same setting, means of seeds.{more}", fontsize=NOTE_SIZE, color=GREY
     )

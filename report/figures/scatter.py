@@ -16,6 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from report.figures.point_labels import name_points
 from report.figures.style import GREY, canvas, draw_placeholder, entry_styles, styled
 from report.frames.compare import pareto_front
+from report.frames.disturbed import TIMES
 from report.frames.units import SCORE_NAMES, byte_unit, energy_unit, percent, time_unit
 
 if TYPE_CHECKING:
@@ -43,13 +44,13 @@ def accuracy_against(comparison: Comparison, cost: str) -> Figure:
     """Draw quality against one column of COSTS; entries without both values are named in the note."""
     name, unit_of = COSTS[cost]
     score, entries = comparison.score, comparison.entries
-    title = f"{SCORE_NAMES[score]} against {name}"
+    title, timed = f"{SCORE_NAMES[score]} against {name}", cost in TIMES
     recipes = entries[entries["kind"] != "control"]
     known = recipes[[cost, score]].notna().all(axis=1)
     lost = ", ".join(recipes.loc[~known & (recipes["num_ok"] > 0), "label"])
     notes = [f"Not measured, so not drawn: {lost}."] if lost else []
     if not known.any():
-        figure, panel = canvas(comparison, title=title, inches=1.6, notes=notes)
+        figure, panel = canvas(comparison, title=title, inches=1.6, notes=notes, timed=timed)
         draw_placeholder(panel.subplots(), f"no finished run has both {score} and {cost}")
         return figure
     unit, divisor = unit_of(float(recipes.loc[known, cost].max()))
@@ -57,7 +58,7 @@ def accuracy_against(comparison: Comparison, cost: str) -> Figure:
     if hidden := int((~points["named"]).sum()):
         notes.append(f"Grey: {hidden} more recipes; all are in the tables.")
     notes.append("Line and filled markers: Pareto front (nothing is both cheaper and better).")
-    figure, panel = canvas(comparison, title=title, inches=2.75, notes=notes)
+    figure, panel = canvas(comparison, title=title, inches=2.75, notes=notes, timed=timed)
     controls = entries[(entries["kind"] == "control") & entries[score].notna()]
     axes, texts = _axes(panel, points, controls, score)
     panel.axes[-1].set_xlabel(f"{name} in {unit}, less is better")

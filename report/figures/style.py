@@ -175,11 +175,30 @@ def failure_note(comparison: Comparison) -> str:
     return f"Did not finish: {', '.join(names)}." if names else ""
 
 
+def disturbance_note(comparison: Comparison) -> str:
+    """Name the runs whose times are left out, the first few."""
+    rows = comparison.disturbed
+    names = [f"{row.entry} seed {row.seed:g}" for row in rows.head(MAX_FAILURES).itertuples()]
+    if len(rows) > MAX_FAILURES:
+        names.append(f"{len(rows) - MAX_FAILURES} more in the summary")
+    return f"Times left out, as others disturbed the run: {', '.join(names)}." if names else ""
+
+
 def canvas(
-    comparison: Comparison, *, title: str, inches: float, notes: Sequence[str] = (), spread: str = RANGE
+    comparison: Comparison,
+    *,
+    title: str,
+    inches: float,
+    notes: Sequence[str] = (),
+    spread: str = RANGE,
+    timed: bool = False,
 ) -> tuple[Figure, SubFigure]:
-    """Make a figure and its panel, `inches` high, for the axes; the notes stand in a second panel below."""
+    """Make a figure and its panel, `inches` high, for the axes; the notes stand in a second panel below.
+
+    timed: the figure shows times, so it says whose are left out.
+    """
     texts = [setting_note(comparison, spread), *notes, failure_note(comparison)]
+    texts += [disturbance_note(comparison)] if timed else []
     lines = [line for text in texts if text for line in textwrap.wrap(text, NOTE_CHARACTERS)]
     below = LINE_INCHES * len(lines) + 0.06
     figure = Figure(figsize=(WIDTH, inches + below), layout="constrained")

@@ -72,6 +72,12 @@ class Comparison:
         return failed
 
     @property
+    def disturbed(self) -> pd.DataFrame:
+        """Rows of the finished runs whose times are left out, as others disturbed them."""
+        marked: pd.DataFrame = self.runs[(self.runs["status"] == "ok") & (self.runs["disturbed"] != "")]
+        return marked
+
+    @property
     def score(self) -> str:
         """The column of quality: VQA accuracy where the task has one, else plain accuracy."""
         return "vqa_accuracy" if self.entries["vqa_accuracy"].notna().any() else "accuracy"
@@ -195,5 +201,7 @@ def _head(label: str, group: pd.DataFrame) -> dict[str, Any]:
     status = ", ".join(dict.fromkeys(word for word in statuses if word != "ok"))
     if finished:
         status = f"{finished} of {len(group)} ok, {status}" if status else "ok"
+    if disturbed := int(((group["status"] == "ok") & (group["disturbed"] != "")).sum()):
+        status += ", disturbed" if disturbed == len(group) else f", {disturbed} of {len(group)} disturbed"
     plan, kind = str(group["plan"].iloc[0]), str(group["kind"].iloc[0])
     return {"label": label, "plan": plan, "kind": kind, "num_runs": len(group), "num_ok": finished, "status": status}

@@ -17,14 +17,15 @@ import pandas as pd
 
 from bench.records.record import FILES, KINDS, STATUSES
 from report.errors import ReportError
+from report.frames.disturbed import without_disturbed_times
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 TEXT: Final = frozenset({
     "run_id", "sweep", "kind", "strategy", "plan", "task", "model", "dataset", "setting", "status", "reason", "section",
-    "device", "gpu_name", "start_method", "precision", "created_at", "git_commit", "git_dirty", "environment_hash", "split",
-    "metric", "tuned_rates",
+    "device", "gpu_name", "start_method", "precision", "created_at", "git_commit", "git_dirty", "environment_hash",
+    "split", "metric", "tuned_rates", "disturbed",
 })  # fmt: skip
 SHARES: Final = frozenset({
     "vqa_accuracy", "accuracy", "precision_macro", "recall_macro", "f1_macro",
@@ -43,6 +44,8 @@ REBUILD: Final = "CSVs are rebuilt from runs/*/record.json: start the sweep agai
 @dataclass(frozen=True)
 class Results:
     """A sweep as data frames with every column of the schema; what was not measured is missing (NaN or "").
+
+    So are the times of runs that others disturbed.
 
     runs, history, metrics, sections: one frame per CSV.
     """
@@ -63,8 +66,9 @@ def load(folder: Path) -> Results:
         raise ReportError(f"{folder} {missing}, so it is no sweep; {instead}")
     runs = _frame(folder / "runs.csv")
     _check_runs(folder / "runs.csv", runs)
-    others = ("history.csv", "metrics.csv", "sections.csv")
-    return Results(folder, runs, *(_frame(folder / name) for name in others))
+    history, metrics, sections = (_frame(folder / name) for name in ("history.csv", "metrics.csv", "sections.csv"))
+    runs, history, sections = without_disturbed_times(runs, history, sections)
+    return Results(folder, runs, history, metrics, sections)
 
 
 def _frame(path: Path) -> pd.DataFrame:

@@ -28,19 +28,21 @@ EXPLAINED: Final = (
 
 def target_lines(comparison: Comparison) -> list[str]:
     """Lay out time to target of every recipe; empty where no run has one."""
-    runs = comparison.finished.dropna(subset=[SECONDS])
+    finished = comparison.finished
+    runs = finished[finished[SECONDS].notna() | (finished[STEPS].notna() & (finished["disturbed"] != ""))]
     base = runs[runs["kind"] == "baseline"].drop_duplicates("seed", keep=False).set_index("seed")[SECONDS]
     if base.empty:
         return []
     runs = runs.assign(ratio=runs[SECONDS] / runs["seed"].map(base))
     rows = runs.groupby("entry", sort=False)[[SECONDS, "ratio", STEPS]].median()
-    reached = (runs[SECONDS] < math.inf).groupby(runs["entry"]).agg(["sum", "size"])
+    reached = (runs[STEPS] < math.inf).groupby(runs["entry"]).agg(["sum", "size"])
     unit = time_unit(float(runs.loc[runs[SECONDS] < math.inf, SECONDS].max()))
     lines = ["### Time to target", "", EXPLAINED, ""]
     lines += ["| recipe | reached by | time to target | × baseline | updates |", "|---|---:|---:|---:|---:|"]
     for label, seconds, ratio, steps, num_reached, total in rows.join(reached).itertuples():
         missed = ("not reached", MISSING, MISSING)
-        cells = (amount(seconds, unit), times(ratio), f"{steps:.0f}") if seconds < math.inf else missed
+        taken = (amount(seconds, unit), times(ratio)) if seconds < math.inf else (MISSING, MISSING)
+        cells = (*taken, f"{steps:.0f}") if steps < math.inf else missed
         lines.append(f"| {code(label)} | {num_reached} of {total} | {' | '.join(cells)} |")
     return [*lines, ""]
 

@@ -1,7 +1,8 @@
 """What the page knows of each column: its name, its kind of number, and which direction is better.
 
 Names are made from the schema's, whose units stand in their endings, so a new column needs nothing here. A column
-that no run has filled is left out of the page's table and named there instead.
+that no run has filled is left out of the page's table and named there instead, but for what others did: where nothing
+was seen there is nothing to name.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from bench.records.record import RUN_COLUMNS
+from bench.records.record import DISTURBANCE_COLUMNS, RUN_COLUMNS
 from report.frames.results import SHARES, TEXT
 
 NAMES: Final = {
@@ -22,6 +23,9 @@ NAMES: Final = {
     "cost_dollars": "Cost", "mfu": "MFU", "lr": "Learning rate", "head_lr": "Learning rate, new parts",
     "saved_bytes": "Saved size", "gpu_name": "GPU", "run_id": "Run", "reason": "Reason", "setting": "Setting",
     "time_to_target_seconds": "Time to target",
+    "disturbed": "Disturbed", "cpu_seconds": "CPU time", "cpu_wait_share": "Waited for a CPU",
+    "other_cpu_share": "CPUs in use by others", "cpu_pressure_share": "CPU pressure",
+    "gpu_slowed_share": "GPU slowed by heat", "other_gpu_share": "GPU in use by others",
     "peak_rss_bytes": "Peak RSS", "peak_tree_rss_bytes": "Peak RSS with children",
 }  # fmt: skip
 ENDINGS: Final = {"_seconds": "seconds", "_bytes": "bytes", "_joules": "joules", "_dollars": "dollars"}
@@ -31,7 +35,7 @@ RATIOS: Final = {
     "memory_ratio": "peak memory over that of the baseline run of the same seed",
 }
 SHOWN_FIRST: Final = (
-    "strategy", "seed", "status", "vqa_accuracy", "accuracy", "f1_macro", "ttt_seconds", "ttt_ratio",
+    "strategy", "seed", "status", "disturbed", "vqa_accuracy", "accuracy", "f1_macro", "ttt_seconds", "ttt_ratio",
     "peak_allocated_bytes", "memory_ratio", "trainable_parameters", "samples_per_second", "energy_joules",
 )  # fmt: skip
 HIGHER_IS_BETTER: Final = frozenset({"mfu", "samples_per_second", "eval_samples_per_second", "tuning_best", *SHARES})
@@ -47,7 +51,7 @@ def columns(runs: pd.DataFrame) -> tuple[list[dict[str, Any]], list[str]]:
     order = [*SHOWN_FIRST, *(key for key in known if key not in SHOWN_FIRST)]
     filled = {key: key in runs and bool(_filled(runs[key])) for key in order}
     described = [_column(key) for key in order if filled[key]]
-    return described, [key for key in known if not filled[key] and key not in RATIOS]
+    return described, [key for key in known if not filled[key] and key not in {*RATIOS, *DISTURBANCE_COLUMNS}]
 
 
 def _filled(values: pd.Series[Any]) -> bool:
@@ -75,7 +79,7 @@ def _name(key: str) -> str:
 def _kind(key: str) -> str:
     if key in TEXT:
         return "text"
-    if key in SHARES or key in {"mfu", "tuning_best", "tuning_spread"}:
+    if key in SHARES or key.endswith("_share") or key in {"mfu", "tuning_best", "tuning_spread"}:
         return "share"
     if key in COUNTS:
         return "count"
@@ -90,6 +94,6 @@ def _better_direction(key: str) -> str:
     """Which direction is better: high, low, or empty where that means nothing."""
     if key in HIGHER_IS_BETTER:
         return "high"
-    if key not in NO_DIRECTION and (key in LOWER_IS_BETTER or key.endswith(tuple(ENDINGS))):
+    if key not in {*NO_DIRECTION, *DISTURBANCE_COLUMNS} and (key in LOWER_IS_BETTER or key.endswith(tuple(ENDINGS))):
         return "low"
     return ""

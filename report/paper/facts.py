@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from matplotlib.image import imread
 
+from report.frames.disturbed import left_out
 from report.frames.sidecars import SAFE_NAME, SidecarFiles
 from report.frames.units import cell, count, three_digits
 from report.paper.cards import KINDS, Card, read_card
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from report.frames.compare import Comparison
 
 FEW_SEEDS: Final = 3
+MAX_DISTURBED: Final = 6
 MANY_SEEDS: Final = 10
 FEW_QUESTIONS: Final = 1000
 RANDOM: Final = "towers=random"
@@ -170,6 +172,20 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if value == round(value) else three_digits(value)
 
 
+def other_work(comparisons: Sequence[Comparison]) -> str:
+    """Whether others used the machine meanwhile, where that was recorded, and which times are left out."""
+    rows = [row for comparison in comparisons for row in comparison.disturbed.to_dict("records")]
+    if rows:
+        named = "; ".join(f"{row['entry']} (seed {row['seed']:g}): {row['disturbed']}" for row in rows[:MAX_DISTURBED])
+        more = f"; and {len(rows) - MAX_DISTURBED} more" if len(rows) > MAX_DISTURBED else ""
+        return f"{left_out(len(rows))}: {named}{more}."
+    if all(comparison.finished["other_cpu_share"].notna().all() for comparison in comparisons):
+        return "What others did on the machine was recorded for every run, and disturbed none."
+    return (
+        "The machine may have done other work beside; ratios to the baseline of the same seed suffer less than times."
+    )
+
+
 def threats(comparisons: Sequence[Comparison], model: Mapping[str, Any], data: Mapping[str, Any]) -> list[Tex]:
     """What a reader must not conclude, as far as the figures themselves tell."""
     runs = [comparison.runs for comparison in comparisons]
@@ -198,9 +214,7 @@ def threats(comparisons: Sequence[Comparison], model: Mapping[str, Any], data: M
         sentences.append(
             "Times were taken on a CPU; on a GPU other recipes are fast, and memory beside the allocator's differs."
         )
-    sentences.append(
-        "The machine may have done other work beside; ratios to the baseline of the same seed suffer less than times."
-    )
+    sentences.append(other_work(comparisons))
     if model:
         size = f"The model has {model['parameters']} parameters"
         sentences.append(f"{size}; what a recipe saves depends on what holds the memory, which changes with size.")

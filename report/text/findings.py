@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
+from report.frames.disturbed import MIN_REPEATS, left_out
 from report.frames.targets import too_good
 from report.frames.units import SCORE_NAMES, percent, points, times
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from report.frames.compare import Comparison
 
 CLOSE_SCORE: Final = 0.02
+MAX_NAMED: Final = 4
 
 
 def findings(comparison: Comparison, *, caution: bool = True) -> list[str]:
@@ -98,4 +100,17 @@ def _caution(comparison: Comparison) -> str:
     sentences = [f"{failed} of {total} runs did not finish (below)."] if failed else []
     if comparison.runs["seed"].nunique() < 2 and failed < total:  # noqa: PLR2004 - one seed is no repeat
         sentences.append("One seed only: small differences may be chance; repeat with --seeds 0,1,2.")
-    return " ".join(sentences)
+    if disturbed := left_out(len(comparison.disturbed)):
+        sentences.append(f"{disturbed} (below).")
+    return " ".join([*sentences, *_few_repeats(comparison)])
+
+
+def _few_repeats(comparison: Comparison) -> list[str]:
+    """Say so where a time is of fewer runs than a headline needs, though there are several seeds."""
+    timed = comparison.finished.groupby("entry", sort=False)["ttt_seconds"].count()
+    few = timed[(timed > 0) & (timed < MIN_REPEATS)]
+    if comparison.runs["seed"].nunique() < 2 or few.empty:  # noqa: PLR2004 - one seed has its own sentence
+        return []
+    named = ", ".join(f"{label} ({number})" for label, number in few.head(MAX_NAMED).items())
+    more = f" and {len(few) - MAX_NAMED} more" if len(few) > MAX_NAMED else ""
+    return [f"Times are of fewer than three runs of {named}{more}."]

@@ -40,6 +40,10 @@ DEFINED_COLUMNS: Final = {
     "vqa_accuracy": "VQA accuracy", "accuracy": "Accuracy", "ttt_seconds": "TTT", "peak_allocated_bytes": "Peak memory",
     "trainable_parameters": "Trainable parameters",
 }  # fmt: skip
+DISTURBED: Final = (
+    "Others used the machine while these runs trained, so their times stand in `runs.csv` only: no mean, ratio or "
+    "figure has them. On a quiet machine the same sweep with `--require-idle` runs them again."
+)
 MAX_VALUES: Final = 8
 SECTIONS: Final = (verdict_lines, learning_rate_lines, target_lines, step_lines, break_even_lines)
 
@@ -52,7 +56,7 @@ def summary(name: str, comparisons: Sequence[Comparison], figures: Mapping[str, 
         if len(comparisons) > 1:
             lines += [f"## {plain(title)}", ""]
         lines += [" ".join(plain(sentence) for sentence in findings(comparison)), ""]
-        lines += [*table(comparison), "", *_failures(comparison)]
+        lines += [*table(comparison), "", *_failures(comparison), *_disturbed(comparison)]
         for section in SECTIONS:
             lines += section(comparison)
         lines += [*_figures(figures.get(title, ())), "### How it was run", "", *_setup(comparison), ""]
@@ -121,6 +125,17 @@ def _failures(comparison: Comparison) -> list[str]:
     lines += [f"| {' | '.join(row)} |" for row in cells]
     meanings = [f"- {status}: {STATUSES[status]}" for status in dict.fromkeys(failed["status"])]
     return [*lines, "", *meanings, ""]
+
+
+def _disturbed(comparison: Comparison) -> list[str]:
+    """Name the runs whose times are left out, what others did meanwhile, and how to repair it."""
+    rows = comparison.disturbed
+    if rows.empty:
+        return []
+    lines = ["### Disturbed", "", DISTURBED, "", "| strategy | seed | meanwhile |", "|---|---|---|"]
+    columns = ("entry", "seed", "disturbed")
+    cells = ([plain(cell(row[column])) for column in columns] for row in rows.to_dict("records"))
+    return [*lines, *(f"| {' | '.join(row)} |" for row in cells), ""]
 
 
 def _figures(names: Sequence[str]) -> list[str]:

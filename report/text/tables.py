@@ -20,6 +20,7 @@ from report.errors import ReportError
 from report.files import write_atomic
 from report.frames.ablations import by_label, cumulative_ablation
 from report.frames.compare import compare
+from report.frames.disturbed import left_out
 from report.frames.results import load
 from report.frames.units import code
 
@@ -85,18 +86,21 @@ def _table(spec: str, root: Path, loaded: dict[Path, list[Comparison]]) -> list[
 
     first = comparison(folder)
     entries = _chosen(first, given.get("rows", "all"))
-    tables = {}
+    tables, chosen = {}, {folder: first}
     for column in columns:
         folder_name, _, name = column.rpartition(":")
         if name not in COLUMNS:
             raise ReportError(f"column {name!r} is none of {', '.join(COLUMNS)}")
         if folder_name not in tables:
             other_folder = f"{folder.rpartition('/')[0]}/{folder_name}".lstrip("/") if folder_name else folder
-            tables[folder_name] = {row["label"]: row for row in _rows(comparison(other_folder))}
+            chosen[other_folder] = comparison(other_folder)
+            tables[folder_name] = {row["label"]: row for row in _rows(chosen[other_folder])}
     if key := given.get("sort"):
         entries = sorted(entries, key=lambda label: -float(COLUMNS[key].cell(tables[""][label]) or "-inf"))
     lines = [_head(columns), "|---|" + "--:|" * (len(columns) - 1)]
-    return [*lines, *(f"| {' | '.join(_cell(tables, column, label) for column in columns)} |" for label in entries)]
+    lines += [f"| {' | '.join(_cell(tables, column, label) for column in columns)} |" for label in entries]
+    disturbed = left_out(sum(len(of_setting.disturbed) for of_setting in chosen.values()))
+    return [*lines, *(["", f"{disturbed}."] if disturbed else [])]
 
 
 def _of_setting(comparisons: list[Comparison], setting: str) -> Comparison:

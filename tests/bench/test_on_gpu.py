@@ -1,6 +1,9 @@
 """What only a CUDA GPU shows: skipped elsewhere."""
 
 import pickle
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -8,8 +11,10 @@ from torch import nn
 
 from bench.processes.environment import child_environment
 from bench.processes.start import start
+from bench.records.disturbance import MIN_GPU
 from bench.worker.memory import allocator_retries, write_snapshot
 from bench.worker.profiling import busy_seconds
+from bench.worker.sensors import Sensors
 from tests.strategies.training.test_checkpoints import check, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -74,3 +79,41 @@ def repeatable(monkeypatch, tmp_path):
 )  # fmt: skip
 def test_going_on_is_exact(text, tmp_path, repeatable):
     check(text, tmp_path / "state.pt", "cuda")
+
+
+NEIGHBOUR = """
+import torch
+matrix = torch.randn(8192, 8192, device="cuda")
+while True:
+    matrix @ matrix
+    torch.cuda.synchronize()
+    print("at work", flush=True)
+"""
+
+
+def test_what_adds_up_grows_while_the_gpu_works(step):
+    sensors = Sensors(torch.device("cuda"))
+    before = sensors.counters()
+    until = time.monotonic() + 1.0
+    while time.monotonic() < until:
+        step()
+    torch.cuda.synchronize()
+    after = sensors.counters()
+    assert set(after) == set(before) <= {"energy_joules", "gpu_slowed_seconds"}
+    assert after.get("energy_joules", 1.0) > before.get("energy_joules", 0.0)
+    assert 0 <= after.get("gpu_slowed_seconds", 0.0) - before.get("gpu_slowed_seconds", 0.0) < 2.0
+
+
+def test_another_process_on_the_gpu_is_noticed(step):
+    step()  # so that this process is one of those that NVML sees
+    with subprocess.Popen([sys.executable, "-c", NEIGHBOUR], stdout=subprocess.PIPE) as other:
+        try:
+            assert other.stdout.readline()
+            began = time.time()
+            time.sleep(2.0)
+            sensors = Sensors(torch.device("cuda"))
+            assert sensors.other_share is None or sensors.other_share > MIN_GPU
+            share = sensors.others_since(began)
+            assert share is None or share > MIN_GPU, "None in a container, where processes have other names"
+        finally:
+            other.kill()

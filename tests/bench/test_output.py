@@ -22,6 +22,7 @@ SAID = [
     r"(full|lora|qlora|qlora8|amp|pure_bf16)( +[\d.]+){4} +[\d.]+ s \([\d.]+×\) +[\d.]+ MiB \([\d.]+×\) +[\d.k ]+ ok *",
     r"Scores in percent; F1, precision and recall are macro means over the whole evaluation set\.",
     r"Fixed cost of a run, process start to first step: median [\d.]+ s\.",
+    r"One run each: small differences of time may be chance; --seeds 0,1,2 runs each recipe three times\.",
     r"TTT: first batch to last update, with compiling and the recipe's own set-up\. Peak: allocator, training\.",
     r"\S+/figures: \d+ figures, PNG, SVG and PDF",
     r"\S+/(comparisons\.csv|summary\.md)",

@@ -10,7 +10,7 @@ from bench.commands.cli import main
 from bench.commands.compare import MEASURES, THRESHOLDS, join
 
 COLUMNS = ("run_id", "kind", "strategy", "plan", "seed", "status", "ttt_seconds", "peak_allocated_bytes",
-           "vqa_accuracy", "accuracy", "gpu_name")  # fmt: skip
+           "vqa_accuracy", "accuracy", "gpu_name", "disturbed")  # fmt: skip
 
 
 def run(strategy, seed=0, **changes):
@@ -67,6 +67,25 @@ def test_a_figure_of_a_run_that_did_not_finish_counts_for_nothing(capsys, folder
     assert (status, "100.00×" in out) == (0, False)
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_times_of_a_disturbed_run_are_no_verdict_and_its_memory_is(capsys, folders, which):
+    pair = run("lora"), run("lora", ttt_seconds=800.0)
+    pair[which]["disturbed"] = "others used 1.0 of 2 CPUs"
+    status, out = compared(capsys, folders, [pair[0]], [pair[1]])
+    assert (status, "8.00×" in out) == (0, False)
+    assert "times not compared, as others disturbed the old or the new run: lora (seed 0)" in out
+    status, out = compared(capsys, folders, [pair[0]], [pair[1] | {"peak_allocated_bytes": 2000}])
+    assert (status, "lora (more memory)" in out) == (1, True)
+
+
+def test_undisturbed_seeds_still_speak(capsys, folders):
+    new = [run("lora", seed, ttt_seconds=200.0) for seed in (0, 1)]
+    new += [run("lora", 2, ttt_seconds=900.0, disturbed="others used 1.0 of 2 CPUs")]
+    status, out = compared(capsys, folders, [run("lora", seed) for seed in (0, 1, 2)], new)
+    assert (status, "2.00×" in out, "lora (slower)" in out) == (1, True, True)
+    assert "new run: lora (seed 2)\n" in out
+
+
 def test_seeds_are_paired_then_summed_up(capsys, folders):
     """Every seed became 1.5 × slower, though the mean over the seeds at hand fell."""
     old = [run("lora", seed, ttt_seconds=seconds) for seed, seconds in enumerate((10, 100, 1000))]
@@ -110,7 +129,7 @@ def test_bad_input_is_one_line(capsys, tmp_path, folders):
     old, new = folders([run("lora")], [run("amp")])
     (tmp_path / "text.csv").write_text("a,b\n1,2\n")
     (tmp_path / "empty.csv").write_text(",".join(COLUMNS) + "\n")
-    (tmp_path / "word.csv").write_text(",".join(COLUMNS) + "\n" + "lora0,run,lora,lora,0,ok,quick,,,,\n")
+    (tmp_path / "word.csv").write_text(",".join(COLUMNS) + "\n" + "lora0,run,lora,lora,0,ok,quick,,,,,\n")
     for other, words in (
         ("nowhere", "cannot be read"), ("text.csv", "no column run_id"), ("empty.csv", "no rows"),
         ("word.csv", "'quick' is not a number"), (new, "no run of"),

@@ -68,6 +68,17 @@ def test_a_finished_copy_is_better_than_a_failed_one(parts, tmp_path):
     assert record["row"]["status"] == "ok"
 
 
+def test_an_undisturbed_copy_is_better_than_a_disturbed_one(parts, tmp_path):
+    why = "others used 1.0 of 2 CPUs, its threads waited 47 % of their time for one"
+    full = change(parts[0], "full", disturbed=why, vqa_accuracy=0.123)
+    assert change(parts[1], "full", disturbed="") == full
+    rows, found = merge(parts, tmp_path / "all", ["merge"], weights=True)
+    (row,) = [row for row in rows if row["run_id"] == full]
+    assert not row.get("disturbed")
+    assert "kept the one that others did not disturb" in found.notes[0]
+    assert row["vqa_accuracy"] != 0.123
+
+
 def test_copies_that_disagree_are_a_finding(parts, tmp_path):
     full = change(parts[1], "full", vqa_accuracy=0.123)
     change(parts[1], "lora", gpu_name="Tesla T4")

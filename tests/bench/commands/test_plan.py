@@ -70,6 +70,7 @@ def test_times_are_calibrated_by_runs_and_other_precisions_follow_the_peaks(tmp_
         ({"status": "oom"}, "no finished run"),
         ({"trainable_parameters": "4"}, "no finished run"),
         ({"model_flops_per_sample": ""}, "no finished run"),
+        ({"disturbed": "others used 1.0 of 2 CPUs"}, "was not disturbed by others"),
     ],
 )
 def test_runs_that_calibrate_nothing(tmp_path, changes, words):

@@ -56,6 +56,9 @@ def test_a_run_that_ends_well(tmp_path, monkeypatch, method):
     assert row["steady_data_wait_seconds"] < row["data_wait_seconds"] < row["ttt_seconds"]
     assert row["peak_tree_rss_bytes"] >= row["peak_rss_bytes"]
     assert not {"energy_joules", "peak_device_bytes", "device_step_seconds", "other_gpu_bytes"} & set(row), "no GPU"
+    assert 0 < row["cpu_seconds"] < 4 * row["ttt_seconds"]
+    assert {"cpu_wait_seconds", "other_cpu_seconds", "involuntary_switches"} <= set(record["sections"]["train"])
+    assert {"cpu_wait_share", "other_cpu_share"} <= set(row), "Linux tells"
     assert {"loss", "accuracy"} == {point[3] for point in record["history"]}
     assert record["metrics"]["eval"]["accuracy"] == row["accuracy"]
     assert [event["step"] for event in seen if event["event"] == "step"][-1] == 32

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.records.record import read_json
-from bench.sweep.tuning import best_trial, grid, make_trials, tunable, tuned_rate, tuning_columns
+from bench.sweep.tuning import best_trial, grid, make_trials, spent_seconds, tunable, tuned_rate, tuning_columns
 from report.frames.learning_rates import parse_trials
 from tests.bench.records.test_spec import BASE
 
@@ -57,6 +57,14 @@ def test_the_best_is_chosen_and_the_default_of_equals(scores):
     read = parse_trials(told["tuned_rates"])
     assert [rate for rate, _ in read] == [tuned_rate(run)[1] for run, _ in tried]
     assert [None if math.isnan(score) else score for _, score in read] == scores
+
+
+def test_what_trials_cost_is_not_known_where_one_was_disturbed():
+    tried = [(run, 0.5) for run in make_trials(BASE, 2)]
+    assert tuning_columns(tried, 3.0)["tuning_seconds"] == 3.0
+    assert tuning_columns(tried, None)["tuning_seconds"] is None, "an empty cell of runs.csv"
+    assert spent_seconds([{"ttt_seconds": 1.0}, {"status": "failed"}, {"ttt_seconds": 2.0}]) == 3.0
+    assert spent_seconds([{"ttt_seconds": 1.0}, {"ttt_seconds": 8.0, "disturbed": "others"}]) is None
 
 
 def test_what_is_not_tuned():
