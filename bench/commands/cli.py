@@ -155,6 +155,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE
     if command in {"list", *COMMANDS}:
         return print_list(given[1:]) if command == "list" else run_command(command, given[1:])
+    return run_or_plan(command, given)
+
+
+def run_or_plan(command: str, given: Sequence[str]) -> int:
+    """Run a sweep, or only predict it; 2 and one line for bad input."""
     parser = make_plan_parser() if command == "plan" else make_parser()
     options = parser.parse_args(given[1:] if given[:1] in (["run"], ["plan"]) else given)
     for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal or a scheduler ends the run under way, too
