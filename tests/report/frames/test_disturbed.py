@@ -175,6 +175,13 @@ def test_the_page_shows_why_in_place_of_the_times(disturbed):
     json.dumps(data, allow_nan=False)
 
 
+def test_the_page_shows_what_was_recorded_of_others(sweep, row):
+    results = load(sweep([row("full", cpu_wait_share=0.025, cpu_seconds=9.0), row("lora", other_cpu_share=0.5)]))
+    described = {column["key"]: column for column in page_data(results, compare(results))["columns"]}
+    kinds = {key: (described[key]["kind"], described[key]["better"]) for key in described if "cpu" in key}
+    assert kinds == {"cpu_seconds": ("seconds", ""), "cpu_wait_share": ("share", ""), "other_cpu_share": ("share", "")}
+
+
 def test_the_page_of_a_sweep_that_recorded_nothing_names_nothing(sweep):
     results = load(sweep(drop=DISTURBANCE_COLUMNS))
     data = page_data(results, compare(results))
