@@ -20,8 +20,9 @@ from typing import Any
 
 from bench.commands.arguments import make_parser
 from bench.commands.cli import make_request
+from bench.processes.environment import child_environment
 from bench.records.spec import RunSpec
-from bench.sweep.child_processes import child_environment, prepare
+from bench.sweep.child_processes import prepare
 from bench.sweep.launcher import LaunchOptions, launch
 from bench.sweep.matrix import build_matrix
 from strategies import compose
@@ -56,6 +57,8 @@ class Neighbours:
             self.burst.start()
 
     def end(self) -> None:
+        if self.burst:
+            self.burst.cancel()
         for process in self.processes:
             process.terminate()
             process.wait()

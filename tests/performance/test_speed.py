@@ -137,3 +137,19 @@ def test_findings_of_the_committed_gpu_sweeps_are_what_their_records_say(root, t
         (copy / file).write_text((folder / file).read_text())
     tell(copy)
     assert (copy / "findings.md").read_text() == (folder / "findings.md").read_text()
+
+
+def test_neighbours_begin_when_a_run_trains_and_end_with_it(tmp_path):
+    """What the limits of a disturbed run were measured beside."""
+    from disturbance import KINDS, neighbours
+
+    assert KINDS[0] == "nothing"
+    with neighbours("nothing", tmp_path) as beside:
+        assert beside.processes == []
+    with neighbours("a burst of two", tmp_path) as beside:
+        beside.event({"event": "section", "name": "warmup"})
+        assert beside.processes == []
+        beside.event({"event": "section", "name": "train"})
+        burst = beside.processes
+        assert [process.poll() for process in burst] == [None, None]
+    assert None not in [process.poll() for process in burst]
