@@ -52,7 +52,7 @@ test: tools ## the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-install: tools ## try set-up and wheel for real, in empty places, with every Python that is found (8 minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/install
 
 check: tools ## the quick part of the suite, lint and types
 	$(MAKE) lint typecheck

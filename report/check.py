@@ -2,14 +2,19 @@
 
 Texts and figures are made again in memory and compared byte by byte. Only what is there is looked at: a sweep without
 figures lacks none. Where a sweep has hashes (`report.rendered`), they hold its page, its paper and all its figures,
-there or not. paper.pdf is left out, as it needs LaTeX; its .tex and figures are compared.
+there or not. paper.pdf is left out, as it needs LaTeX; its .tex and figures are compared. Sweeps know nothing of each
+other, and each takes seconds of one core: they are looked at in as many processes as there are cores, largest first.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from typing import TYPE_CHECKING, Final
 
 from report.figures.catalogue import ACROSS_SETTINGS, FIGURES
@@ -34,13 +39,13 @@ if TYPE_CHECKING:
 PAPER: Final = "paper/figures"
 TEXTS: Final = {PAGE: "html", TEX: "paper"}
 NAMED: Final = 3  # files in a line
+SEVERAL: Final = 2
 MARKDOWN: Final = ("README.md", "docs/*.md")
 
 
 def stale(root: Path, folders: list[Path]) -> Iterator[str]:
     """Name each stale file of these sweeps, or of all under `root`/results and the tables in MARKDOWN."""
-    for folder in folders or sweeps(root):
-        yield from _stale_in(folder)
+    yield from _stale_in_all(folders or sweeps(root))
     for file in [] if folders else [path for pattern in MARKDOWN for path in sorted(root.glob(pattern))]:
         if update_tables(file, write=False):
             yield f"{file}: its tables are stale; python -m report tables {file}"
@@ -49,6 +54,27 @@ def stale(root: Path, folders: list[Path]) -> Iterator[str]:
 def sweeps(root: Path) -> list[Path]:
     """Folders of the committed sweeps."""
     return sorted(found.parent for found in root.glob("results/*/runs.csv"))
+
+
+def _stale_in_all(folders: list[Path]) -> Iterator[str]:
+    """Look at each sweep in one of several processes, which Ctrl-C ends without a word; in the order of `folders`."""
+    processes = min(os.cpu_count() or 1, len(folders))
+    if processes < SEVERAL:
+        yield from (line for folder in folders for line in _stale_in(folder))
+        return
+    quiet = (signal.SIGINT, signal.SIG_DFL)
+    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=signal.signal, initargs=quiet) as pool:
+        largest_first = sorted(folders, key=lambda folder: -len(hashes_of(folder)))
+        found = {folder: pool.submit(_lines_of, folder) for folder in largest_first}
+        try:
+            for folder in folders:
+                yield from found[folder].result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _lines_of(folder: Path) -> list[str]:
+    return list(_stale_in(folder))
 
 
 def _stale_in(folder: Path) -> Iterator[str]:

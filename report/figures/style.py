@@ -111,8 +111,9 @@ def styled(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
 
 def freeze_layout(figure: Figure) -> None:
     """Lay the figure out once and round the result: the solver's last digits differ from call to call."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+    figure.set_layout_engine(None)  # "none" would leave a placeholder, for which saving draws everything once more
     for axes in figure.axes:
         axes.set_position(Bbox.from_bounds(*(round(float(edge), 4) for edge in axes.get_position().bounds)))
 

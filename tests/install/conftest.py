@@ -1,17 +1,37 @@
-"""Empty places in which the suite is installed for real: what git knows, an empty HOME, a bare environment."""
+"""Empty places in which the suite is installed for real: what git knows, an empty HOME, a bare environment.
+
+An environment takes gigabytes and a minute, so `make setup` is done once, and the wheel is tried among the packages
+that it installed. Of two processes (`pytest -n 2`) each tries environments of its own.
+"""
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 MINORS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 SYSTEM = "/usr/bin/python3"
 ASK = "import sys; print('.'.join(map(str, sys.version_info[:3])))"
+
+
+class ByEnvironment(LoadScopeScheduling):
+    """Tests that share an environment run one after the other in one process."""
+
+    def _split_scope(self, nodeid):
+        version = re.search(r"\[(3\.\d+\.\d+)\]$", nodeid)
+        return "clone" if re.search(r"test_(setup|wheel)\.py", nodeid) else version[1] if version else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return ByEnvironment(config, log)
 
 
 def version_of(python):
@@ -44,7 +64,7 @@ def bare(tmp_path_factory):
     return {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(home), **kept}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def large_folder(tmp_path_factory):
     """Make folders that are gone when their tests are: an environment takes gigabytes."""
     made = []
@@ -111,6 +131,48 @@ class Stranger:
 @pytest.fixture(scope="session")
 def stranger(bare):
     return Stranger(bare, system_python())
+
+
+class Clone(NamedTuple):
+    """A copy of the project after its first `make setup`, and what that said."""
+
+    place: Path
+    said: str
+
+    @property
+    def site_packages(self):
+        (found,) = (self.place / ".venv" / "lib").glob("python3.*/site-packages")
+        return found
+
+
+@pytest.fixture(scope="session")
+def clone(copy_of, stranger):
+    place = copy_of()
+    code, said = stranger.make(place, "setup")
+    assert code == 0, said
+    yield Clone(place, said)
+    shutil.rmtree(place / ".venv")
+
+
+@pytest.fixture(scope="session")
+def megabytes(clone, root):
+    """What the environment for runs takes, before anything else is installed into it."""
+    return runpy.run_path(str(root / "install" / "environment.py"))["megabytes"](clone.place / ".venv")
+
+
+@pytest.fixture(scope="session")
+def packages_for_runs(clone, megabytes, bare, large_folder):
+    """An environment with the packages that `make setup` installed, as hard links, but for the project itself."""
+    assert megabytes
+    folder = large_folder("consumer") / "venv"
+    python = clone.place / ".venv" / "bin" / "python"
+    subprocess.run([str(python), "-m", "venv", "--without-pip", str(folder)], env=bare, check=True)
+    (site_packages,) = folder.glob("lib/python3.*/site-packages")
+    shutil.copytree(clone.site_packages, site_packages, copy_function=os.link, dirs_exist_ok=True)
+    command = [str(folder / "bin" / "python"), "-m", "pip", "uninstall", "--quiet", "--yes", "tunematrix"]
+    subprocess.run(command, cwd=folder, env=bare, check=True, capture_output=True)
+    assert not [*site_packages.glob("*tunematrix*")]
+    return folder
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import csv
 import re
 import runpy
-import shutil
 import time
 
 import pytest
@@ -11,34 +10,17 @@ import pytest
 ENVIRONMENT = "install/environment.py"
 
 
-@pytest.fixture(scope="module")
-def clone(copy_of, stranger):
-    """A copy of the project after its first `make setup`, and what that said."""
-    place = copy_of()
-    code, said = stranger.make(place, "setup")
-    assert code == 0, said
-    yield place, said
-    shutil.rmtree(place / ".venv")
-
-
-@pytest.fixture(scope="module")
-def megabytes(clone):
-    """What the environment for runs takes, before anything else is installed into it."""
-    return runpy.run_path(str(clone[0] / ENVIRONMENT))["megabytes"](clone[0] / ".venv")
-
-
 def test_a_newcomer_reads_a_few_short_lines(clone):
-    lines = clone[1].splitlines()
+    lines = clone.said.splitlines()
     assert 2 <= len(lines) <= 4, lines
     assert all(len(line) < 130 for line in lines)
-    assert re.search(r"installing what runs need, about [\d.]+ GB, 1 to 5 minutes", clone[1])
+    assert re.search(r"installing what runs need, about [\d.]+ GB, 1 to 5 minutes", clone.said)
     assert re.fullmatch(r"\.venv: ready after \d+ s, [\d,]+ MB, torch 2\.13\.0(\+cpu)?", lines[-1])
 
 
 def test_the_environment_for_runs_is_as_small_as_the_readme_says(clone, megabytes, root):
-    place, said = clone
-    build = "cpu" if said.rstrip().endswith("+cpu") else "cuda"
-    bound = runpy.run_path(str(place / ENVIRONMENT))["MEGABYTES"][build]
+    build = "cpu" if clone.said.rstrip().endswith("+cpu") else "cuda"
+    bound = runpy.run_path(str(clone.place / ENVIRONMENT))["MEGABYTES"][build]
     assert 0.8 * bound < megabytes <= bound
     if build == "cpu":
         (told,) = re.findall(r"`make matrix` takes ([\d,]+) MB", (root / "README.md").read_text())
@@ -46,7 +28,7 @@ def test_the_environment_for_runs_is_as_small_as_the_readme_says(clone, megabyte
 
 
 def test_what_only_tests_and_pages_take_is_not_there(clone, megabytes):
-    installed = {path.name.partition("-")[0].lower() for path in (clone[0] / ".venv").rglob("*.dist-info")}
+    installed = {path.name.partition("-")[0].lower() for path in (clone.place / ".venv").rglob("*.dist-info")}
     assert "torch" in installed
     assert megabytes
     tools = {"pytest", "selenium", "mkdocs", "mypy", "ruff", "gradio", "ipykernel", "nbclient", "hypothesis", "torchao"}
@@ -54,10 +36,10 @@ def test_what_only_tests_and_pages_take_is_not_there(clone, megabytes):
 
 
 def test_the_second_call_does_nothing(clone, megabytes, stranger):
-    log = clone[0] / ".venv" / "install.log"
+    log = clone.place / ".venv" / "install.log"
     before = log.read_bytes()
     start = time.monotonic()
-    code, said = stranger.make(clone[0], "setup")
+    code, said = stranger.make(clone.place, "setup")
     assert code == 0
     assert time.monotonic() - start < 1
     assert "install" not in said
@@ -66,31 +48,31 @@ def test_the_second_call_does_nothing(clone, megabytes, stranger):
 
 
 def test_another_build_of_torch_makes_the_environment_anew(clone, stranger):
-    build = (clone[0] / ".venv" / ".torch").read_text().strip()
+    build = (clone.place / ".venv" / ".torch").read_text().strip()
     other = {"cpu": "cuda", "cuda": "cpu"}[build]
-    assert stranger.make(clone[0], "-q", "setup", f"TORCH={build}")[0] == 0
-    assert stranger.make(clone[0], "-q", "setup", f"TORCH={other}")[0] == 1
+    assert stranger.make(clone.place, "-q", "setup", f"TORCH={build}")[0] == 0
+    assert stranger.make(clone.place, "-q", "setup", f"TORCH={other}")[0] == 1
 
 
 def test_make_matrix_runs(clone, megabytes, stranger):
-    code, said = stranger.make(clone[0], "matrix", "ARGS=--strategies lora --max-steps 5 --no-baseline")
+    code, said = stranger.make(clone.place, "matrix", "ARGS=--strategies lora --max-steps 5 --no-baseline")
     assert code == 0, said[-3000:]
     assert megabytes
-    (runs,) = (clone[0] / "results" / "local").rglob("runs.csv")
+    (runs,) = (clone.place / "results" / "local").rglob("runs.csv")
     with runs.open() as file:
         assert "ok" in {row["status"] for row in csv.DictReader(file) if row["strategy"] == "lora"}
 
 
-def test_then_the_tools_of_tests(clone, megabytes, stranger):
-    """The last one on this environment: what runs need is measured before."""
-    assert megabytes
-    code, said = stranger.make(clone[0], "tools")
+def test_then_the_tools_of_tests(clone, packages_for_runs, stranger):
+    """The last one on this environment: what runs need is measured and set aside before."""
+    assert packages_for_runs.exists()
+    code, said = stranger.make(clone.place, "tools")
     assert code == 0, said
     assert len(said.splitlines()) <= 3
-    code, said = stranger.run([".venv/bin/python", "-m", "pip", "check"], clone[0])
+    code, said = stranger.run([".venv/bin/python", "-m", "pip", "check"], clone.place)
     assert code == 0, said
-    code, said = stranger.run([".venv/bin/python", "-m", "pytest", "-q", "tests/test_pins.py"], clone[0])
+    code, said = stranger.run([".venv/bin/python", "-m", "pytest", "-q", "tests/test_pins.py"], clone.place)
     assert code == 0, said
     start = time.monotonic()
-    assert stranger.make(clone[0], "tools")[0] == 0
+    assert stranger.make(clone.place, "tools")[0] == 0
     assert time.monotonic() - start < 1

@@ -1,4 +1,7 @@
-"""The wheel, in an empty environment of a Python of its own: everything in it, types for consumers, and a run."""
+"""The wheel, in an environment without the project: everything in it, types for consumers, and a run.
+
+Around it are the packages that `make setup` installed; that the wheel asks for these and for no others is tested.
+"""
 
 import csv
 import re
@@ -53,17 +56,20 @@ def torch_wheel(root, bare, large_folder):
 
 
 @pytest.fixture(scope="module")
-def installed(built, root, bare, large_folder):
-    """An environment of the Python that runs this, with the wheel and what it asks for."""
-    folder = large_folder("consumer") / "venv"
-    making = runpy.run_path(str(root / "install/environment.py"))
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("HOME", "PATH"):
-            patch.setenv(name, bare[name])
-        making["make_venv"](folder, afresh=False)
-        making["install_torch"](folder, making["choose"]("")[0], making["CPU_INDEX"], forced=False)
-        assert making["pip"](folder, [str(built[1])]) is None, (folder / "install.log").read_text()[-3000:]
-    return folder / "bin"
+def installed(built, packages_for_runs, root, bare):
+    """The programs of an environment into which pip installed the wheel, and found all that it asks for."""
+    command = [str(packages_for_runs / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check"]
+    command += ["--constraint", str(root / "constraints.txt"), str(built[1])]
+    done = subprocess.run(command, cwd=built[1].parent, env=bare, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines()[-1] == "Successfully installed tunematrix-0.1.0"
+    return packages_for_runs / "bin"
+
+
+def metadata_in(wheel):
+    archive = zipfile.ZipFile(wheel)
+    (name,) = [name for name in archive.namelist() if name.endswith("METADATA")]
+    return archive.read(name).decode()
 
 
 def test_wheel_and_sdist_hold_every_file_that_git_has(built, root):
@@ -82,12 +88,19 @@ def test_wheel_and_sdist_hold_every_file_that_git_has(built, root):
 
 
 def test_what_the_wheel_says_of_itself(built):
-    archive = zipfile.ZipFile(built[1])
-    (name,) = [name for name in archive.namelist() if name.endswith("METADATA")]
-    text = archive.read(name).decode()
+    text = metadata_in(built[1])
     (asked,) = re.findall(r"^Requires-Python: (.*)$", text, re.MULTILINE)
     assert SpecifierSet(asked) == SpecifierSet(">=3.10,!=3.14.1,<3.15")
     assert not re.search(r"^Requires-Dist: (pytest|selenium|mypy)(?!.*extra ==)", text, re.MULTILINE)
+
+
+def test_it_asks_for_what_set_up_installed(built, clone):
+    (known,) = clone.site_packages.glob("tunematrix-*.dist-info/METADATA")
+    asked, known = (
+        set(re.findall(r"^Requires-.*$", text, re.MULTILINE)) for text in (metadata_in(built[1]), known.read_text())
+    )
+    assert asked == known
+    assert len(asked) > 20
 
 
 def test_it_runs_in_an_empty_folder(installed, bare, tmp_path):

@@ -1,5 +1,7 @@
 """Tables in Markdown are made from the CSVs, and what is stale is found."""
 
+from pathlib import Path
+
 import pytest
 
 from report.__main__ import main
@@ -103,6 +105,19 @@ def test_stale_files_are_named(sweep, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.slow
+def test_several_sweeps_are_looked_at_in_processes(sweep, row, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two", "zero"):
+        (sweep([row("full")], name=f"results/{name}") / "summary.md").write_text("old")
+    (tmp_path / "results" / "zero" / "runs.csv").write_text("")
+    monkeypatch.setattr("report.check.load", None)  # here; the processes have one of their own
+    found = stale(Path(), [])
+    assert [next(found).split(" ")[0] for _ in range(2)] == ["results/one/summary.md", "results/two/summary.md"]
+    with pytest.raises(ReportError, match="results/zero"):
+        next(found)
+
+
+@pytest.mark.slow
 def test_the_committed_default_sweep_is_fresh(root):
-    """Of all of them `.ci/run` asks (`python -m report --check`), which takes minutes."""
+    """Of all of them `.ci/run` asks (`python -m report --check`), which takes a minute."""
     assert list(stale(root, [root / "results" / "embedded"])) == []
