@@ -38,7 +38,7 @@ from transformers import BertModel, ViTModel
 """
 METHODS = ("fresh", "fork")
 STARTED = ("full", "lora", "nf4+lora")
-MEASURED = {"lora": 60, "qlora8": 20, "compile": 12}  # updates
+MEASURED = {"lora": 40, "qlora8": 20, "compile": 12}  # updates
 SECONDS = ("ttt_seconds", "setup_seconds", "first_step_seconds", "compile_seconds", "train_seconds")
 TEN = "lora,qlora,dora,freeze,linear_probe,bitfit,houlsby,lora+amp"
 
@@ -133,7 +133,7 @@ def measure_sweep(folder: Path, rounds: int) -> dict[str, list[float]]:
     return found
 
 
-PARTS = {"start": (measure_start, 7), "figures": (measure_figures, 6), "sweep": (measure_sweep, 3)}
+PARTS = {"start": (measure_start, 5), "figures": (measure_figures, 6), "sweep": (measure_sweep, 2)}
 
 
 def main(only: str, *, quick: bool) -> None:
