@@ -68,7 +68,16 @@ def load(folder: Path) -> Results:
     _check_runs(folder / "runs.csv", runs)
     history, metrics, sections = (_frame(folder / name) for name in ("history.csv", "metrics.csv", "sections.csv"))
     runs, history, sections = without_disturbed_times(runs, history, sections)
+    runs = _without_older_memory(runs)
     return Results(folder, runs, history, metrics, sections)
+
+
+def _without_older_memory(runs: pd.DataFrame) -> pd.DataFrame:
+    """Leave out resident memory that counts libraries beside a process's own, which newer runs have: not comparable."""
+    older = runs["start_method"] == ""
+    if older.all():
+        return runs
+    return runs.assign(**{name: runs[name].mask(older) for name in ("peak_rss_bytes", "peak_tree_rss_bytes")})
 
 
 def _frame(path: Path) -> pd.DataFrame:

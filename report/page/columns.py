@@ -26,7 +26,7 @@ NAMES: Final = {
     "disturbed": "Disturbed", "cpu_seconds": "CPU time", "cpu_wait_share": "Waited for a CPU",
     "other_cpu_share": "CPUs in use by others", "cpu_pressure_share": "CPU pressure",
     "gpu_slowed_share": "GPU slowed by heat", "other_gpu_share": "GPU in use by others",
-    "peak_rss_bytes": "Peak RSS", "peak_tree_rss_bytes": "Peak RSS with children",
+    "peak_rss_bytes": "Process memory", "peak_tree_rss_bytes": "Process memory with children",
 }  # fmt: skip
 ENDINGS: Final = {"_seconds": "seconds", "_bytes": "bytes", "_joules": "joules", "_dollars": "dollars"}
 QUANTITIES: Final = {"_seconds": "_time", "_bytes": "_memory", "_joules": "", "_dollars": ""}

@@ -74,3 +74,13 @@ def test_a_byte_order_mark_and_unknown_columns_are_fine(sweep):
         return "\ufeff" + "\n".join(line + ",extra" for line in text.splitlines()) + "\n"
 
     assert len(load(damage(sweep(), extend)).runs) == 10
+
+
+def test_memory_of_a_process_is_not_compared_with_what_older_runs_counted(sweep, row):
+    older = {"peak_rss_bytes": 9e8, "peak_tree_rss_bytes": 9e8}
+    newer = {"peak_rss_bytes": 4e7, "peak_tree_rss_bytes": 5e7}
+    both = load(sweep([row("full", **older), row("lora", start_method="fork", **newer)])).runs
+    assert both["peak_rss_bytes"].fillna(0).tolist() == [0, 4e7]
+    assert both["peak_tree_rss_bytes"].fillna(0).tolist() == [0, 5e7]
+    alone = load(sweep([row("full", **older), row("lora", **older)])).runs
+    assert alone["peak_rss_bytes"].tolist() == [9e8, 9e8]
