@@ -77,7 +77,9 @@ def _without_older_memory(runs: pd.DataFrame) -> pd.DataFrame:
     older = runs["start_method"] == ""
     if older.all():
         return runs
-    return runs.assign(**{name: runs[name].mask(older) for name in ("peak_rss_bytes", "peak_tree_rss_bytes")})
+    peaks = {name: runs[name].mask(older) for name in ("peak_rss_bytes", "peak_tree_rss_bytes")}
+    comparable: pd.DataFrame = runs.assign(**peaks)
+    return comparable
 
 
 def _frame(path: Path) -> pd.DataFrame:
