@@ -20,6 +20,7 @@ from bench.commands.plan_table import PLAN_COLUMNS, print_plan
 from bench.forecast.calibration import Throughput, calibrate
 from bench.forecast.forecast import Forecaster
 from bench.forecast.gpus import Gpu, find_gpu
+from bench.processes.lifetime import end_as
 from bench.records.collect import csv_text
 from bench.records.record import read_json
 from bench.sweep.prepare import choose_device
@@ -169,4 +170,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    end_as(main)

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from torch import nn
 
+from bench.processes.lifetime import end_as
 from bench.records.environment import package_versions
 from bench.records.manifest import check_manifest, write_manifest
 from bench.records.record import read_json
@@ -128,4 +129,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    end_as(main)

@@ -21,10 +21,11 @@ FORK_SAFE: Final = {
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
 }
 READ_LATE: Final = frozenset({
-    *FORK_SAFE, "OMP_NUM_THREADS", "PYTHONPATH", "PYTHONUNBUFFERED", "PWD", "OLDPWD", "COLUMNS", "LINES", "_",
+    *FORK_SAFE, "PYTHONPATH", "PYTHONUNBUFFERED", "PWD", "OLDPWD", "COLUMNS", "LINES", "_",
     "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE",
     "MASTER_ADDR", "MASTER_PORT", "CUBLAS_WORKSPACE_CONFIG", "TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR",
 })  # fmt: skip
+THREADS: Final = "OMP_NUM_THREADS"
 LATE_PREFIXES: Final = ("TUNEMATRIX_", "PYTEST_")
 
 
@@ -49,4 +50,6 @@ def read_too_early(server: Mapping[str, str], child: Mapping[str, str]) -> list[
     """Names of the variables in which a child differs and that packages may have read when they were imported."""
     found = differences(server, child)
     names = {*found["set"], *found["unset"]} - READ_LATE
+    if found["set"].get(THREADS, "").isdecimal():
+        names.discard(THREADS)  # it can be set in each library; how many threads there are without it is their secret
     return sorted(name for name in names if not name.startswith(LATE_PREFIXES))

@@ -20,6 +20,14 @@ from bench.processes.environment import FORK_SAFE, child_environment, difference
 StartMethod = Literal["fork", "fresh"]
 
 
+class ServerEndedError(Exception):
+    """The server that was asked for a fork is gone."""
+
+
+class UnsafeForkError(Exception):
+    """The server must not fork: something runs beside it, or it has touched a GPU."""
+
+
 class Child(Protocol):
     """A child process, as `subprocess.Popen` has it."""
 
@@ -33,6 +41,11 @@ class Child(Protocol):
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the exit status; `subprocess.TimeoutExpired` after `timeout` seconds."""
+
+
+def interpreter() -> list[str]:
+    """The words that start an interpreter like this one: its path and its flags."""
+    return [sys.executable, *subprocess._args_from_interpreter_flags()]  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 class ForkedProcess:
@@ -54,12 +67,14 @@ class ForkedProcess:
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the exit status; `subprocess.TimeoutExpired` after `timeout` seconds."""
         if self.returncode is None:
-            if not select.select([self._pipe], [], [], timeout)[0]:
+            waiting = select.poll()
+            waiting.register(self._pipe, select.POLLIN)
+            if not waiting.poll(None if timeout is None else 1000 * timeout):
                 raise subprocess.TimeoutExpired(f"child {self.pid}", timeout or 0.0)
             told = _read_line(self._pipe)
-            os.close(self._pipe)
             self.lost = told is None
             self.returncode = -signal.SIGKILL if told is None else told["exit"]
+            os.close(self._pipe)
         return self.returncode
 
 
@@ -71,10 +86,9 @@ class ForkServer:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the server
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._connection, self._ready = ours, False
-        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, *flags, "-m", "bench.processes.server", str(theirs.fileno())],
+                [*interpreter(), "-m", "bench.processes.server", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._errors, start_new_session=True,
                 env=self.environment, pass_fds=[theirs.fileno()],
             )  # fmt: skip
@@ -96,25 +110,34 @@ class ForkServer:
 
     def fork(
         self, module: str, arguments: Sequence[str], environment: Mapping[str, str], files: Sequence[int]
-    ) -> ForkedProcess | str:
-        """Fork a child; or why there is none. files: standard output, standard errors, and others to keep open."""
+    ) -> ForkedProcess:
+        """Fork a child. files: standard output, standard errors, and others to keep open.
+
+        ServerEndedError where the server is gone, UnsafeForkError where it must not fork; each says why.
+        """
         request = {"module": module, "arguments": list(arguments), "folder": str(Path.cwd()), "server": self.pid}
+        message = json.dumps(request | differences(self.environment, environment)).encode()
         ours, theirs = os.pipe()
+        told = None
         try:
-            self.wait_until_ready()
-            message = json.dumps(request | differences(self.environment, environment)).encode()
-            socket.send_fds(self._connection, [message], [theirs, *files])
-        except OSError:  # it is gone
-            pass
-        finally:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it is gone
+                self.wait_until_ready()
+                socket.send_fds(self._connection, [message], [theirs, *files])
             os.close(theirs)
-        told = _read_line(ours)
-        if told and "pid" in told:
-            return ForkedProcess(told["pid"], ours)
-        os.close(ours)
-        return told["unsafe"] if told else f"the server of forks ended: {self._last_words()}"
+            theirs = -1
+            told = _read_line(ours)
+        finally:
+            for end in (theirs, -1 if told and "pid" in told else ours):
+                if end >= 0:
+                    os.close(end)
+        if told is None:
+            raise ServerEndedError(f"the server of forks ended: {self._last_words()}")
+        if "unsafe" in told:
+            raise UnsafeForkError(told["unsafe"])
+        return ForkedProcess(told["pid"], ours)
 
     def _last_words(self) -> str:
+        self._process.terminate()
         self._process.wait()
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").split("\n")

@@ -47,7 +47,11 @@ def has_gpu() -> bool:
 
 def thread_names() -> list[str]:
     """Names of this process's threads."""
-    return [file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")]
+    found = []
+    for file in Path("/proc/self/task").glob("*/comm"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            found.append(file.read_text().strip())
+    return found
 
 
 def unsafe() -> str:
@@ -61,9 +65,13 @@ def unsafe() -> str:
 def cuda_touched() -> bool:
     """Whether a fork of this process could not use CUDA any more: only a fork can tell."""
     torch = sys.modules.get("torch")
-    if torch is None or not has_gpu():
+    if torch is None:
         return False
     probe = os.fork()
     if probe == 0:
-        os._exit(int(torch.cuda._is_in_bad_fork()))  # noqa: SLF001 - torch asks itself this, too
+        touched = 1
+        try:
+            touched = int(torch.cuda._is_in_bad_fork())  # noqa: SLF001 - torch asks itself this, too
+        finally:
+            os._exit(touched)
     return os.waitstatus_to_exitcode(os.waitpid(probe, 0)[1]) != 0

@@ -31,32 +31,33 @@ READY: Final = b"ready"
 class Server:
     """Forks children on request and tells how they end."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
+    def __init__(self, connection: socket.socket, path: Sequence[str]) -> None:
+        """connection: to the owner. path: the import path before anything was imported."""
+        self._connection, self._selector = connection, selectors.DefaultSelector()
         self._reports: dict[int, int] = {}  # a child's process id -> the pipe to tell its end
         self._wake, self._woken = os.pipe()
         for end in (self._wake, self._woken):
             os.set_blocking(end, False)
-        self._own_path = list(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
-        self._library_path = [entry for entry in sys.path[1:] if entry not in self._own_path]
+        own = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        self._added_path = [entry for entry in sys.path if entry not in path]
+        self._library_path = [entry for entry in path[1:] if entry not in own]
 
     def serve(self) -> None:
         """Answer requests until the owner is gone."""
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the owner is gone
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a key pressed is for the owner, who tells the children
-        signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._woken)
-        with selectors.DefaultSelector() as ready:
-            ready.register(self._connection, selectors.EVENT_READ)
-            ready.register(self._wake, selectors.EVENT_READ)
-            while True:
-                files = {key.fileobj for key, _ in ready.select()}
-                if self._wake in files:
-                    with contextlib.suppress(BlockingIOError):
-                        os.read(self._wake, MESSAGE_BYTES)
-                    self._tell_ended()
-                if self._connection in files and not self._answer():
+        for number in (signal.SIGCHLD, signal.SIGTERM):  # SIGTERM: the owner is gone; both only wake the loop
+            signal.signal(number, lambda *_: None)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a key pressed is for the owner, who tells the children
+        self._selector.register(self._connection, selectors.EVENT_READ)
+        self._selector.register(self._wake, selectors.EVENT_READ)
+        while True:
+            files = {key.fileobj for key, _ in self._selector.select()}
+            if self._wake in files:
+                if signal.SIGTERM in os.read(self._wake, MESSAGE_BYTES):
                     return
+                self._tell_ended()
+            if self._connection in files and not self._answer():
+                return
 
     def end_children(self) -> None:
         """Kill all that is left, with what it has started."""
@@ -83,36 +84,42 @@ class Server:
             return False
         request = json.loads(message)
         pipe, output, errors, *kept = files
-        if reason := unsafe():
-            tell(pipe, unsafe=reason)
-            child = None
-        else:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            child = os.fork()
+        reason, child = unsafe(), None
+        if not reason:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until the child no longer has our handlers
+            try:
+                child = os.fork()
+            except OSError as error:
+                reason = str(error)
             if child == 0:
-                self._end_as(request, pipe, output, errors)
+                self._be(request, pipe, output, errors)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        if child is None:
+            tell(pipe, unsafe=reason)
+            kept.append(pipe)
+        else:
+            with contextlib.suppress(OSError):
+                os.setpgid(child, child)  # as the child does: whoever is told of it finds its group
             self._reports[child] = pipe
             tell(pipe, pid=child)
-        for file in (output, errors, *kept, *([] if child else [pipe])):
+        for file in (output, errors, *kept):
             os.close(file)
         return True
 
-    def _end_as(self, request: Mapping[str, Any], pipe: int, output: int, errors: int) -> NoReturn:
+    def _be(self, request: Mapping[str, Any], pipe: int, output: int, errors: int) -> NoReturn:
         """In the child: let go of what is the server's, be what was asked for, end."""
         status = 1
         try:
             for file in (pipe, self._wake, self._woken, *self._reports.values()):
                 os.close(file)
+            self._reports.clear()
+            self._selector.close()
             self._connection.close()
-            status = become(request, output, errors, self._library_path)
+            status = become(request, output, errors, self._added_path, self._library_path)
         except BaseException:  # noqa: BLE001  (nothing may return into the server's loop)
             traceback.print_exc()
         finally:
-            with contextlib.suppress(Exception):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(status)
+            os._exit(status & 0xFF)
 
 
 def receive(connection: socket.socket) -> tuple[bytes, list[int]]:
@@ -135,11 +142,12 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     request = json.loads(message)
     end_with_parent(request["owner"], signal.SIGTERM)
+    path = list(sys.path)
     preload(request["modules"])
     gc.collect()
     gc.freeze()  # objects that are never collected are never written to: their pages stay shared
     connection.send(READY)
-    server = Server(connection)
+    server = Server(connection, path)
     try:
         server.serve()
     finally:
@@ -148,4 +156,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    os._exit(main(sys.argv[1:]))

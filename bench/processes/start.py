@@ -20,11 +20,19 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from bench.processes.environment import child_environment, read_too_early
-from bench.processes.fork_server import Child, ForkServer, StartMethod
+from bench.processes.fork_server import (
+    Child,
+    ForkServer,
+    ServerEndedError,
+    StartMethod,
+    UnsafeForkError,
+    interpreter,
+)
 from bench.processes.lifetime import OWNER
 
 SWITCH: Final = "TUNEMATRIX_START_METHOD"
 GRACE_SECONDS: Final = 5.0
+ATTEMPTS: Final = 2  # should a server die
 
 
 class FreshProcess(subprocess.Popen[bytes]):
@@ -67,11 +75,19 @@ def fork_server(modules: Sequence[str]) -> Iterator[None]:
         _current.server = None
 
 
+def living_server() -> ForkServer | None:
+    """The server to fork from, if any; one that has died is started again, so that no child is the worse for it."""
+    if _current.server and not _current.server.is_alive():
+        _current.server.close()
+        _current.server = ForkServer(_current.modules)
+    return _current.server
+
+
 def wait_for_server() -> None:
     """Wait until a child can start at once, so that no clock counts the server's imports."""
-    if _current.server:
+    if server := living_server():
         with contextlib.suppress(OSError):  # it is gone: the next start sees to it
-            _current.server.wait_until_ready()
+            server.wait_until_ready()
 
 
 def start(
@@ -85,19 +101,23 @@ def start(
 ) -> Child:
     """Run `main(arguments)` of `module` in a child. output, errors, inherited: open files it is to have."""
     words = list(map(str, arguments))
-    server = _current.server
-    if server and may_fork() and not read_too_early(server.environment, environment):
-        if not server.is_alive():  # whatever ended it, the next child is none the worse
-            server.close()
-            server = _current.server = ForkServer(_current.modules)
-        child = server.fork(module, words, environment, [output, errors, *inherited])
-        if not isinstance(child, str):
-            return child
-        print(f"Each run starts an interpreter of its own, which takes seconds: {child}", file=sys.stderr, flush=True)
+    server, reason = living_server(), ""
+    for _ in range(ATTEMPTS):
+        if server is None or not may_fork() or read_too_early(server.environment, environment):
+            break
+        try:
+            return server.fork(module, words, environment, [output, errors, *inherited])
+        except ServerEndedError as error:
+            reason, server = str(error), living_server()
+        except (UnsafeForkError, OSError) as error:
+            reason = str(error)
+            break
+    if server and reason:
+        print(f"Each run starts an interpreter of its own, which takes seconds: {reason}", file=sys.stderr, flush=True)
         server.close()
         _current.server = None
     return FreshProcess(
-        [sys.executable, "-m", module.removesuffix(".__main__"), *words],
+        [*interpreter(), "-m", module.removesuffix(".__main__"), *words],
         stdin=subprocess.DEVNULL, stdout=output, stderr=errors, start_new_session=True,
         env={**environment, OWNER: str(os.getpid())}, pass_fds=tuple(inherited),
     )  # fmt: skip
@@ -107,14 +127,15 @@ def run_child(module: str, arguments: Sequence[str | Path], *, output: int = 1) 
     """Run `main(arguments)` of `module` in a child and wait for its exit status; an exception here ends it."""
     sys.stdout.flush()
     sys.stderr.flush()
-    while True:
+    for _ in range(ATTEMPTS):
         child = start(module, arguments, child_environment({}), output=output)
         try:
             status = child.wait()
         finally:
             kill_group(child)
         if not child.lost:
-            return status
+            break
+    return status
 
 
 def kill_group(child: Child) -> None:

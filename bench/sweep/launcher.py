@@ -111,7 +111,10 @@ def run_to_end(
     tick: Callable[[], None],
 ) -> tuple[Child, bool]:
     """Start a run's process and wait for it; gives it, ended, and whether it was stopped as its time ran out."""
-    with (folder / "log.txt").open("ab") as log, tempfile.TemporaryDirectory(prefix="tunematrix-") as scratch:
+    with (
+        (folder / "log.txt").open("ab") as log,
+        tempfile.TemporaryDirectory(prefix="tunematrix-", ignore_cleanup_errors=True) as scratch,
+    ):
         environment = run_environment(environ, scratch, options.deadline)
         output = log.fileno()
         child = start(WORKER, [folder], environment, output=output, errors=output, inherited=options.inherited)

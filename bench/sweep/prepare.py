@@ -7,8 +7,6 @@ model, and asks every plan what stands in its way on this device and this model.
 from __future__ import annotations
 
 import dataclasses
-import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ import torch
 
 from bench.forecast.forecast import Forecaster, predict_all
 from bench.forecast.gpus import has_kernels, match_gpu
+from bench.processes.lifetime import end_as
 from bench.records.disturbance import MIN_GPU
 from bench.records.record import read_json, write_json
 from bench.task import Task, changed_options, identity_options, load_task, task_path, task_text
@@ -141,7 +140,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except json.JSONDecodeError as error:
-        sys.exit(f"request is not JSON: {error}")
+    end_as(main)

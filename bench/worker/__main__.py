@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from bench.processes.lifetime import OWNER, end_with_parent
+from bench.processes.lifetime import end_as
 from bench.records.events import EVENTS_FILE, EventWriter
 from bench.records.record import read_json
 from bench.records.spec import RunSpec
@@ -42,13 +41,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    if owner := os.environ.pop(OWNER, ""):
-        end_with_parent(int(owner), signal.SIGTERM)
-    try:
-        status = main(sys.argv[1:])
-    finally:
-        if owner and os.getppid() != int(owner):  # it is gone, and nobody else will end what this has started
-            os.killpg(0, signal.SIGKILL)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)  # taking an interpreter with torch apart takes one to two seconds; nothing here needs it
+    end_as(main)

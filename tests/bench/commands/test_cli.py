@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.commands.arguments import make_parser, make_plan_parser
-from bench.commands.cli import COMMANDS, main, make_request
+from bench.commands.cli import COMMANDS, make_request
 from bench.processes.start import SWITCH
 
 FAULTY = "tests.bench.faulty_task:FaultyTask"
@@ -229,10 +229,22 @@ def test_a_run_that_the_kernel_ends_for_memory_is_a_row_and_costs_no_other(root,
     assert rows == [("oom", "killed by the kernel: the machine's memory ran out", "fork")] * 2
 
 
-def test_on_windows_one_line_says_where_it_runs(monkeypatch, capsys):
-    monkeypatch.setattr(os, "name", "nt")
-    assert main([]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+WINDOWS = """
+import os, signal, sys
+for name in ("SIGKILL", "SIGHUP", "SIGCHLD"):
+    delattr(signal, name)
+for name in ("fcntl", "resource", "pwd", "grp", "termios"):
+    sys.modules[name] = None
+from bench.commands.cli import main
+os.name = "nt"
+sys.exit(main([]))
+"""
+
+
+def test_on_windows_one_line_says_where_it_runs(root):
+    done = subprocess.run([sys.executable, "-c", WINDOWS], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
     assert "WSL" in line
 
 

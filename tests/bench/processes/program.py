@@ -26,7 +26,7 @@ def surroundings():
         "environment": {name: os.environ.get(name) for name in NAMES}, "folder": str(Path.cwd()), "words": sys.argv[1:],
         "path": sys.path[0], "scratch": tempfile.gettempdir(), "input": sys.stdin.read(),
         "leads": os.getpgrp() == os.getpid(),
-        "session": os.getsid(0) == os.getpid(), "torch": torch.get_num_threads(),
+        "torch": torch.get_num_threads(),
         "blas": sorted({pool["num_threads"] for pool in threadpool_info() if pool["internal_api"] == "openblas"}),
         "interrupt": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
         "child": signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL, "cuda": torch.cuda.is_initialized(),
@@ -108,6 +108,17 @@ def compiler():
     return cache_dir()
 
 
+def constants():
+    """Text in any module that names the server's temporary folder; what only measures kernels by hand is no matter."""
+    import torch._inductor.compile_fx
+
+    found = []
+    for name, module in list(sys.modules.items()):
+        texts = [(key, text) for key, text in vars(module).items() if isinstance(text, str)]
+        found += [f"{name}.{key}" for key, text in texts if text.startswith("/tmp/torchinductor")]
+    return found, torch._inductor.codecache._HEADER_DIR
+
+
 def gpu():
     """The GPU's name, after it was used."""
     import torch
@@ -119,6 +130,10 @@ def end(how):
     """End in one of the ways a process can."""
     if how == "text":
         sys.exit("no such data")
+    if how == "object":
+        sys.exit(ValueError("no data"))
+    if how == "interrupt":
+        os.kill(os.getpid(), signal.SIGINT)
     if how == "error":
         raise RuntimeError("the disk has gone")
     if how == "kill":
@@ -131,7 +146,9 @@ def end(how):
 DEEDS = {
     "surroundings": lambda *_: json.dumps(surroundings()), "state": lambda: json.dumps(state()), "damage": damage,
     "threads": lambda: len(list(Path(f"/proc/{os.getppid()}/task").iterdir())), "random": draw, "loader": load,
-    "compiler": compiler, "with a gpu": with_a_gpu, "gpu": gpu, "hang": hang, "end": end,
+    "compiler": compiler, "constants": constants, "write": lambda file: os.write(int(file), b"still open"),
+    "files": lambda: sorted(link.name for link in Path("/proc/self/fd").iterdir()), "with a gpu": with_a_gpu, "gpu": gpu,
+    "hang": hang, "end": end,
 }  # fmt: skip
 
 

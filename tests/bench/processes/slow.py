@@ -1,0 +1,5 @@
+"""A module that takes a while to import."""
+
+import time
+
+time.sleep(8)
