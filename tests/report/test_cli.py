@@ -84,6 +84,7 @@ def test_nothing_is_written_when_a_csv_is_damaged(capsys, sweep):
     assert sorted(path.name for path in folder.iterdir()) == ["history.csv", "metrics.csv", "runs.csv", "sections.csv"]
 
 
+@pytest.mark.slow
 def test_help_teaches():
     shown = subprocess.run([sys.executable, "-m", "report", "--help"], capture_output=True, text=True, check=True)
     assert "examples:" in shown.stdout

@@ -195,7 +195,7 @@ def test_a_sweep_that_is_killed_leaves_no_process_and_goes_on(root, run_matrix, 
         sweep.kill()
         sweep.wait()
     wait_for(lambda: not holders(out) and not started & family(1, everyone=True))
-    done = run_matrix(*command[2:], "--timeout", 5)
+    done = run_matrix(*command[2:], "--timeout", 3)
     assert done.returncode == 0, done.stderr
     with (out / "runs.csv").open() as file:
         assert [row["status"] for row in csv.DictReader(file)] == ["timeout"]

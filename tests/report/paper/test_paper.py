@@ -144,6 +144,7 @@ def without_latex(monkeypatch, *, drawn=True):
         monkeypatch.setattr(build, "FIGURES", dict.fromkeys(FIGURES, lambda _: None))
 
 
+@pytest.mark.slow
 def test_without_latex_the_source_is_there_and_the_way_is_told(sweep, monkeypatch):
     without_latex(monkeypatch)
     folder = sweep()

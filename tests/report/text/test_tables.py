@@ -86,6 +86,7 @@ def test_what_is_asked_wrongly_is_named_with_the_file(page, before, after, messa
     assert "typed" in page.read_text()
 
 
+@pytest.mark.slow
 def test_stale_files_are_named(sweep, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(DRAWN, "all", ("accuracy_vs_memory",))  # all are drawn for the sweep below
