@@ -13,13 +13,13 @@ START_SECONDS = 20  # a process that tests imports and collects
 # Seconds of the suite's time, two processes at work. A folder within another is counted there.
 SHARES = {
     "tests/bench": 60,
-    "tests/examples": 35,
-    "tests/notebooks": 35,
-    "tests/performance": 15,
-    "tests/report": 60,
-    "tests/strategies": 95,
-    "tests/vqa_model": 30,
-    "tests": 10,
+    "tests/examples": 14,
+    "tests/notebooks": 26,
+    "tests/performance": 8,
+    "tests/report": 45,
+    "tests/strategies": 125,
+    "tests/vqa_model": 46,
+    "tests": 16,
 }
 LATER = {"models": 40, "reliability": 40, "several devices": 30, "executors": 10}  # rooms that are to come
 

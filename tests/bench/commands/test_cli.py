@@ -163,7 +163,7 @@ def test_a_sweep_with_every_kind_of_ending(run_matrix, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_sweep_ends_its_run_keeps_results_and_goes_on(root, tmp_path, number):
+def test_an_interrupted_sweep_ends_its_run_keeps_results_and_goes_on(root, run_matrix, tmp_path, number):
     out = tmp_path / "out"
     task = f"{FAULTY}(fault='hang', at_step=30)"
     command = [sys.executable, str(root / "run_matrix.py"), "--task", task, "--strategies", "freeze", "--out", str(out)]
@@ -171,7 +171,7 @@ def test_an_interrupted_sweep_ends_its_run_keeps_results_and_goes_on(root, tmp_p
         subprocess.Popen([*command, "--no-baseline"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     ) as sweep:
         events = wait_for(lambda: [p for p in out.glob("runs/*/events.jsonl") if '"name": "train"' in p.read_text()])
-        second = subprocess.run(command, capture_output=True, text=True, check=False)
+        second = run_matrix(*command[2:])
         assert (second.returncode, "another sweep is writing there" in second.stderr) == (2, True)
         sweep.send_signal(number)
         _, errors = sweep.communicate(timeout=90)
