@@ -182,6 +182,7 @@ def test_conformance(name, kind, foreign, plan_of, shared_folder):
         assert torch.equal(evaluated(foreign, load(folder, foreign.build(kind)), data), after)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [name for name in TABLE if name in catalogue() and catalogue()[name].kind == "weights"]
 )

@@ -178,6 +178,7 @@ def test_nothing_is_written_where_no_sweep_is(tmp_path):
     assert not (tmp_path / "nothing").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "text", "note"),
     [

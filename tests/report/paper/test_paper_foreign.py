@@ -29,6 +29,7 @@ def said(sweep, monkeypatch):
     return write
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "value",
     [

@@ -42,6 +42,7 @@ def shapes(model):
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # PEFT's own
 @pytest.mark.parametrize("strategy", ORACLES, ids=str)
 def test_method_equals_peft(strategy, foreign):
