@@ -9,17 +9,17 @@ from tests.durations import FILE, in_halves, recorded
 ROOT = Path(__file__).resolve().parent.parent
 PROCESSES = 2
 MOST_SECONDS, MOST_QUICK_SECONDS, MOST_IN_THE_END = 360, 80, 480
-START_SECONDS = 20  # a process that tests imports and collects
+START_SECONDS = 15  # a process that tests imports and collects
 # Seconds of the suite's time, two processes at work. A folder within another is counted there.
 SHARES = {
-    "tests/bench": 60,
-    "tests/examples": 14,
+    "tests/bench": 61,
+    "tests/examples": 13,
     "tests/notebooks": 26,
-    "tests/performance": 8,
-    "tests/report": 45,
-    "tests/strategies": 125,
-    "tests/vqa_model": 46,
-    "tests": 16,
+    "tests/performance": 7,
+    "tests/report": 43,
+    "tests/strategies": 131,
+    "tests/vqa_model": 47,
+    "tests": 17,
 }
 LATER = {"models": 40, "reliability": 40, "several devices": 30, "executors": 10}  # rooms that are to come
 
