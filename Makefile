@@ -8,9 +8,11 @@ TOOLS  := $(VENV)/.installed-tools
 TORCH     ?=
 CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 INSTALL   := '$(PYTHON)' install/environment.py $(VENV) --torch '$(TORCH)' --cpu-index '$(CPU_INDEX)'
+# Two processes; the code is compiled once for them and for all that they start, also where Python is told not to.
+PYTEST    := env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 SWEEPS := $(patsubst %/runs.csv,%,$(wildcard results/*/runs.csv))
 
-.PHONY: setup tools matrix report test test-install predictions check lint typecheck format docs site compatibility gpu-reference performance pins clean help FORCE
+.PHONY: setup tools matrix report test durations test-install predictions check lint typecheck format docs site compatibility gpu-reference performance pins clean help FORCE
 .DEFAULT_GOAL := help
 
 help:
@@ -49,14 +51,17 @@ else
 endif
 
 test: tools ## the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	$(PYTEST)
+
+durations: tools ## the whole test suite, and record how long its files take, for tests/test_durations.py
+	$(PYTEST) -p tests.durations
 
 test-install: tools ## try set-up and wheel for real, in empty places, with every Python that is found (8 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/install
 
 check: tools ## the quick part of the suite, lint and types
 	$(MAKE) lint typecheck
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 lint: tools ## ruff, code and format
 	$(BIN)/ruff check .

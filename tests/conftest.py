@@ -1,5 +1,6 @@
 """What all tests share: where a real slice of VQA v2 lies, if one is here, and a cache of their own."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -30,7 +31,8 @@ def find_slice():
 
 
 def pytest_configure(config):
-    """Refuse a slice that is named or lies beside the project, but is not whole."""
+    """Refuse a slice that is named or lies beside the project, but is not whole; collect garbage more rarely."""
+    gc.set_threshold(100_000, 20, 20)
     folder = find_slice()
     missing = [name for name in IN_SLICE if folder and not (folder / name).exists()]
     if missing:
@@ -38,11 +40,39 @@ def pytest_configure(config):
         raise pytest.UsageError(f"{SLICE}: {folder} {what}; name the folder of a slice of VQA v2, or unset it")
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest, shared between two processes: else one waits for the other in the end."""
+    if (ROOT / "tests" / "durations.py").exists():  # it does not in copies of this file alone
+        from tests.durations import in_halves, recorded
+
+        files = {item.nodeid.partition("::")[0] for item in items}
+        place = {file: number for number, file in enumerate(in_halves(files, recorded()))}
+        items.sort(key=lambda item: place[item.nodeid.partition("::")[0]])
+
+
 def pytest_terminal_summary(terminalreporter):
     """Let the summary have one line for each reason to skip tests, and how many: it counts by place and reason."""
     for report in terminalreporter.stats.get("skipped", []):
         if isinstance(report.longrepr, tuple):
             report.longrepr = ("tests", None, report.longrepr[2])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_stays_is_not_searched_for_garbage():
+    """Modules and tests are millions of objects: Trainer alone collects after each run, and would take a second."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _the_environment_is_as_it_was():
+    """What libraries set in it (Trainer does) would keep children from being forks."""
+    before = dict(os.environ)
+    yield
+    for name in {*before, *os.environ}:
+        if not name.startswith("PYTEST_") and os.environ.get(name) != before.get(name):
+            os.environ.pop(name, None)
+            os.environ.update({name: before[name]} if name in before else {})
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +101,15 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory, worker_id):
+    """A folder for what one test makes and another looks at, in whatever processes they run."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def forks():
     """A server with what runs import: runs, looks at a sweep and commands started in this process are its forks."""
     from bench.processes.start import fork_server
@@ -80,3 +119,11 @@ def forks():
 
     with fork_server(modules_to_preload(DEFAULT_TASK, parse_plans("lora, qlora"))):
         yield
+
+
+@pytest.fixture(scope="session")
+def run_matrix(forks):
+    """`run_matrix.py` as a function of its words, and of `cwd` where it is not the project's folder."""
+    from tests.command_line import run_matrix
+
+    return lambda *words, cwd=ROOT: run_matrix(*words, cwd=cwd)

@@ -73,6 +73,7 @@ def test_the_supported_minors_are_these(root):
     assert [f"3.{bound[4:-1]}" for bound in asked.groups()] == [MINORS[0], MINORS[-1]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", SYSTEMS, ids=["-".join(system[1:]) for system in SYSTEMS])
 @pytest.mark.parametrize("minor", MINORS)
 def test_pins_hold_on_every_patch_release_of(minor, system, text, root):

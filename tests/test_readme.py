@@ -47,6 +47,7 @@ def test_the_commands_in_the_readme_are_understood(root):
         assert make_request(make_parser().parse_args(arguments), arguments).plans
 
 
+@pytest.mark.slow
 def test_the_tables_in_the_readme_are_the_committed_sweeps(root):
     assert not update_tables(root / "README.md", write=False)
 
@@ -99,6 +100,7 @@ def timed_tables(root):
                 yield root / "results" / place, given.get("setting", ""), " ".join(section.split())
 
 
+@pytest.mark.slow
 def test_times_in_the_readme_are_of_three_undisturbed_runs_in_turns_or_it_says_what_else(root):
     found = list(timed_tables(root))
     assert len({folder for folder, _, _ in found}) >= 4

@@ -83,6 +83,7 @@ def test_the_schema_page_is_generated(root):
         "matrix",
         "report",
         "test",
+        "durations",
         "test-install",
         "check",
         "pins",

@@ -60,6 +60,7 @@ def run(clone, *more, **variables):
     return done.returncode, (done.stdout + done.stderr).splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [(), ("-n", "2")], ids=["one process", "two"])
 def test_without_a_slice_one_line_says_how_many_were_skipped_and_why(clone, more):
     status, lines = run(clone, *more)
@@ -70,6 +71,7 @@ def test_without_a_slice_one_line_says_how_many_were_skipped_and_why(clone, more
     assert "1 passed, 2 skipped" in lines[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ci", ["", "true"])
 def test_where_it_is_required_a_skip_is_a_failure(clone, ci):
     """Where ``CI`` is set pytest repeats the whole message in its summary; elsewhere it cuts it to the window."""
@@ -81,12 +83,14 @@ def test_where_it_is_required_a_skip_is_a_failure(clone, ci):
     assert run(clone, REQUIRE_SLICE="0")[0] == 0
 
 
+@pytest.mark.slow
 def test_a_slice_that_is_named_is_used(clone, complete):
     status, lines = run(clone, TUNEMATRIX_VQA_SLICE=str(complete), REQUIRE_SLICE="1")
     assert status == 0, lines
     assert "3 passed" in lines[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone", ["", "train2014", "v2_mscoco_val2014_annotations.json"])
 def test_a_slice_that_is_named_and_not_whole_is_one_line(clone, complete, gone):
     lost = complete / gone

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 FAULTS = ("", "raise", "kill", "hang", "nan", "oom", "prepare", "exit", "untuned", "slow", "hog")
+SLOW_SECONDS = 0.08  # more in each step
 
 
 def line(number):
@@ -66,7 +67,7 @@ class FaultyTask:
         calls = COUNTER["calls"] = COUNTER["calls"] + 1
         loss = nn.functional.cross_entropy(model(batch["x"]), batch["y"])
         if self.fault == "slow":
-            time.sleep(0.15)
+            time.sleep(SLOW_SECONDS)
         if calls != self.at_step:
             return loss
         if self.fault == "raise":

@@ -63,6 +63,7 @@ def test_a_sweep_says_only_what_a_person_can_use(root, tmp_path):
         "--out", tmp_path,
     )  # fmt: skip
     assert foreign(text, SAID) == []
+    assert f"{tmp_path}/figures: {len(list(tmp_path.glob('figures/*.png')))} figures, PNG, SVG and PDF" in text
     logs = [log.read_text() for log in tmp_path.glob("runs/*/log.txt")]
     assert len(logs) == 6
     assert [line for log in logs for line in foreign(log, LOGGED)] == []

@@ -5,11 +5,17 @@ import re
 import runpy
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
+from bench.processes.environment import child_environment
+from bench.processes.start import start
+
 NUMBER = re.compile(r"\d+\.\d+|\d[\d,]*")
 SAME = "True"
+
+pytestmark = pytest.mark.usefixtures("forks")
 
 
 def call(root, *command, cwd):
@@ -19,15 +25,27 @@ def call(root, *command, cwd):
     )
 
 
+def forked(script, *words, cwd):
+    """The same in a fork of a process that has torch; gives what it printed, and fails unless it ends well."""
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryFile("w+") as out:
+        patch.chdir(cwd)
+        words = [cwd, script, *words]
+        child = start("tests.scripts", words, child_environment({}), output=out.fileno(), errors=out.fileno())
+        status = child.wait()
+        out.seek(0)
+        printed = out.read()
+    assert status == 0, printed
+    return printed
+
+
 def table(root, tmp_path, example, *plans):
     """Run an example on `plans`; give what it printed, and the cells of each plan's row after its name."""
-    done = call(root, root / "examples" / f"{example}.py", "--strategies", ", ".join(plans), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    text = forked(root / "examples" / f"{example}.py", "--strategies", ", ".join(plans), cwd=tmp_path)
     assert list(tmp_path.iterdir()) == [], "an example leaves nothing behind"
-    lines = done.stdout.splitlines()
+    lines = text.splitlines()
     rows = {plan: line.removeprefix(plan).split() for plan in plans for line in lines if line.startswith(f"{plan} ")}
     assert list(rows) == list(plans)
-    return done.stdout, rows
+    return text, rows
 
 
 def all_examples(root):
@@ -124,13 +142,17 @@ def test_trainer_does_what_our_loop_does(root, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_accelerate_does_what_our_loop_does(root, tmp_path, processes):
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes] if processes > 1 else []
-    example, plans = root / "examples" / "hf_accelerate.py", "amp(dtype='bf16'), lora(lr=1e-2)"
-    done = call(root, *launcher, example, "--strategies", plans, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    (refused,) = [line for line in done.stdout.splitlines() if line.startswith("amp")]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes]
+    command = [root / "examples" / "hf_accelerate.py", "--strategies", "amp(dtype='bf16'), lora(lr=1e-2)"]
+    if processes > 1:
+        done = call(root, *launcher, *command, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        text = done.stdout
+    else:
+        text = forked(*command, cwd=tmp_path)
+    (refused,) = [line for line in text.splitlines() if line.startswith("amp")]
     assert refused.endswith("Accelerator(mixed_precision='bf16')")
-    (row,) = [line for line in done.stdout.splitlines() if line.startswith("lora")]
+    (row,) = [line for line in text.splitlines() if line.startswith("lora")]
     first, last, apart, state, whole, number, loaded = row.removeprefix("lora(lr=1e-2)").split()
     assert float(last) < float(first) / 2
     assert float(apart) <= 1e-6
@@ -140,11 +162,10 @@ def test_accelerate_does_what_our_loop_does(root, tmp_path, processes):
 
 @pytest.mark.slow
 def test_tune_your_own_model_learns(root, tmp_path):
-    done = call(root, root / "examples" / "tune_your_own_model.py", "lora(r=4)", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    losses = [float(value) for value in re.findall(r"loss (\S+)", done.stdout)]
+    text = forked(root / "examples" / "tune_your_own_model.py", "lora(r=4)", cwd=tmp_path)
+    losses = [float(value) for value in re.findall(r"loss (\S+)", text)]
     assert losses[-1] < losses[0]
-    (accuracy,) = re.findall(r"accuracy after loading: (\S+)", done.stdout)
+    (accuracy,) = re.findall(r"accuracy after loading: (\S+)", text)
     assert float(accuracy) > 0.75
 
 
@@ -156,11 +177,9 @@ def test_tune_your_own_model_learns(root, tmp_path):
         ("examples.sentences_task:SentencesTask", "full(lr=1e-3)", 0.9),
     ],
 )
-def test_a_task_of_ones_own_runs(root, tmp_path, task, plan, least):
+def test_a_task_of_ones_own_runs(run_matrix, tmp_path, task, plan, least):
     out = tmp_path / "out"
-    done = call(
-        root, root / "run_matrix.py", "--task", task, "--strategies", plan, "--no-baseline", "--out", out, cwd=tmp_path
-    )
+    done = run_matrix("--task", task, "--strategies", plan, "--no-baseline", "--out", out, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     with (out / "runs.csv").open() as file:
         (row,) = csv.DictReader(file)

@@ -56,7 +56,7 @@ def test_the_data_notebook(root, cache, tmp_path):
 
 @pytest.mark.slow
 def test_training_then_inference_from_the_weights_alone(root, cache, tmp_path):
-    options = ["--max-steps", "12", "--batch-size", "32"]
+    options = ["--max-steps", "12", "--batch-size", "32", "--no-baseline"]
     text, pictures = run(
         root,
         cache,

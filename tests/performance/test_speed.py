@@ -1,5 +1,6 @@
 """The comparison with peers and the ladder: what they compare is what it should be, and they run."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -115,14 +116,18 @@ def test_recipes_of_the_gpu_reference_are_recipes():
 
 
 @pytest.mark.slow
-def test_the_gpu_reference_runs_goes_on_and_says_what_came_out(root, tmp_path):
-    command = [sys.executable, "performance/gpu_reference.py", "--small", "--out", str(tmp_path / "out")]
-    first = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
-    rows = [line.split("|")[1:-1] for line in first.stdout.splitlines() if line.startswith("| `")]
+def test_the_gpu_reference_runs_goes_on_and_says_what_came_out(root, tmp_path, forks, monkeypatch, capsys):
+    from gpu_reference import main
+
+    monkeypatch.chdir(root)
+    before = signal.getsignal(signal.SIGALRM)
+    assert main(str(tmp_path / "out"), 9.0, small=True) == 0
+    rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("| `")]
     assert [row[0].strip() for row in rows] == ["`full`", "`lora`"]
     assert all(float(row[4]) > 0 and float(row[14]) > 0 for row in rows), "questions per second, and a loss"
-    again = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
-    assert "2 of 2 runs are finished already" in again.stdout
+    assert main(str(tmp_path / "out"), 9.0, small=True) == 0
+    signal.signal(signal.SIGALRM, before)
+    assert "2 of 2 runs are finished already" in capsys.readouterr().out
     assert (tmp_path / "out" / "findings.md").read_text().count("`lora`") >= 1
 
 

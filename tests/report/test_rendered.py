@@ -21,6 +21,7 @@ def hashed(sweep, row, monkeypatch):
     return folder
 
 
+@pytest.mark.slow
 def test_hashes_are_those_of_the_files(hashed):
     assert set(hashes_of(hashed)) == {
         "report.html", "paper/paper.tex", "figures/accuracy_vs_ttt.svg", "figures/savings.svg",
@@ -48,6 +49,7 @@ def test_what_would_come_out_otherwise_is_told_in_one_line(hashed, capsys):
     assert main(["--check", str(hashed)]) == 0
 
 
+@pytest.mark.slow
 def test_a_hash_too_many_or_too_few_is_told(hashed, capsys):
     file = hashed.parent / "rendered.sha256"
     text = file.read_text()
@@ -73,6 +75,7 @@ def test_a_sweep_without_hashes_is_not_held_by_any(sweep, row):
     assert main(["--check", str(sweep([row("full"), row("lora")]))]) == 0
 
 
+@pytest.mark.slow
 def test_outputs_go_elsewhere_and_the_sweep_stays_as_it_is(sweep, row, tmp_path, monkeypatch):
     monkeypatch.setattr("report.paper.build.shutil.which", lambda program: None)
     folder = sweep([row("full"), row("lora")])

@@ -117,6 +117,7 @@ def test_large_files_and_files_of_others_are_refused(page, root):
     assert httpx2.get(f"{page}/gradio_api/file={root}/README.md").status_code in {403, 404}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -1,8 +1,5 @@
 """One small sweep that every test of the hand-ins looks at."""
 
-import subprocess
-import sys
-
 import pytest
 from filelock import FileLock
 
@@ -17,12 +14,11 @@ def world(cache):
 
 
 @pytest.fixture(scope="session")
-def matrix(root, cache):
+def matrix(run_matrix, cache):
     """Run `run_matrix.py` with some words and give what it printed; it has to succeed."""
 
     def run(*words, status=0):
-        command = [sys.executable, "run_matrix.py", *map(str, words)]
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        done = run_matrix(*words)
         assert done.returncode == status, done.stdout + done.stderr
         return done
 
@@ -30,10 +26,9 @@ def matrix(root, cache):
 
 
 @pytest.fixture(scope="session")
-def sweep(matrix, world, tmp_path_factory, worker_id):
+def sweep(matrix, world, shared_folder):
     """Results folder of three recipes after a few updates, trained once however many processes test."""
-    base = tmp_path_factory.getbasetemp()
-    out = (base if worker_id == "master" else base.parent) / "hand-ins" / "first"
+    out = shared_folder / "hand-ins" / "first"
     with FileLock(f"{out.parent}.lock"):
         if not (out / "summary.md").exists():
             recipes = ("--strategies", "lora,qlora,houlsby", "--max-steps", 6, "--batch-size", 16)

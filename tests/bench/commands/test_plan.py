@@ -1,8 +1,6 @@
 """`run_matrix.py plan`: what a user sees, and where the times come from."""
 
 import csv
-import subprocess
-import sys
 
 import pytest
 
@@ -11,14 +9,9 @@ from bench.forecast.calibration import assumed_throughput, throughput_of_runs
 from bench.forecast.gpus import find_gpu
 
 
-def plan(*arguments):
-    command = [sys.executable, "run_matrix.py", "plan", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 @pytest.mark.slow
-def test_a_plan_for_a_gpu_that_is_too_small(tmp_path):
-    answer = plan("--gpu", "0.65GB", "--strategies", "lora, tf32, shira", "--out", str(tmp_path))
+def test_a_plan_for_a_gpu_that_is_too_small(run_matrix, tmp_path):
+    answer = run_matrix("plan", "--gpu", "0.65GB", "--strategies", "lora, tf32, shira", "--out", tmp_path)
     assert answer.returncode == 0, answer.stderr
     with (tmp_path / "plan.csv").open(newline="") as file:
         rows = {row["strategy"]: row for row in csv.DictReader(file)}
@@ -36,8 +29,8 @@ def test_a_plan_for_a_gpu_that_is_too_small(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_gpu_that_is_not_there_is_told_before_anything_is_looked_at():
-    answer = plan("--gpu", "t5")
+def test_a_gpu_that_is_not_there_is_told_before_anything_is_looked_at(run_matrix):
+    answer = run_matrix("plan", "--gpu", "t5")
     assert answer.returncode == 2
     assert answer.stderr.strip().startswith("run_matrix.py: plan: no GPU 't5' in the table")
     assert answer.stderr.count("\n") == 1

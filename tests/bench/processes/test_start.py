@@ -163,6 +163,7 @@ def test_the_compiler_keeps_what_it_makes_where_a_run_says(tmp_path, forks):
     assert told.startswith(f"([], '{tmp_path}/torchinductor"), "and nothing of an earlier run's is found again"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("touched", "reason"), [("", ""), ("touched", "an import touched the GPU")])
 def test_where_a_gpu_is_nothing_may_touch_it_before_a_fork(tmp_path, own_server, touched, reason):
     with fork_server(["torch"]):

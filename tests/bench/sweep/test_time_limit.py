@@ -20,7 +20,7 @@ from bench.sweep.launcher import LaunchOptions, launch
 from bench.sweep.time_limit import TimeLimit, TimeLimitReachedError
 from bench.worker.pause import Batches
 from strategies import compose, load_checkpoint
-from tests.bench.faulty_task import FaultyTask
+from tests.bench.faulty_task import SLOW_SECONDS, FaultyTask
 
 PLAN = "full+ema"
 TASK = "tests.bench.faulty_task:FaultyTask"
@@ -38,18 +38,18 @@ def start(folder, seconds=None):
 
 
 @pytest.mark.slow
-def test_a_run_in_parts_is_the_run_in_one(tmp_path):
+def test_a_run_in_parts_is_the_run_in_one(tmp_path, forks):
     whole = start(tmp_path / "whole", 600)
     events = (tmp_path / "whole" / "events.jsonl").read_text().splitlines()
     assert sum('"section", "name": "checkpoint"' in line for line in events) == 5, "before evaluations, and at the end"
-    parts, record, seconds, steps = tmp_path / "parts", None, 6.0, []
+    parts, record, seconds, steps = tmp_path / "parts", None, 1.5, []
     while record is None:
         record = start(parts, None if len(steps) == 2 else seconds)
         place = read_progress(parts)
         assert (record is None) == (not (parts / "record.json").exists())
         if place and place["step"] not in steps:
             steps.append(place["step"])
-        seconds += 0 if place else 3
+        seconds += 0 if place else 1
     assert steps, "it paused within training"
     assert not checkpoint_folder(parts).exists()
     row, once = record["row"], whole["row"]
@@ -59,8 +59,8 @@ def test_a_run_in_parts_is_the_run_in_one(tmp_path):
     for name in ("predictions.parquet", "weights/tuned.safetensors"):
         assert (parts / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert row["ttt_seconds"] == pytest.approx(row["warmup_seconds"] + row["train_seconds"] + row["setup_seconds"])
-    assert row["train_seconds"] + row["warmup_seconds"] == pytest.approx(32 * 0.15, rel=0.3)
-    assert row["samples_per_second"] == pytest.approx(16 / 0.15, rel=0.3)
+    assert row["train_seconds"] + row["warmup_seconds"] == pytest.approx(32 * SLOW_SECONDS, rel=0.3)
+    assert row["samples_per_second"] == pytest.approx(16 / SLOW_SECONDS, rel=0.3)
     assert row["wall_seconds"] > once["wall_seconds"] > once["ttt_seconds"]
     assert record["sections"]["checkpoint"]["seconds"] > 0
     assert record["sections"]["load"]["seconds"] > 0
@@ -68,14 +68,13 @@ def test_a_run_in_parts_is_the_run_in_one(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sweep_that_reaches_its_limit_says_so_and_goes_on(root, tmp_path):
-    command = [sys.executable, str(root / "run_matrix.py"), "--task", TASK, "--no-baseline", "--strategies", "freeze"]
-    command += ["--out", str(tmp_path / "out")]
-    stopped = subprocess.run([*command, "--time-limit", "1s"], capture_output=True, text=True, check=False, cwd=root)
+def test_a_sweep_that_reaches_its_limit_says_so_and_goes_on(run_matrix, tmp_path):
+    words = ("--task", TASK, "--no-baseline", "--strategies", "freeze", "--out", tmp_path / "out")
+    stopped = run_matrix(*words, "--time-limit", "0.1s")
     assert stopped.returncode == 75
     assert "0 of 1 runs done, freeze (seed 0) to start from its beginning, 0 not started" in stopped.stderr
     assert not list((tmp_path / "out").rglob("record.json"))
-    done = subprocess.run([*command, "--time-limit", "10m"], capture_output=True, text=True, check=False, cwd=root)
+    done = run_matrix(*words, "--time-limit", "10m")
     assert (done.returncode, "time limit" in done.stderr) == (0, False)
     assert json.loads(next((tmp_path / "out").rglob("record.json")).read_text())["row"]["status"] == "ok"
 
@@ -86,7 +85,7 @@ from pathlib import Path
 from bench.records.checkpoint_folder import checkpoint_folder, commit_checkpoint
 from bench.records.record import write_json
 from strategies import compose, save_checkpoint
-from tests.bench.faulty_task import FaultyTask
+from tests.bench.faulty_task import SLOW_SECONDS, FaultyTask
 from importlib.metadata import version
 folder, number = Path(sys.argv[1]), 0
 tuned = compose("full").apply(FaultyTask().build_model(), device="cpu", seed=0)

@@ -2,8 +2,6 @@
 
 import csv
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import pairwise
 
@@ -73,23 +71,17 @@ def test_what_is_not_tuned():
     assert tunable([run, *others]) == [run]
 
 
-def sweep(root, out, *words):
-    done = subprocess.run(
-        [sys.executable, "run_matrix.py", "--task", TASK, "--strategies", "freeze,nf4", "--out", str(out), *words],
-        cwd=root, capture_output=True, text=True, check=False, timeout=600,
-    )  # fmt: skip
+def sweep(run_matrix, out, *words):
+    done = run_matrix("--task", TASK, "--strategies", "freeze,nf4", "--out", out, *words)
     assert done.returncode == 0, done.stderr
     with (out / "runs.csv").open() as file:
         return done.stdout, list(csv.DictReader(file))
 
 
 @pytest.mark.slow
-def test_what_would_be_tried_is_shown_and_nothing_written(root, tmp_path):
-    command = [sys.executable, "run_matrix.py", "--task", TASK, "--strategies", "lora,nf4", "--seeds", "0,1"]
-    done = subprocess.run(
-        [*command, "--tune", "3", "--dry-run", "--out", str(tmp_path / "out")],
-        cwd=root, capture_output=True, text=True, check=False, timeout=240,
-    )  # fmt: skip
+def test_what_would_be_tried_is_shown_and_nothing_written(run_matrix, tmp_path):
+    words = ("--task", TASK, "--strategies", "lora,nf4", "--seeds", "0,1", "--tune", "3", "--dry-run")
+    done = run_matrix(*words, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines() if line[:1].isalnum()]
     rates = [(cells[1], cells[4]) for cells in lines if cells[1] in {"full", "lora"} and "run" in cells[-1:]]
@@ -103,20 +95,17 @@ def test_what_would_be_tried_is_shown_and_nothing_written(root, tmp_path):
 
 
 @pytest.mark.slow
-def test_without_a_tune_set_nothing_can_be_chosen(root, tmp_path):
+def test_without_a_tune_set_nothing_can_be_chosen(run_matrix, tmp_path):
     task = "tests.bench.faulty_task:FaultyTask(fault='untuned')"
-    done = subprocess.run(
-        [sys.executable, "run_matrix.py", "--task", task, "--tune", "2", "--out", str(tmp_path / "out")],
-        cwd=root, capture_output=True, text=True, check=False, timeout=240,
-    )  # fmt: skip
+    done = run_matrix("--task", task, "--tune", "2", "--out", tmp_path / "out")
     assert (done.returncode, "no tune set to choose by" in done.stderr) == (2, True)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
-def test_a_tuned_sweep(root, tmp_path):
+def test_a_tuned_sweep(run_matrix, tmp_path):
     out = tmp_path / "out"
-    printed, rows = sweep(root, out, "--seeds", "0,1", "--tune", "2")
+    printed, rows = sweep(run_matrix, out, "--seeds", "0,1", "--tune", "2")
     compared = [row for row in rows if row["kind"] != "tuning"]
     assert [row["kind"] for row in rows].count("tuning") == 2, "of two trials of full and of freeze one is left"
     assert [(row["strategy"], row["seed"]) for row in compared if row["status"] == "ok"] == [
@@ -138,16 +127,16 @@ def test_a_tuned_sweep(root, tmp_path):
     assert "freeze: head_lr 0." in printed
 
     made = {path: path.stat().st_mtime_ns for path in (out / "runs").glob("*/log.txt")}
-    again, same = sweep(root, out, "--seeds", "0,1", "--tune", "2")
+    again, same = sweep(run_matrix, out, "--seeds", "0,1", "--tune", "2")
     assert "4 of 4 runs are finished already" in again
     assert [row for row in same if row["status"] == "ok"] == [row for row in rows if row["status"] == "ok"]
 
-    _, more = sweep(root, out, "--seeds", "0,1", "--tune", "3")
+    _, more = sweep(run_matrix, out, "--seeds", "0,1", "--tune", "3")
     assert {path: path.stat().st_mtime_ns for path in made} == made, "nothing is run twice"
     assert all("best of 3 rates" in row["setting"] for row in more if row["kind"] != "run" or row["tuned_rates"])
     assert [row["kind"] for row in more].count("tuning") == 4
 
-    _, plain = sweep(root, out, "--seeds", "0")
+    _, plain = sweep(run_matrix, out, "--seeds", "0")
     default = [row for row in plain if "best of" not in row["setting"]]
     assert sorted(row["strategy"] for row in default) == ["freeze", "full", "nf4"]
     assert not any(row["tuned_rates"] for row in default)

@@ -30,6 +30,7 @@ EventWriter(Path(sys.argv[2]))("section_end", name="train", seconds=1.5, **CpuTi
 """
 
 
+@pytest.mark.slow
 @counted
 def test_a_run_beside_another_process_is_marked(root, tmp_path):
     """Counters, events, their folding and the mark, with a neighbour who never sleeps on the same CPU."""

@@ -68,12 +68,14 @@ def test_parts_of_a_step_are_what_they_are_known_to_be():
     assert tuned.state.step == 6
 
 
+@pytest.mark.slow
 def test_an_optimizer_inside_the_backward_pass_counts_there():
     _, parts = parts_of("optimizer_in_backward")
     assert parts["optimizer"] < 0.005
     assert parts["backward"] > 0.05 + 4 * 0.03 - 0.01, "four tensors, one step each"
 
 
+@pytest.mark.slow
 def test_each_small_batch_of_an_update_counts():
     _, parts = parts_of("accumulate(n=2)")
     assert parts["backward"] == pytest.approx(2 * 0.05, abs=0.015)

@@ -34,6 +34,7 @@ def test_all_recipes_are_named_and_readable(sweep, name):
     assert figure.get_figwidth() == 3.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_only_failures_says_so(sweep, failed, name):
     said = texts(draw(name, sweep([failed("full", "oom", "x"), failed("lora", "refused", "y")])))
@@ -79,6 +80,7 @@ def test_missing_history_gives_empty_panels(sweep):
     assert "history.csv has no" in texts(draw("learning_curves", sweep(history=False)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_one_run_and_odd_names(sweep, row, name):
     label = "my_$odd$(x='a_b^c', long_option_name=123456789)+another_rather_long_name"

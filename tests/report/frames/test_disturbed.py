@@ -125,6 +125,7 @@ def test_the_summary_names_run_and_reason_and_the_way_out(disturbed):
     assert caution.endswith("Times are of fewer than three runs of full (2), lora (2).")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OF_TIME)
 def test_figures_of_time_say_whose_is_left_out(disturbed, name):
     assert f"{NOTE} lora seed 1, full seed 2." in said(FIGURES[name](first(disturbed()))).replace(
@@ -132,6 +133,7 @@ def test_figures_of_time_say_whose_is_left_out(disturbed, name):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(FIGURES) - set(OF_TIME)))
 def test_other_figures_are_as_they_were(disturbed, name):
     assert NOTE not in said(FIGURES[name](first(disturbed())))

@@ -69,6 +69,7 @@ def test_damaged_csvs_are_refused_by_name(tmp_path, text):
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_importing_it_loads_no_heavy_package():
     heavy = ("jinja2", "vl_convert", "altair", "torch", "transformers")
     code = f"import sys, report.page.build; print([name for name in {heavy!r} if name in sys.modules])"

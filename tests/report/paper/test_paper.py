@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from report.errors import ReportError
+from report.figures.catalogue import FIGURES
 from report.frames.compare import compare
 from report.frames.results import load
 from report.paper import build
@@ -136,10 +137,14 @@ def whole(root, tmp_path):
     return copied
 
 
-def without_latex(monkeypatch):
+def without_latex(monkeypatch, *, drawn=True):
     monkeypatch.setattr(build.shutil, "which", lambda program: None)
+    if not drawn:  # what it says does not depend on its figures, which take seconds
+        monkeypatch.setattr(build, "save", lambda *_, **__: None)
+        monkeypatch.setattr(build, "FIGURES", dict.fromkeys(FIGURES, lambda _: None))
 
 
+@pytest.mark.slow
 def test_without_latex_the_source_is_there_and_the_way_is_told(sweep, monkeypatch):
     without_latex(monkeypatch)
     folder = sweep()
@@ -149,6 +154,7 @@ def test_without_latex_the_source_is_there_and_the_way_is_told(sweep, monkeypatc
     text = (folder / "paper" / "paper.tex").read_text()
     included = re.findall(r"\\includegraphics\[.*?\]\{(.*?)\}", text)
     assert included
+    assert not [path for path in (folder / "paper" / "figures").iterdir() if path.suffix != ".pdf"]
     assert all((folder / "paper" / file).is_file() for file in included)
     assert not (folder / "paper" / "paper.pdf").exists()
     assert "no description of a model of two encoders" in text
@@ -156,7 +162,7 @@ def test_without_latex_the_source_is_there_and_the_way_is_told(sweep, monkeypatc
 
 
 def test_every_citation_has_an_entry(whole, monkeypatch):
-    without_latex(monkeypatch)
+    without_latex(monkeypatch, drawn=False)
     folder = whole("embedded")
     build.write_paper(folder)
     cited = set(re.findall(r"\\cite\{(.*?)\}", (folder / "paper" / "paper.tex").read_text()))
@@ -172,6 +178,7 @@ def test_nothing_is_written_where_no_sweep_is(tmp_path):
     assert not (tmp_path / "nothing").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "text", "note"),
     [
@@ -185,14 +192,13 @@ def test_nothing_is_written_where_no_sweep_is(tmp_path):
     ],
 )
 def test_foreign_side_files_do_no_harm(sweep, monkeypatch, file, text, note):
-    without_latex(monkeypatch)
+    without_latex(monkeypatch, drawn=False)
     folder = sweep()
     (folder / "examples").mkdir()
     (folder / file).write_text(text)
     said = " ".join(build.write_paper(folder))
     assert note in said
     assert (f"{folder / file}:" in said) == bool(note)
-    assert not [path for path in (folder / "paper" / "figures").iterdir() if path.suffix != ".pdf"]
 
 
 def written(folder):

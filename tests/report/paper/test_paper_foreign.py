@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from report.figures.catalogue import FIGURES
 from report.paper import build
 from report.paper.cards import bibtex, references
 
@@ -15,6 +16,8 @@ TEXT = {"model_type": "bert", "num_hidden_layers": 1, "hidden_size": 2, "vocab_s
 def said(sweep, monkeypatch):
     """Write a side file into a sweep and its paper; return the paper's LaTeX and the printed lines."""
     monkeypatch.setattr(build.shutil, "which", lambda program: None)
+    monkeypatch.setattr(build, "save", lambda *_, **__: None)  # nothing here is about figures
+    monkeypatch.setattr(build, "FIGURES", dict.fromkeys(FIGURES, lambda _: None))
 
     def write(file, value, folder=None):
         folder = folder or sweep()
@@ -26,6 +29,7 @@ def said(sweep, monkeypatch):
     return write
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "value",
     [

@@ -8,6 +8,7 @@ from report.__main__ import main
 from report.check import stale
 from report.errors import ReportError
 from report.text.tables import COLUMNS, update_tables
+from report.write import DRAWN
 
 PAGE = """# Page
 
@@ -85,8 +86,10 @@ def test_what_is_asked_wrongly_is_named_with_the_file(page, before, after, messa
     assert "typed" in page.read_text()
 
 
+@pytest.mark.slow
 def test_stale_files_are_named(sweep, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(DRAWN, "all", ("accuracy_vs_memory",))  # all are drawn for the sweep below
     folder = sweep(name="results/one")
     assert main([str(folder)]) == 0
     assert main(["--check"]) == 0

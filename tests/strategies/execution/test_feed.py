@@ -123,7 +123,17 @@ def test_a_feeder_divides_as_the_batch_before():
     assert second.subset([0, 3]).items == [5, 8]
 
 
-@pytest.mark.parametrize("plan", ["full", "lora", "amp(dtype='bf16')", "nf4+lora", "checkpointing", "adalora"])
+@pytest.mark.parametrize(
+    "plan",
+    [
+        "full",
+        "lora",
+        *(
+            pytest.param(plan, marks=pytest.mark.slow)
+            for plan in ("amp(dtype='bf16')", "nf4+lora", "checkpointing", "adalora")
+        ),
+    ],
+)
 @pytest.mark.parametrize("n", [3, 5])
 def test_accumulated_equals_the_big_batch(plan, n):
     """12 examples in 3 micro-batches of 4, and in 5 of 3, 3, 3 and 3: pictures shared across them."""

@@ -21,6 +21,7 @@ def outputs_of(foreign, kind="two"):
     return lambda model: foreign.outputs(model, foreign.batch(kind))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", MERGE.split())
 def test_merged_equals_unmerged(text, foreign):
     tuned = tuned_on(foreign, text)

@@ -134,6 +134,7 @@ def test_progress_is_shown_where_it_takes_long(pictures, empty_cache, monkeypatc
     assert lines[-1] == f"decoding pictures: {len(paths)} of {len(paths)}, 0 s left"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [{}, {"resample": 3}, {"size": {"height": 96, "width": 96}}])
 def test_pixels_are_those_of_transformers(vqa_sample, fields):
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil

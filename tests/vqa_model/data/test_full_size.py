@@ -53,6 +53,7 @@ print(json.dumps({"grown": memory("VmHWM") - before, "pixels": pixels.nbytes}))
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_pictures(scripts, tmp_path):
     Image.new("RGB", (64, 48), "red").save(tmp_path / "some.jpg")
     found = []

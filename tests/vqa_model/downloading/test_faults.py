@@ -27,6 +27,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["picture", "archive"])
 @pytest.mark.parametrize("case", BAD)
 def test_what_may_pass_is_tried_again(mirror, out, sampled, kind, case):

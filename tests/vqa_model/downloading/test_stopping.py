@@ -12,6 +12,7 @@ from vqa_model.downloading.integrity import partial_path
 from vqa_model.downloading.official_files import TEXTS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_download_goes_on_with_what_is_missing(mirror, out, everything, number):
     whole = ("--fraction", 1, "--eval-fraction", 1)

@@ -78,6 +78,7 @@ def test_every_part_is_compared_on_the_top_answers_of_training(data, write, tmp_
     assert val["distinct majority answers"] == 31
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("gone", "left"), [("train", "val"), ("val", "train")])
 def test_one_part_alone_is_inspected(data, tmp_path, capsys, gone, left):
     for file in data.glob(f"v2_*_{gone}2014_*.json"):

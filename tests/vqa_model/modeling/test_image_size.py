@@ -108,6 +108,7 @@ def flops(task, batch):
     return counter.get_total_flops()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("towers", ["pretrained", "random"])
 @pytest.mark.parametrize("vision", ["", "dinov2"])
 def test_shape_cost_and_compilation_are_as_of_any_tower(data, save, vision, towers):

@@ -98,6 +98,7 @@ def test_autocast_keeps_answers_close(model, batch):
     assert_close(half.float(), model(**batch).logits, rtol=0.1, atol=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_compiles_without_graph_breaks(batch, fusion):
     model = VQAModel(config(fusion=fusion)).eval()

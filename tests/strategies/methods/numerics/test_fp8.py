@@ -67,6 +67,7 @@ def test_trains_and_stays_close(recipe, kind, foreign):
     evaluated(foreign, tuned, kind)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "members",
     [[Lora()], [Freeze(last_n=1)], [Amp(dtype="bf16")], [Lora(), Amp(dtype="bf16")], [Compile(backend="eager")],

@@ -88,6 +88,7 @@ def test_rates_follow_the_schedule(foreign):
         assert decays[0] == decays[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "members",
     [[], [Lora()], [Freeze()], [Nf4(), Lora()], [Int8(), Lora()], [Checkpointing()], [Lora(), Checkpointing()],

@@ -51,6 +51,7 @@ def assert_same(one, other):
     assert all(torch.equal(*pair) for pair in pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("members", MEMBERS.values(), ids=list(MEMBERS))
 def test_equals_training_without_clipping_to_the_bit(members, foreign):
     ours = trained(foreign, [*members, OptimizerInBackward()])

@@ -65,6 +65,7 @@ def test_learns_moves_what_trains_and_saves(strategy, kind, foreign, tmp_path):
     assert torch.equal(evaluated(foreign, again, data), after)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rests", [Lisa(n=1, period=2), ProgressiveFreezing(start=0.0)], ids=names)
 @pytest.mark.parametrize("strategy", EVERY, ids=names)
 def test_weights_that_rest_stay_and_come_back(strategy, rests, foreign):

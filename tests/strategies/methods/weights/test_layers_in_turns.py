@@ -154,6 +154,7 @@ def test_lisa_refuses_where_none_would_rest(foreign):
         Recipe.of([Lisa()]).apply(foreign.build("text"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", BOTH)
 @pytest.mark.parametrize("others", [[Checkpointing()], [Amp()], [Amp(dtype="fp16")]])
 def test_works_with_checkpointing_and_mixed_precision(strategy, others, foreign):

@@ -143,6 +143,7 @@ def test_each_tower_may_have_its_own(method, foreign):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", FAMILY)
 def test_checkpointed_equals_plain_to_the_bit(method, foreign):
     plain = steps(foreign, applied(foreign, method(), total_steps=4))

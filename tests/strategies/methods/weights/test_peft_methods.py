@@ -42,6 +42,7 @@ def shapes(model):
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # PEFT's own
 @pytest.mark.parametrize("strategy", ORACLES, ids=str)
 def test_method_equals_peft(strategy, foreign):
@@ -65,6 +66,7 @@ def test_method_equals_peft(strategy, foreign):
     assert all(torch.equal(mine[name], others[name]) for name in mine)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mlp", "two", "gpt"])
 @names
 def test_starts_as_the_base_and_trains_every_added_value(strategy, kind, foreign, tmp_path):
@@ -220,6 +222,7 @@ def test_convolutions_train(strategy, foreign):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["int8", "nf4"])
 @names
 def test_quantised_layers_train_or_are_refused(strategy, base, foreign):

@@ -65,6 +65,7 @@ def test_the_layers_are_built_and_known_to_the_fingerprint(small_world):
     assert tasks[0].model_fingerprint() == plain.model_fingerprint() != tasks[1].model_fingerprint()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FUSIONS)
 def test_a_fusion_learns_what_only_both_together_tell(name):
     """The answer is the sum of what the question and the picture say: either alone is worth a guess."""
