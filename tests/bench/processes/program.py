@@ -147,8 +147,8 @@ DEEDS = {
     "surroundings": lambda *_: json.dumps(surroundings()), "state": lambda: json.dumps(state()), "damage": damage,
     "threads": lambda: len(list(Path(f"/proc/{os.getppid()}/task").iterdir())), "random": draw, "loader": load,
     "compiler": compiler, "constants": constants, "write": lambda file: os.write(int(file), b"still open"),
-    "files": lambda: sorted(link.name for link in Path("/proc/self/fd").iterdir()), "with a gpu": with_a_gpu, "gpu": gpu,
-    "hang": hang, "end": end,
+    "files": lambda: sorted(link.name for link in Path("/proc/self/fd").iterdir()), "with a gpu": with_a_gpu,
+    "gpu": gpu, "hang": hang, "end": end,
 }  # fmt: skip
 
 
