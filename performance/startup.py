@@ -146,8 +146,8 @@ def main(only: str, *, quick: bool) -> None:
         if only in ("", name):
             with tempfile.TemporaryDirectory() as folder, fork_server(modules_to_preload(DEFAULT_TASK, recipes)):
                 found[name] = measure(Path(folder), 1 if quick else rounds)
-    if not quick:
-        save("startup", found)
+            if not quick:  # after each: the next takes minutes
+                save("startup", found)
 
 
 if __name__ == "__main__":
