@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -33,6 +34,8 @@ def find_slice():
 def pytest_configure(config):
     """Refuse a slice that is named or lies beside the project, but is not whole; collect garbage more rarely."""
     gc.set_threshold(100_000, 20, 20)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background job; tests interrupt their children
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = find_slice()
     missing = [name for name in IN_SLICE if folder and not (folder / name).exists()]
     if missing:

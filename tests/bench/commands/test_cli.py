@@ -227,6 +227,7 @@ def test_a_run_that_the_kernel_ends_for_memory_is_a_row_and_costs_no_other(root,
 
 WINDOWS = """
 import os, signal, sys
+import psutil  # which has a part of its own for Windows
 for name in ("SIGKILL", "SIGHUP", "SIGCHLD"):
     delattr(signal, name)
 for name in ("fcntl", "resource", "pwd", "grp", "termios"):
