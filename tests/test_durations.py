@@ -1,4 +1,4 @@
-"""The whole suite is to take 6 minutes on two cores, and each folder its share of them, as recorded by `make durations`."""
+"""The suite is to take 6 minutes on two cores, and each folder its share of them, as recorded by `make durations`."""
 
 from pathlib import Path
 
