@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -90,10 +91,9 @@ def run_prepared(request: Request, plans: Sequence[NamedPlan]) -> list[dict[str,
         shutil.rmtree(prepared["side_files"].parent)
         run = partial(run_all, request=request, prepared=prepared, lock=lock, just_run=set())
         try:
-            specs = tune(specs, request.tune, request.out, run) if request.tune else specs
-            run(specs)
-        except TimeLimitReachedError:
-            pass  # request.time_limit says how far it came
+            with suppress(TimeLimitReachedError):  # request.time_limit says how far it came
+                specs = tune(specs, request.tune, request.out, run) if request.tune else specs
+                run(specs)
         finally:  # an interrupted sweep has its CSVs too
             records = collect(request.out)
     run_ids = {spec.run_id for spec in specs}
