@@ -8,13 +8,15 @@ them would only build a graph: such blocks are never wrapped).
 Paper: Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016, https://arxiv.org/abs/1604.06174
 
 Always torch's non-reentrant variant: the reentrant one loses gradients behind a frozen front end. Blocks with
-batch normalisation are left alone, since running them twice would count their statistics twice. With `every_n=2`
-every second block of a tower is recomputed: half the saving for half the extra time.
+batch normalisation are left alone, since running them twice would count their statistics twice. In training a decoder's
+empty cache of keys and values is left out, and the model gives an empty one back; what a block changes otherwise (a
+list, a filled cache) it gets again as it was, and tensors changed in place are refused. With
+`every_n=2` every second block of a tower is recomputed: half the saving for half the extra time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, final
@@ -23,24 +25,55 @@ from strategies.errors import PlanError
 from strategies.options import Count
 from strategies.protocol import FROZEN, Context, Kind, Strategy
 from strategies.structure.blocks import blocks_or_roots
+from strategies.structure.recomputing import Call, FirstPass, InPlaceWatch, without_empty_caches
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-def checkpoint_block(block: nn.Module) -> None:
-    """Make one module drop its activations in training; names and parameters stay as they are."""
+def checkpoint_block(block: nn.Module, name: str) -> None:
+    """Make the block called `name` drop its activations in training; names and parameters stay as they are.
+
+    `PlanError` in the first call where it changes its inputs or buffers in place.
+    """
+    import torch
     from torch.utils.checkpoint import checkpoint
 
     plain = block.forward
+    take_out_caches = without_empty_caches(plain)
+    checked = False
 
     @wraps(plain)
     def forward(*arguments: Any, **options: Any) -> Any:
+        nonlocal checked
         if not block.training:
             return plain(*arguments, **options)
-        return checkpoint(plain, *arguments, use_reentrant=False, **options)
+        call = take_out_caches(Call(arguments, options))
+        if torch.compiler.is_compiling():
+            return checkpoint(plain, *call.arguments, use_reentrant=False, **call.options)
+        watch = None if checked else InPlaceWatch(block, call)
+        outputs = checkpoint(_both_passes(plain, call), *call.arguments, use_reentrant=False, **call.options)
+        if watch is not None:
+            watch.refuse_changes(name)
+        checked = True
+        return outputs
 
     block.forward = forward
+
+
+def _both_passes(plain: Callable[..., Any], call: Call) -> Callable[..., Any]:
+    """Give a function that calls `plain`, and from the second time on as it was called in the first."""
+    first_pass = FirstPass(call)
+    computed = False
+
+    def run(*arguments: Any, **options: Any) -> Any:
+        nonlocal computed
+        if computed:
+            return first_pass.again(plain, Call(arguments, options))
+        computed = True
+        return plain(*arguments, **options)
+
+    return run
 
 
 def can_checkpoint(block: nn.Module) -> bool:
@@ -72,11 +105,17 @@ class Checkpointing(Strategy):
 
     def transform(self, model: nn.Module, context: Context) -> None:
         """Wrap the blocks in place."""
-        chosen = []
+        chosen: list[tuple[str, nn.Module]] = []
         for roots in context.layout.groups(model, self.scope).values():
-            blocks = [block for block in blocks_or_roots(model, roots).values() if can_checkpoint(block)]
+            blocks = [part for part in blocks_or_roots(model, roots).items() if can_checkpoint(part[1])]
             chosen += blocks[:: self.every_n]
         if not chosen:
-            raise PlanError("checkpointing: no block in scope trains without batch normalisation; leave it out")
-        for block in chosen:
-            checkpoint_block(block)
+            raise PlanError(f"checkpointing: {self._why_not(model, context)}; leave it out, or name another scope")
+        for name, block in chosen:
+            checkpoint_block(block, name)
+
+    def _why_not(self, model: nn.Module, context: Context) -> str:
+        """Say why no block was chosen."""
+        names = context.layout.parameter_names(model, self.scope)
+        trains = any(model.get_parameter(name).requires_grad for name in names)
+        return "every block in scope that trains holds batch normalisation" if trains else "nothing in scope trains"
