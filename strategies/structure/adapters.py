@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from strategies.layout import is_within
 from strategies.structure.freezing import freeze_batch_norms, freeze_parameters
+from strategies.structure.layers.tied_weights import refuse_tied_layers
 from strategies.structure.linear_layers import conv1d_to_linear
 from strategies.structure.peft_config import note_config
 from strategies.structure.roles import QUERY_AND_VALUE, targets
@@ -128,6 +129,7 @@ def adapt(
     from torch import nn
 
     chosen = chosen_layers(strategy, model, context, default, convolutions=convolutions)
+    refuse_tied_layers(model, context.layout, strategy.scope, [name for names in chosen.values() for name in names])
     outside = _requires_grad(model, context.layout.parameter_names(model, strategy.scope))
     freeze_scope(model, context, strategy.scope)
     torch.manual_seed(context.seed)
@@ -147,7 +149,8 @@ def adapt(
         tuners.append(inject(holder, adjusted, paths))
         if holder["root"] is not model.get_submodule(root):
             model.set_submodule(root, holder["root"])
-    assert _requires_grad(model, context.layout.parameter_names(model, strategy.scope)) == outside
+    for name, trains in outside.items():  # PEFT freezes what a tower shares with other parts, too
+        model.get_parameter(name).requires_grad_(trains)
     return tuners
 
 

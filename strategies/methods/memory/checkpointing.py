@@ -22,10 +22,10 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from strategies.errors import PlanError
+from strategies.methods.memory.recomputing import Call, FirstPass, InPlaceWatch, without_empty_caches
 from strategies.options import Count
 from strategies.protocol import FROZEN, Context, Kind, Strategy
 from strategies.structure.blocks import blocks_or_roots
-from strategies.structure.recomputing import Call, FirstPass, InPlaceWatch, without_empty_caches
 
 if TYPE_CHECKING:
     from torch import nn

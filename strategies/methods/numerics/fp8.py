@@ -23,8 +23,9 @@ from strategies.errors import PlanError
 from strategies.layout import is_within
 from strategies.protocol import Context, Kind, Strategy
 from strategies.structure.blocks import uncalled_layers
-from strategies.structure.kept_precision import kept_in_float32
-from strategies.structure.replaced_layers import is_plain_linear, take_over
+from strategies.structure.layers.kept_precision import kept_in_float32
+from strategies.structure.layers.linear_subclasses import computing_as_linear
+from strategies.structure.layers.replaced_layers import take_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,11 +101,12 @@ class Fp8(Strategy):
             divisible if self.emulate else _auto_filter_for_recipe(self.recipe, [])
         )
         hidden, kept = uncalled_layers(model), kept_in_float32(model)
+        plain = computing_as_linear(model.modules())
         layers = {
             name: layer
             for prefixes in context.layout.groups(model, self.scope).values()
             for name, layer in model.named_modules()
-            if is_within(name, prefixes) and is_plain_linear(layer)
+            if id(layer) in plain and is_within(name, prefixes)
             if name not in hidden and not context.layout.is_new(name) and f"{name}.weight" not in kept
         }  # fmt: skip
         chosen = [name for name, layer in layers.items() if gains(layer, name)]

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 from strategies.execution.optimizer import WEIGHT_DECAY
 from strategies.methods.numerics.amp import native_bf16
 from strategies.protocol import OPTIMIZER, ROUNDING, Context, Kind, Strategy
-from strategies.structure.kept_precision import kept_in_float32
+from strategies.structure.layers.kept_precision import kept_in_float32
 
 if TYPE_CHECKING:
     from collections.abc import Callable

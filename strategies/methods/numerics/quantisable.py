@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from strategies.layout import is_within
 from strategies.structure.blocks import uncalled_layers
-from strategies.structure.kept_precision import kept_in_float32
+from strategies.structure.layers.kept_precision import kept_in_float32
+from strategies.structure.layers.linear_subclasses import computing_as_linear
+from strategies.structure.layers.weight_reads import weight_reads
 from strategies.structure.linear_layers import is_conv1d
 from strategies.structure.roles import linear_layers
-from strategies.structure.weight_reads import weight_reads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,22 +74,20 @@ def reasons_to_keep(model: nn.Module, multiple: int) -> Callable[[str, nn.Module
 
     multiple: the number of inputs has to be a multiple of it.
     """
-    from torch import nn
-
     hidden, kept, read = uncalled_layers(model), kept_in_float32(model), weight_reads(model)
     everywhere = [module for _, module in model.named_modules(remove_duplicate=False)]
     uses = Counter(id(p) for module in everywhere for p in module.parameters(recurse=False))
-    scores = {id(layer) for layer in _output_embeddings(model)}
+    scores, plain = {id(layer) for layer in _output_embeddings(model)}, computing_as_linear(model.modules())
+    plain |= {id(layer) for layer in model.modules() if is_conv1d(layer)}
 
     def why(name: str, layer: nn.Module) -> str | None:
         weight = vars(layer)["_parameters"].get("weight")
-        own_forward = "forward" in vars(layer) or not (is_conv1d(layer) or type(layer).forward is nn.Linear.forward)
         inputs = 0 if weight is None else weight.shape[0 if is_conv1d(layer) else 1]
         reasons = {
             f"whose weight is read by {read[name].reader}" if name in read else "": name in read,
             "inside nn.MultiheadAttention, which reads weights without calling the layer": name in hidden,
-            f"of the class {type(layer).__name__}, which has a forward of its own": own_forward,
             "with a weight that is computed (parametrisation, pruning)": weight is None,
+            f"of the class {type(layer).__name__}, which has a forward of its own": id(layer) not in plain,
             "shared with another layer": uses[id(weight)] > 1,
             "kept in float32 by the model's class": f"{name}.weight" in kept,
             "giving the scores (output embedding)": id(layer) in scores,

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from strategies.errors import PlanError
 from strategies.execution.engine import torch_dtype
 from strategies.methods.numerics.quantisable import Storage, reasons_to_keep, sort_layers, why_kept
+from strategies.structure.layers.replaced_layers import refuse_whole_numbers, take_over
 from strategies.structure.linear_layers import conv1d_to_linear
-from strategies.structure.replaced_layers import refuse_whole_numbers, take_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

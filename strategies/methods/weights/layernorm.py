@@ -31,15 +31,24 @@ if TYPE_CHECKING:
 
 def norm_parameters(model: nn.Module) -> list[str]:
     """Name the weights and biases of the normalisation layers of a model."""
-    from torch import nn
-
     return [
         f"{name}.{own}".lstrip(".")
         for name, module in model.named_modules()
-        if isinstance(module, nn.LayerNorm) or "norm" in type(module).__name__.lower()
-        for own, parameter in module.named_parameters(recurse=False)
-        if isinstance(module, nn.LayerNorm) or is_vector(parameter)
+        if _is_norm(module)
+        for own, _ in module.named_parameters(recurse=False)
     ]
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """Say whether a module is one of torch's norms, or a leaf that is called a norm and holds vectors only."""
+    from torch import nn
+    from torch.nn.modules.batchnorm import _NormBase
+
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.GroupNorm | _NormBase):
+        return True
+    called_so = any("norm" in kind.__name__.lower() for kind in type(module).__mro__)
+    leaf = all(not any(True for _ in child.parameters()) for child in module.children())
+    return called_so and leaf and all(is_vector(parameter) for parameter in module.parameters(recurse=False))
 
 
 @final

@@ -34,43 +34,36 @@ def _joint_class(new: type, old: type) -> Any:
     return type(new.__name__, (new, old), {})
 
 
-def is_plain_linear(layer: nn.Module) -> bool:
-    """Say whether a layer is an `nn.Linear`, or of a subclass that computes as one, with a weight of its own."""
-    from torch import nn
-
-    computes_so = isinstance(layer, nn.Linear) and type(layer).forward is nn.Linear.forward
-    return computes_so and "forward" not in vars(layer) and "weight" in vars(layer)["_parameters"]
-
-
 def take_over(new: nn.Module, old: nn.Module) -> None:
     """Give `new`, which comes in the place of the linear layer `old`, everything of it but the weight."""
     from torch import nn
 
-    names = tuple(vars(old).keys() - _usual_attributes())
+    names = tuple(vars(old).keys() - _usual_attributes() - vars(new).keys())
     vars(new).update({CLASS_BEFORE: type(old), NAMES_BEFORE: names})
-    _move(new, old, names, but=("weight",))
+    move_place(new, old, names)
+    vars(new)["_parameters"].update({name: p for name, p in vars(old)["_parameters"].items() if name != "weight"})
     if type(old) is not nn.Linear:
-        new.__class__ = _joint_class(type(new), type(old))
+        new.__class__ = _joint_class(cast("Any", type(new)), cast("Any", type(old)))
 
 
 def give_back(plain: nn.Module, replaced: nn.Module) -> None:
     """Give `plain`, an `nn.Linear` with its weights, what `take_over` gave to the layer that it now replaces."""
     from torch import nn
 
-    _move(plain, replaced, vars(replaced).get(NAMES_BEFORE, ()), but=("weight", "bias"))
+    move_place(plain, replaced, vars(replaced).get(NAMES_BEFORE, ()))
     plain.__class__ = vars(replaced).get(CLASS_BEFORE, nn.Linear)
     hooks = vars(plain)["_forward_pre_hooks"]
     for key in [key for key, hook in hooks.items() if hook is _refuse_whole_numbers]:
         del hooks[key]
 
 
-def _move(new: nn.Module, old: nn.Module, names: tuple[str, ...], *, but: tuple[str, ...]) -> None:
-    """Hand over hooks (the same dictionaries, so that their handles stay valid), children, mode and attributes."""
+def move_place(new: nn.Module, old: nn.Module, names: tuple[str, ...] = ()) -> None:
+    """Hand over hooks (the same dictionaries, so that their handles stay valid), children, mode and `names`."""
     before: dict[str, Any] = vars(old)
     hooks = [name for name in before if name.startswith(("_forward", "_backward")) and "hooks" in name]
     vars(new).update({name: before[name] for name in (*hooks, *names)})
-    for kind in ("_parameters", "_buffers", "_modules"):
-        vars(new)[kind].update({name: part for name, part in before[kind].items() if name not in but})
+    for kind in ("_buffers", "_modules"):
+        vars(new)[kind].update(before[kind])
     new.train(old.training)
 
 
