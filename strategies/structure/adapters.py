@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from strategies.layout import is_within
 from strategies.structure.freezing import freeze_batch_norms, freeze_parameters
+from strategies.structure.layers.computed_weights import refusing_adapters_that_lose_them
 from strategies.structure.layers.tied_weights import refuse_tied_layers
 from strategies.structure.linear_layers import conv1d_to_linear
 from strategies.structure.peft_config import note_config
@@ -146,9 +147,10 @@ def adapt(
                 adjusted,
                 [AdaptedLayer(path, name, model.get_submodule(name)) for path, name in zip(paths, names, strict=True)],
             )
-        tuners.append(inject(holder, adjusted, paths))
-        if holder["root"] is not model.get_submodule(root):
-            model.set_submodule(root, holder["root"])
+        with refusing_adapters_that_lose_them(model, names):
+            tuners.append(inject(holder, adjusted, paths))
+            if holder["root"] is not model.get_submodule(root):
+                model.set_submodule(root, holder["root"])
     for name, trains in outside.items():  # PEFT freezes what a tower shares with other parts, too
         model.get_parameter(name).requires_grad_(trains)
     return tuners
