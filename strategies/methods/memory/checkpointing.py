@@ -8,21 +8,21 @@ them would only build a graph: such blocks are never wrapped).
 Paper: Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016, https://arxiv.org/abs/1604.06174
 
 Always torch's non-reentrant variant: the reentrant one loses gradients behind a frozen front end. Blocks with
-batch normalisation are left alone, since running them twice would count their statistics twice. In training a decoder's
-empty cache of keys and values is left out, and the model gives an empty one back; what a block changes otherwise (a
-list, a filled cache) it gets again as it was, and tensors changed in place are refused. With
-`every_n=2` every second block of a tower is recomputed: half the saving for half the extra time.
+batch normalisation are left alone, since running them twice would count their statistics twice. What a block changes
+beside its output (a list, a cache of keys and values) it gets again as it was; a block that changes tensors in place is
+refused in the first step. With `every_n=2` every second block of a tower is recomputed: half the saving for half the
+extra time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from strategies.errors import PlanError
-from strategies.methods.memory.recomputing import Call, FirstPass, InPlaceWatch, without_empty_caches
+from strategies.methods.memory.recomputing import Call, InPlaceWatch, Passes, without_caches
 from strategies.options import Count
 from strategies.protocol import FROZEN, Context, Kind, Strategy
 from strategies.structure.blocks import blocks_or_roots
@@ -40,7 +40,6 @@ def checkpoint_block(block: nn.Module, name: str) -> None:
     from torch.utils.checkpoint import checkpoint
 
     plain = block.forward
-    take_out_caches = without_empty_caches(plain)
     checked = False
 
     @wraps(plain)
@@ -48,32 +47,18 @@ def checkpoint_block(block: nn.Module, name: str) -> None:
         nonlocal checked
         if not block.training:
             return plain(*arguments, **options)
-        call = take_out_caches(Call(arguments, options))
+        call = Call(arguments, options)
         if torch.compiler.is_compiling():
+            call = without_caches(call)
             return checkpoint(plain, *call.arguments, use_reentrant=False, **call.options)
         watch = None if checked else InPlaceWatch(block, call)
-        outputs = checkpoint(_both_passes(plain, call), *call.arguments, use_reentrant=False, **call.options)
+        outputs = checkpoint(Passes(block, plain, call), *arguments, use_reentrant=False, **options)
         if watch is not None:
             watch.refuse_changes(name)
         checked = True
         return outputs
 
     block.forward = forward
-
-
-def _both_passes(plain: Callable[..., Any], call: Call) -> Callable[..., Any]:
-    """Give a function that calls `plain`, and from the second time on as it was called in the first."""
-    first_pass = FirstPass(call)
-    computed = False
-
-    def run(*arguments: Any, **options: Any) -> Any:
-        nonlocal computed
-        if computed:
-            return first_pass.again(plain, Call(arguments, options))
-        computed = True
-        return plain(*arguments, **options)
-
-    return run
 
 
 def can_checkpoint(block: nn.Module) -> bool:

@@ -1,15 +1,16 @@
 """What a block is given when it is computed a second time, in the backward pass: the same as the first time.
 
 Arguments that a block may change (lists, dictionaries, caches and other objects) are copied before, all but the tensors
-in them, and Python's and NumPy's random states are put back; torch's are torch's own affair. What cannot be had twice,
-a tensor changed in place, is refused. An empty cache of keys and values is left out of both passes, as transformers'
-own checkpointing does: nothing could be read from it, and it would keep what recomputing is there to drop.
+in them; attributes of its modules and Python's and NumPy's random states are put back; torch's random states are
+torch's own affair. What cannot be had twice, a tensor changed in place, is refused.
+
+An empty cache of keys and values, which decoders fill in training, too, unless told not to, is a copy of its own in
+each pass, thrown away after it: it would keep what recomputing is there to drop. The model gives back an empty one.
 """
 
 from __future__ import annotations
 
 import copy
-import inspect
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 DEEPEST = 6  # of objects within objects
-BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class Call(NamedTuple):
@@ -32,49 +32,71 @@ class Call(NamedTuple):
     arguments: tuple[Any, ...]
     options: dict[str, Any]
 
-
-def without_empty_caches(forward: Callable[..., Any]) -> Callable[[Call], Call]:
-    """Give what takes transformers' caches out of a call of `forward` as long as nothing is in them."""
-    names = [name for name, told in inspect.signature(forward).parameters.items() if told.kind in BY_PLACE]
-
-    def take_out(call: Call) -> Call:
-        named = {**dict(zip(names, call.arguments, strict=False)), **call.options}
-        changed: dict[str, Any] = {name: None for name, value in named.items() if _is_empty_cache(value)}
-        if not changed:
-            return call
-        changed |= {"use_cache": False} if named.get("use_cache") else {}
-        arguments = tuple(changed.get(name, value) for name, value in zip(names, call.arguments, strict=False))
-        options = {name: changed.get(name, value) for name, value in call.options.items()}
-        return Call(arguments + call.arguments[len(names) :], options)
-
-    return take_out
+    def changed(self, change: Callable[[int | str, Any], Any]) -> Call:
+        """Give a call with each argument, by place or name, changed."""
+        arguments = tuple(change(place, value) for place, value in enumerate(self.arguments))
+        return Call(arguments, {name: change(name, value) for name, value in self.options.items()})
 
 
-def _is_empty_cache(value: Any) -> bool:
-    """Say whether a value is a cache of transformers without a tensor that has values."""
+def without_caches(call: Call) -> Call:
+    """Give a call without transformers' caches, for compilers, which follow no copies."""
+    left = call.changed(lambda _, value: None if _is_cache(value) else value)
+    if left.options.get("use_cache") and any(_is_cache(value) for value in (*call.arguments, *call.options.values())):
+        left.options["use_cache"] = False
+    return left
+
+
+def _is_cache(value: Any) -> bool:
     caches = sys.modules.get("transformers.cache_utils")
-    return caches is not None and isinstance(value, caches.Cache) and not any(t.numel() for t in tensors_in(value))
+    return caches is not None and isinstance(value, caches.Cache)
 
 
-class FirstPass:
-    """What is needed to repeat a call as it was, noted before it is made."""
+class Passes:
+    """Calls a block's `forward` with the arguments of one call, the first time and again."""
 
-    def __init__(self, call: Call) -> None:
-        copies = [(key, value, snapshot(value)) for key, value in _numbered(call)]
-        self._copies = {key: copied for key, value, copied in copies if copied is not value}
+    def __init__(self, block: nn.Module, forward: Callable[..., Any], call: Call) -> None:
+        self._forward = forward
+        self._copies: dict[int | str, Any] = {}
+        self._own: set[int | str] = set()  # what gets a copy in the first pass, too
+        self._attributes = [(vars(part), dict(vars(part)), dict(part._buffers)) for part in block.modules()]  # noqa: SLF001
         self._random = _random_states()
+        self._computed = False
+        call.changed(self._note)
 
-    def again(self, function: Callable[..., Any], call: Call) -> Any:
-        """Call `function` with the same arguments once more; `call` has the tensors among them."""
-        given = {key: snapshot(self._copies.get(key, value)) for key, value in _numbered(call)}
-        arguments = [given[place] for place in range(len(call.arguments))]
-        with _put_back(self._random):
-            return function(*arguments, **{name: given[name] for name in call.options})
+    def _note(self, key: int | str, value: Any) -> None:
+        copied = snapshot(value)
+        if copied is not value:
+            self._copies[key] = copied
+            if _is_cache(value) and not any(tensor.numel() for tensor in tensors_in(value)):
+                self._own.add(key)
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """Compute; `arguments` and `options` are those of the call, as torch kept them."""
+        again, self._computed = self._computed, True
+        copies = self._copies if again else {key: self._copies[key] for key in self._own}
+        call = Call(arguments, options).changed(lambda key, value: snapshot(copies[key]) if key in copies else value)
+        if not again:
+            return self._forward(*call.arguments, **call.options)
+        with _random_states_put_back(self._random), self._attributes_put_back():
+            return self._forward(*call.arguments, **call.options)
+
+    @contextmanager
+    def _attributes_put_back(self) -> Iterator[None]:
+        """Give the modules the attributes and buffers of before the first pass, for a while."""
+        now = [(own, dict(own), dict(own["_buffers"])) for own, _, _ in self._attributes]
+        _set_attributes(self._attributes)
+        try:
+            yield
+        finally:
+            _set_attributes(now)
 
 
-def _numbered(call: Call) -> list[tuple[int | str, Any]]:
-    """Give place or name, and value, of each argument."""
-    return [*enumerate(call.arguments), *call.options.items()]
+def _set_attributes(states: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]) -> None:
+    for own, attributes, buffers in states:
+        for name in own.keys() - attributes.keys():
+            del own[name]
+        own.update(attributes)
+        own["_buffers"].update(buffers)
 
 
 def snapshot(value: Any, depth: int = 0) -> Any:
@@ -124,7 +146,7 @@ def _random_states() -> tuple[Any, Any]:
 
 
 @contextmanager
-def _put_back(states: tuple[Any, Any]) -> Iterator[None]:
+def _random_states_put_back(states: tuple[Any, Any]) -> Iterator[None]:
     """Put random states in place; what is there now comes back at the end."""
     now = _random_states()
     _set_random_states(states)

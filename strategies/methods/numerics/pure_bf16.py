@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
 
 def to_bf16(model: nn.Module) -> None:
@@ -53,6 +53,20 @@ def to_bf16(model: nn.Module) -> None:
             plain = type(tensor) in {torch.Tensor, torch.nn.Parameter, torch.nn.Buffer} and name not in unsaved
             if plain and tensor.is_floating_point() and id(tensor) not in kept:
                 tensor.data = tensor.data.to(torch.bfloat16)
+
+
+def cast_inputs_of_norms(model: nn.Module) -> None:
+    """Let norms in bf16 take float32 inputs, which a GPU's autocast sees to and a CPU's does not."""
+    import torch
+
+    for module in model.modules():
+        norm = isinstance(module, torch.nn.LayerNorm | torch.nn.GroupNorm) and module.weight is not None
+        if norm and module.weight.dtype == torch.bfloat16:
+            module.register_forward_pre_hook(_to_weights_type)
+
+
+def _to_weights_type(norm: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (inputs[0].to(norm.get_parameter("weight").dtype), *inputs[1:]) if inputs else inputs
 
 
 def rounding_adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -101,8 +115,9 @@ class PureBf16(Strategy):
 
     def transform(self, model: nn.Module, context: Context) -> None:
         """Cast the model."""
-        del context
         to_bf16(model)
+        if context.device.type == "cpu":
+            cast_inputs_of_norms(model)
 
     def wrap_forward(self, forward: Callable[..., Any], context: Context) -> Callable[..., Any]:
         """Run under autocast, so that float32 inputs and batch norms' outputs meet bf16 weights."""
