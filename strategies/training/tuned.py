@@ -20,7 +20,7 @@ from strategies.saving.weights_file import write
 from strategies.training.loader import training_loader
 from strategies.training.losses import Losses
 from strategies.training.parameter_groups import plan_lr_multiplier, set_rates
-from strategies.training.summary import count_parameters, memory_by_kind, table
+from strategies.training.summary import count_parameters, memory_by_kind, storage_lines, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -221,7 +221,7 @@ class Tuned:
         return memory_by_kind(self.model, self.optimizer)
 
     def describe(self) -> str:
-        """Give a table as text: what trains in each scope, learning rates, memory by kind, how the head was found."""
+        """Give a table as text: what trains in each scope, rates, memory, how the head was found, and what was left."""
         layout = self.context.layout
         rates = sorted(
             {(group["name"], peak) for group, peak in zip(self.optimizer.param_groups, self._peak_lrs, strict=True)}
@@ -229,7 +229,9 @@ class Tuned:
         tied = layout.tied_head(self.model)
         note = f"; tied to {tied}, so it trains as that does" if tied else ""
         first = f"plan {self.plan} on {self.device}; head: {layout.scopes['head'][0]} ({layout.head_origin}{note})"
-        return f"{first}\n{table(self.counts(), self.memory(), rates, expected=not self.optimizer.state)}"
+        numbers = table(self.counts(), self.memory(), rates, expected=not self.optimizer.state)
+        left = storage_lines(self.context.member_state) + self.losses.check.lines()
+        return "\n".join([first, numbers, *left])
 
     def _refuse_merged(self) -> None:
         if self._merged:
