@@ -145,9 +145,9 @@ def test_models_of_transformers_with_skipped_layers_and_unused_parameters():
         for _ in range(UPDATES):
             tuned.step(lambda model, b: model(**b).loss, {"input_values": torch.randn(4, 200), "labels": y})
     tuned = compose("full").apply(pictures)
+    given = {"pixel_values": torch.randn(4, 3, 16, 16), "labels": y}
     with pytest.warns(UserWarning, match=r"1 of 45 .*dinov2\.embeddings\.mask_token"):
-        for _ in range(UPDATES):
-            tuned.step(lambda model, b: model(**b).loss, {"pixel_values": torch.randn(4, 3, 16, 16), "labels": y})
+        assert [tuned.step(lambda model, b: model(**b).loss, given) for _ in range(UPDATES)]
 
 
 class Towers(nn.Module):

@@ -1,8 +1,8 @@
-"""Decoders with caches, and blocks that change more than their output, give with checkpointing what they give without."""
+"""Decoders with caches, and blocks that do more than give an output, train with checkpointing as they do without."""
 
 import random
 
-import numpy
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -163,7 +163,7 @@ def by_python(block, x, seen, keeper):
 
 
 def by_numpy(block, x, seen, keeper):
-    return 3 * x if numpy.random.rand() < 0.5 else x
+    return 3 * x if np.random.rand() < 0.5 else x
 
 
 def by_list(block, x, seen, keeper):
@@ -204,9 +204,9 @@ def test_what_a_block_does_beside_its_output_is_done_once(habit):
     for text in ("full", "checkpointing"):
         torch.manual_seed(0)
         random.seed(0)
-        numpy.random.seed(0)
+        np.random.seed(0)
         found.append(train(Stack(habit), text, NUMBERS, cross_entropy, updates=4))
-        found[-1][0].extend([random.random(), numpy.random.rand()])
+        found[-1][0].extend([random.random(), np.random.rand()])
     assert_same(*found)
 
 
@@ -224,6 +224,6 @@ def test_what_cannot_be_checkpointed_is_said_truly():
 
     with pytest.raises(PlanError, match="no block in scope trains"):
         compose("checkpointing").transform(Functional(), head="head")
+    normed = nn.Sequential(nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8)), nn.Linear(8, 3))
     with pytest.raises(PlanError, match="holds batch normalisation"):
-        inner = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8))
-        compose("checkpointing").transform(nn.Sequential(inner, nn.Linear(8, 3)), head="1")
+        compose("checkpointing").transform(normed, head="1")
