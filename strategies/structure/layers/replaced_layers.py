@@ -32,7 +32,7 @@ def _usual_attributes() -> frozenset[str]:
 
 @cache
 def _class_in_place(new: Any, old: Any, *, stored: bool) -> Any:
-    """Give a class that computes as `new` does and is an `old`, too; `stored`: it takes and gives what a linear does."""
+    """Give a class that computes as `new` does and is an `old`; `stored`: it takes and gives what a linear layer does."""
     from torch import nn
 
     def forward(self: Any, inputs: Tensor) -> Tensor:
@@ -58,8 +58,8 @@ def refuse_whole_numbers(inputs: Tensor, name: str) -> None:
     """Refuse inputs that are whole numbers, as a plain linear layer does, with a `SelfCheckError`."""
     if not inputs.is_floating_point():
         raise SelfCheckError(
-            f"{name!r} gets its input in {inputs.dtype}: the model casts to the type of a weight, which is stored in few"
-            " bits here. Name other layers with scope=… where it is quantised, or leave that out"
+            f"{name!r} gets its input in {inputs.dtype}: the model casts to the type of a weight, which is stored in "
+            "few bits here. Name other layers with scope=… where it is quantised, or leave that out"
         )
 
 
