@@ -35,9 +35,8 @@ def test_the_embedded_sweep_sorts_filters_plots_and_compares(page, embedded):
     page.choose("#axis-x", "ttt_seconds")
     page.wait(lambda: page.plot()[0] == "ttt_seconds")
     assert "Time to train (TTT) in s, less is better" in page.text("#chart")
-    spot = (
-        "e.getAttribute('aria-label').startsWith('qlora, seed 0') && e.dispatchEvent(new MouseEvent('click', {bubbles: true}))"
-    )
+    is_it = "e.getAttribute('aria-label').startsWith('qlora, seed 0')"
+    spot = f"{is_it} && e.dispatchEvent(new MouseEvent('click', {{bubbles: true}}))"
     page.all("#chart path[aria-label]", spot)
     assert page.js("return document.getElementById('record').open")
     assert page.text("#record-title") == "qlora, seed 0"
