@@ -100,10 +100,12 @@ def chosen_layers(
     layers in repeated blocks, all linear layers, or (if the method can) all convolutions.
     """
     chosen: dict[str, list[str]] = {}
+    owned = context.layout.module_names(model, strategy.scope)
     for label, roots in context.layout.groups(model, strategy.scope).items():
         names = targets(
             model, label, roots, strategy.roles, strategy.target_modules, default=default, convolutions=convolutions
         )
+        names = [name for name in names if name in owned]
         for root in roots:
             chosen[root] = [name for name in names if is_within(name, (root,))]
     return {root: names for root, names in chosen.items() if names}
