@@ -82,6 +82,7 @@ def check_base(folder: Path, recorded: Mapping[str, Hash], model: nn.Module) -> 
     parameters = dict(model.named_parameters())
     if missing := [name for name in recorded if name not in parameters]:
         raise PlanError(f"{folder} was saved from another model: {_listed(missing, len(recorded))} are missing here")
+    recorded = {name: recorded[name] for name in parameters if name in recorded}
     comparable: dict[str, Source] = {}
     for name, known in recorded.items():
         source, dtype = _source(model, name), getattr(torch, known.dtype)
@@ -90,11 +91,7 @@ def check_base(folder: Path, recorded: Mapping[str, Hash], model: nn.Module) -> 
             comparable[name] = source._replace(dtype=dtype)
     comparable = {name: source for name, source in comparable.items() if not source.tensor.is_meta}
     hashes = _hash_all(comparable)
-    differing = [name for name, sha256 in hashes.items() if sha256 != recorded[name].sha256]
-    if differing:
-        raise PlanError(
-            f"{folder} was tuned on another base: {_listed(differing, len(recorded))} differ; give that one"
-        )
+    compare(folder, recorded, {name: Hash(recorded[name].dtype, sha256) for name, sha256 in hashes.items()})
     others = [name for name in recorded if name not in hashes]
     if not others:
         exact = all(parameters[name].dtype == source.dtype for name, source in comparable.items())

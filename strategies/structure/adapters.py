@@ -149,7 +149,8 @@ def adapt(
         tuners.append(inject(holder, adjusted, paths))
         if holder["root"] is not model.get_submodule(root):
             model.set_submodule(root, holder["root"])
-    assert _requires_grad(model, context.layout.parameter_names(model, strategy.scope)) == outside
+    for name, trains in outside.items():  # PEFT freezes all of a root, also what is new in its blocks
+        model.get_parameter(name).requires_grad_(trains)
     return tuners
 
 

@@ -9,7 +9,8 @@ The first rule that has an answer decides:
 4. A model of transformers: what a class for a task has beside its base model (behind its last tower, where it has no
    base model of its own). None for a base model, and none up to an output embedding, which is pretrained. In a model
    that holds models of transformers: what stands beside them.
-5. Any other model: its last child with parameters, and other children that are named heads.
+5. Any other model: what stands behind its towers, if it has several; else its last child with parameters, and other
+   children that are named heads.
 
 A part with repeated blocks is no head, and by rule 5 neither is a norm, an embedding, or several layers with most of
 the parameters: without marks that is refused, and `head=` has to say what is new. What is new trains and is saved.

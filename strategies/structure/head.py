@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from strategies.structure.blocks import repeated_blocks
 from strategies.structure.marks import is_transformers
+from strategies.structure.towers import tower_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -101,6 +102,10 @@ def _of_torch(model: nn.Module) -> Head:
         )
         return Head(names, origin, by_class=True)
     *others, last = parts
+    if len(towers := tower_names(model)) > 1:
+        rest = [*_behind(parts, [towers[-1].partition(".")[0]])]
+        if names := tuple(name for name in rest if not _not_a_head(model, name, parts[name])):
+            return Head(names, f"what {kind} has behind its towers" + _like_embedding(model, parts[names[-1]]))
     if reason := _not_a_head(model, last, parts[last]):
         return Head((), "", f"its last part {last!r} {reason}")
     named = [name for name in others if HEAD_NAMES.fullmatch(name) and not _not_a_head(model, name, parts[name])]
@@ -172,6 +177,9 @@ def _like_embedding(model: nn.Module, part: nn.Module) -> str:
     """Point out a last layer with the shape of an embedding, which in a language model is pretrained."""
     from torch import nn
 
-    shapes = {tuple(m.weight.shape): name for name, m in model.named_modules() if isinstance(m, nn.Embedding)}
-    like = shapes.get(tuple(part.weight.shape)) if isinstance(part, nn.Linear) else None
+    embeddings = {name: module for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
+    shapes = {tuple(module.weight.shape): name for name, module in embeddings.items()}
+    if not isinstance(part, nn.Linear) or any(part.weight is module.weight for module in embeddings.values()):
+        return ""
+    like = shapes.get(tuple(part.weight.shape))
     return f"; it is shaped like the embedding {like!r}: if it is pretrained, give head=None" if like else ""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 MARK = "_is_hf_initialized"
-REBUILT_SUFFIXES = ("_g", "_v", "_orig")  # of torch's older weight_norm, spectral_norm and pruning
+WEIGHT_NORM_SUFFIXES = ("_g", "_v")  # of torch's older function
 
 
 class Marks(NamedTuple):
@@ -72,12 +72,14 @@ def _layer_of(name: str) -> str:
 
 
 def _rebuilt(model: nn.Module) -> Iterator[str]:
-    """Name the parameters that a parametrisation, a norm of weights or pruning made in place of a weight."""
+    """Name the parameters that a parametrisation made in place of a weight."""
+    from torch.nn.utils.weight_norm import WeightNorm
+
     for owner, module in model.named_modules():
         prefix = f"{owner}." if owner else ""
-        hooks = module._forward_pre_hooks.values()  # noqa: SLF001 - torch's older functions leave no other trace
-        weights = [getattr(hook, "name", None) or getattr(hook, "_tensor_name", None) for hook in hooks]
-        made = {f"{weight}{suffix}" for weight in weights for suffix in REBUILT_SUFFIXES}
+        hooks = module._forward_pre_hooks.values()  # noqa: SLF001 - torch's older function leaves no other trace
+        normed = [hook.name for hook in hooks if isinstance(hook, WeightNorm)]
+        made = {f"{weight}{suffix}" for weight in normed for suffix in WEIGHT_NORM_SUFFIXES}
         for own, _ in module.named_parameters(recurse=False):
             if own in made or ".parametrizations." in f".{prefix}":
                 yield prefix + own

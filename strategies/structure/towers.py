@@ -31,7 +31,7 @@ def find_towers(model: nn.Module, new: tuple[str, ...]) -> dict[str, tuple[str, 
     splitting = tuple(
         name for name in new if name not in parameters and (name in blocks or not is_within(name, blocks))
     )
-    towers = _towers(model, "", splitting)
+    towers = tower_names(model, splitting)
     if len(towers) < 2 or {BODY, EVERYTHING, *NEW_PARTS} & {*towers}:  # noqa: PLR2004 - one is the body
         return {BODY: tuple(_roots(model, "", splitting, ()))}
     found: dict[str, list[str]] = {tower: [] for tower in towers}
@@ -42,8 +42,8 @@ def find_towers(model: nn.Module, new: tuple[str, ...]) -> dict[str, tuple[str, 
     return {tower: tuple(roots) for tower, roots in found.items()}
 
 
-def _towers(model: nn.Module, name: str, new: tuple[str, ...]) -> list[str]:
-    """Name the towers below a module; none below it: itself, if it has repeated blocks."""
+def tower_names(model: nn.Module, new: tuple[str, ...] = (), name: str = "") -> list[str]:
+    """Name the towers in a module called `name`, outside `new` parts: none in it, itself, if it has repeated blocks."""
     from torch import nn
 
     children = {f"{name}.{child}".lstrip("."): part for child, part in model.named_children()}
@@ -53,7 +53,7 @@ def _towers(model: nn.Module, name: str, new: tuple[str, ...]) -> list[str]:
         for path, part in children.items()
         if stages[_without_number(path)] == 1 and not isinstance(part, nn.ModuleList | nn.Sequential)
         if not is_within(path, new) and _may_hold_towers(model, part)
-        for tower in _towers(part, path, new)
+        for tower in tower_names(part, new, path)
     ]
     return inner or ([name] if name and repeated_blocks(model, [""]) else [])
 

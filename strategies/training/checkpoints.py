@@ -58,7 +58,8 @@ def save_checkpoint(tuned: Tuned, file: Path, **others: Any) -> int:
         "groups": [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups],
         "optimizer": {n: dict(optimizer.state[p]) for n, p in enumerate(parameters) if p in optimizer.state},
         "engine": tuned.engine.state_dict(), "kept": [member.state_dict(state) for member in tuned.plan.members],
-        "base": to_json(tuned.base), "checked": tuned.losses.checked, "random": _random_state(tuned.device), "others": others,
+        "base": to_json(tuned.base),
+        "checked": tuned.losses.checked, "random": _random_state(tuned.device), "others": others,
     }  # fmt: skip
     part = file.with_name(f".{file.name}")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +75,7 @@ def load_checkpoint(tuned: Tuned, file: Path) -> dict[str, Any]:
     """Resume a plan that was just applied to a fresh base from a checkpoint, bitwise identical to no pause.
 
     Gives `others` of `save_checkpoint`, and under "random" what `restore_random` takes.
-    `PlanError` when the file is damaged, of another format, plan, model or base; `FileNotFoundError` where it is missing.
+    `PlanError` when the file is damaged, or of another format, plan, model or base; `FileNotFoundError` without a file.
     """
     import torch
 
