@@ -31,13 +31,15 @@ class Layout:
     """Names: `scopes` as offered or found, `new_parts` = what trains from scratch, fusion and head.
 
     `scopes["head"]` and `new_parts` hold modules and single parameters, and may be empty. `head_origin` says how the
-    head was found. `left_out`: what no checkpoint had, and the caller does not call new.
+    head was found. `left_out`: what no checkpoint had, and the caller does not call new. `divided`: the towers were
+    found, not offered, and are the scope `body` together.
     """
 
     scopes: Mapping[str, tuple[str, ...]]
     new_parts: tuple[str, ...]
     head_origin: str
     left_out: tuple[str, ...] = ()
+    divided: bool = False
 
     @property
     def towers(self) -> dict[str, tuple[str, ...]]:
@@ -61,7 +63,7 @@ class Layout:
 
         Repeated blocks in a group may hold new parts, which `parameter_names` and `module_names` leave out.
         """
-        if scope is None or (scope == BODY and BODY not in self.scopes):
+        if scope is None or (scope == BODY and self.divided):
             return self.towers
         if scope == EVERYTHING:
             return {EVERYTHING: ("",)}
@@ -97,7 +99,7 @@ class Layout:
 
     def _within(self, model: nn.Module, scope: str | None, names: list[str]) -> frozenset[str]:
         """Keep the names that lie in a scope."""
-        if scope is None or (scope == BODY and BODY not in self.scopes):
+        if scope is None or (scope == BODY and self.divided):
             return frozenset(name for name in names if not self.is_new(name))
         if scope == EVERYTHING:
             return frozenset(names)

@@ -7,8 +7,8 @@ The first rule that has an answer decides:
 3. Some parameters carry transformers' mark of loading: those without it are new, and the head that rule 4 finds. Where
    all carry it, nothing is new, but the head by rule 4 still counts as one: it trains with the head's rate.
 4. A model of transformers: what a class for a task has beside its base model (behind its last tower, where it has no
-   base model of its own). None for a base model, and none up to an output embedding, which is pretrained. In a model
-   that holds models of transformers: what stands beside them.
+   base model of its own). None for a base model and for a language model, whose output embedding is pretrained. In a
+   model that holds models of transformers: what stands beside them.
 5. Any other model: what stands behind its towers, if it has several; else its last child with parameters, and other
    children that are named heads.
 
@@ -57,7 +57,8 @@ def find_layout(model: nn.Module, head: HeadChoice = AUTO) -> Layout:
     left_out = tuple(name for name in left_out if not is_within(name, new) and _is_loaded(model, name))
     origin = f"{found.origin}; not in the checkpoint either: {shown(left_out)}" if left_out else found.origin
     scopes = {**towers, **offered, "head": found.names}
-    return Layout(scopes=scopes, new_parts=new, head_origin=origin, left_out=left_out)
+    divided = len(towers) > 1
+    return Layout(scopes=scopes, new_parts=new, head_origin=origin, left_out=left_out, divided=divided)
 
 
 def shown(names: Sequence[str]) -> str:

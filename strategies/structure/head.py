@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 LARGE_SHARE = 0.5  # of a model's parameters: what has more in several layers is a body, unless its name says head
 HEAD_NAMES = re.compile(r"(?:.*_)?(?:heads?|classifiers?|predictors?|predictions?|logits|scores?|outputs?|fc|cls)")
+TASK_CLASSES = re.compile(r"For[A-Z]")
+GENERATING_CLASSES = re.compile(r"ForConditionalGeneration|ForCausalLM|LMHeadModel|ForMaskedLM|MTModel")
 NORM_CLASSES = re.compile(r".*Norm(?:\dd)?")
 
 
@@ -67,23 +69,22 @@ def _of_transformers(model: Any) -> Head:
     kind, parts, base, outputs = type(model).__name__, parts_of(model), model.base_model, _output_embedding(model)
     holders = [name for name, part in parts.items() if any(own is outputs for own in part.modules())]
     theirs = type(model).__module__.startswith("transformers.")
-    if theirs and "For" not in kind and not holders:
+    if theirs and not holders and not TASK_CLASSES.search(kind):
         return Head((), f"{kind} is a base model")
-    if holders:
-        rest = _behind(parts, holders)
-        none = f"{holders[0]} holds the output embedding{_tie(model, outputs)}, which is pretrained"
-    elif base is not model:
-        own, none = dict.fromkeys(_own_parameters(model)), f"{kind} has nothing beside its base model"
-        rest = {**{name: part for name, part in parts.items() if not _shares_modules(part, base)}, **own}
-    elif theirs and (towers := [name for name, part in parts.items() if is_tower(name, part)]):
-        rest, none = _behind(parts, towers), ""
-        if not rest:
-            return Head((), none, f"its last part {towers[-1]!r} holds repeated blocks")
-    else:
+    if holders or (theirs and GENERATING_CLASSES.search(kind)):
+        rest = {} if GENERATING_CLASSES.search(kind) else _beside(_behind(parts, holders), base)
+        held = f"{holders[0]} holds the output embedding{_tie(model, outputs)}, which is" if holders else "all of it is"
+        why = f"what {kind} has beside its base and language models" if rest else f"{held} pretrained"
+        return Head(tuple(rest), why, by_class=True)
+    towers = [] if base is not model else [name for name, part in parts.items() if theirs and is_tower(name, part)]
+    if base is model and not towers:
         return _of_torch(model)
-    if tower := next((name for name, part in rest.items() if part is not None and is_tower(name, part)), None):
-        return Head((), none, f"{tower!r}, beside its base model, holds repeated blocks")
-    return Head(tuple(rest), f"what {kind} has beside its pretrained body" if rest else none, by_class=True)
+    rest = _behind(parts, towers) if towers else _beside(parts, base)
+    doubt = next((f"{name!r} holds repeated blocks" for name, part in rest.items() if is_tower(name, part)), None)
+    names = (*rest, *([] if towers else _own_parameters(model)))
+    if doubt or not names:
+        return Head((), "", doubt or "nothing stands beside or behind its base model")
+    return Head(names, f"what {kind} has beside its pretrained body", by_class=True)
 
 
 def _of_torch(model: nn.Module) -> Head:
@@ -155,15 +156,16 @@ def _own_parameters(module: nn.Module) -> list[str]:
     return [name for name, _ in module.named_parameters(recurse=False)]
 
 
-def _behind(parts: Mapping[str, nn.Module], names: list[str]) -> dict[str, nn.Module | None]:
+def _behind(parts: Mapping[str, nn.Module], names: list[str]) -> dict[str, nn.Module]:
     """Give the parts that follow the last of `names`."""
     order = [*parts]
     return {name: parts[name] for name in order[order.index(names[-1]) + 1 :]}
 
 
-def _shares_modules(part: nn.Module, base: nn.Module) -> bool:
-    """Say whether a part is the base model, holds it or lies in it."""
-    return part in {*base.modules()} or base in {*part.modules()}
+def _beside(parts: Mapping[str, nn.Module], base: nn.Module) -> dict[str, nn.Module]:
+    """Give the parts that neither are the base model nor hold it or lie in it."""
+    inner = {*base.modules()}
+    return {name: part for name, part in parts.items() if part not in inner and base not in {*part.modules()}}
 
 
 def _tie(model: nn.Module, outputs: Any) -> str:

@@ -214,7 +214,7 @@ def test_without_marks_the_class_of_a_transformers_model_tells_its_head():
 
 def test_a_pretrained_decoder_is_refused_as_a_head_with_the_names_to_choose_from(folder):
     with pytest.raises(
-        PlanError, match=r"'decoder', .* repeated blocks; .* head=None .* there is: vit, .*decoder_pred"
+        PlanError, match=r"'decoder' holds repeated blocks; .* head=None .* there is: vit, .*decoder_pred"
     ):
         find_layout(ViTMAEForPreTraining(MAE))
     loaded = ViTMAEForPreTraining.from_pretrained(folder(ViTMAEForPreTraining, MAE))
