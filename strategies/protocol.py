@@ -89,6 +89,7 @@ class Strategy:
     setup_during_move: ClassVar[bool] = False  # its work happens while the model moves to the device
     needs_losses: ClassVar[bool] = False  # the loss function must give each example's loss
     needs_items: ClassVar[bool] = False  # the loader keeps the items of a batch for it: it divides them or reads keys
+    trains_scope: ClassVar[bool] = False  # every weight of its scope trains at some time, so that all of it is saved
     resumable: ClassVar[bool] = True  # a checkpoint holds exactly what it needs to go on
     trial: ClassVar[Mapping[str, Any]] = {}  # options for a trial on a tiny model on CPU, where defaults do not fit
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
     from strategies.language.plan import Plan
+    from strategies.layout import HeadChoice
     from strategies.training.tuned import Tuned
 
 # What a strategy's `external_loop_settings` may give → what an Accelerator has to be, and how it is made so.
@@ -110,7 +111,7 @@ class _WholeBatchCollator:
 
 
 def for_accelerate(
-    plan: Plan, accelerator: Any, model: nn.Module, *, head: str | None = None, seed: int = 0,
+    plan: Plan, accelerator: Any, model: nn.Module, *, head: HeadChoice = "auto", seed: int = 0,
     total_steps: int | None = None, lr: float | None = None, head_lr: float | None = None,
 ) -> PreparedLoop:  # fmt: skip
     """Apply a plan and prepare model, optimizer and schedule; see `Recipe.for_accelerate`."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from strategies.language.plan import Plan
+    from strategies.layout import HeadChoice
 
 # What a strategy's `external_loop_settings` may give → the fields of TrainingArguments it fixes.
 FIELDS: dict[str, Callable[[Any], dict[str, Any]]] = {
@@ -41,7 +42,7 @@ IGNORED_ARGUMENTS = {
 
 
 def for_trainer(
-    plan: Plan, model: nn.Module, args: Any, *, head: str | None = None, seed: int | None = None,
+    plan: Plan, model: nn.Module, args: Any, *, head: HeadChoice = "auto", seed: int | None = None,
     collate: Callable[..., Any] | None = None, total_steps: int | None = None,
     lr: float | None = None, head_lr: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip

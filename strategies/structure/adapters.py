@@ -100,10 +100,12 @@ def chosen_layers(
     layers in repeated blocks, all linear layers, or (if the method can) all convolutions.
     """
     chosen: dict[str, list[str]] = {}
+    owned = context.layout.module_names(model, strategy.scope)
     for label, roots in context.layout.groups(model, strategy.scope).items():
         names = targets(
             model, label, roots, strategy.roles, strategy.target_modules, default=default, convolutions=convolutions
         )
+        names = [name for name in names if name in owned]
         for root in roots:
             chosen[root] = [name for name in names if is_within(name, (root,))]
     return {root: names for root, names in chosen.items() if names}
@@ -147,7 +149,8 @@ def adapt(
         tuners.append(inject(holder, adjusted, paths))
         if holder["root"] is not model.get_submodule(root):
             model.set_submodule(root, holder["root"])
-    assert _requires_grad(model, context.layout.parameter_names(model, strategy.scope)) == outside
+    for name, trains in outside.items():  # PEFT freezes all of a root, also what is new in its blocks
+        model.get_parameter(name).requires_grad_(trains)
     return tuners
 
 

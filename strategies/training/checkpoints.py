@@ -16,6 +16,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError
+from strategies.saving.base_hashes import compare, from_json, to_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +58,7 @@ def save_checkpoint(tuned: Tuned, file: Path, **others: Any) -> int:
         "groups": [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups],
         "optimizer": {n: dict(optimizer.state[p]) for n, p in enumerate(parameters) if p in optimizer.state},
         "engine": tuned.engine.state_dict(), "kept": [member.state_dict(state) for member in tuned.plan.members],
+        "base": to_json(tuned.base),
         "checked": tuned.losses.checked, "random": _random_state(tuned.device), "others": others,
     }  # fmt: skip
     part = file.with_name(f".{file.name}")
@@ -73,7 +75,7 @@ def load_checkpoint(tuned: Tuned, file: Path) -> dict[str, Any]:
     """Resume a plan that was just applied to a fresh base from a checkpoint, bitwise identical to no pause.
 
     Gives `others` of `save_checkpoint`, and under "random" what `restore_random` takes.
-    `PlanError` when the file is damaged, of another format, plan or model; `FileNotFoundError` where it is missing.
+    `PlanError` when the file is damaged, or of another format, plan, model or base; `FileNotFoundError` without a file.
     """
     import torch
 
@@ -86,6 +88,7 @@ def load_checkpoint(tuned: Tuned, file: Path) -> dict[str, Any]:
     optimizer, state, own = tuned.optimizer, tuned.state, tuned.full_state()
     if set(own) != set(whole["model"]):
         raise PlanError(f"{file} was written for another model")
+    compare(file, from_json(whole.get("base", {})), tuned.base)
     with torch.no_grad():
         for name, tensor in whole["model"].items():
             own[name].copy_(tensor)

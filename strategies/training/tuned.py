@@ -22,7 +22,7 @@ from strategies.training.first_step_check import check_gradients, check_scopes
 from strategies.training.loader import training_loader
 from strategies.training.losses import Losses
 from strategies.training.parameter_groups import plan_lr_multiplier, set_rates
-from strategies.training.summary import count_parameters, memory_by_kind, table
+from strategies.training.summary import count_parameters, head_line, memory_by_kind, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from strategies.execution.engine import Engine
     from strategies.language.plan import Plan
+    from strategies.saving.base_hashes import Hash
     from strategies.training.losses import LossFunction
 
 PLAN_ATTRIBUTE = "_tunematrix_plan"  # on a model that a plan has changed
@@ -53,6 +54,8 @@ class Tuned:
         self.saved_names = saved_names  # what a fresh base lacks: all that may train, new parts, what the plan added
         self.trained = frozenset(name for name, p in state.model.named_parameters() if p.requires_grad)
         self.setup_seconds = 0.0  # of the plan's own work on the model
+        self.base: Mapping[str, Hash] = {}  # what is not saved, as it was before the plan
+        self.base_note = ""  # what `load` found of it
         self.averaged_depth = 0  # how often `averaged` is entered
         self._lr_overrides = lr_overrides  # rates in place of the plan's
         self._peak_lrs = [float(group["lr"]) for group in state.optimizer.param_groups]
@@ -79,7 +82,7 @@ class Tuned:
         return self.state.device
 
     def step(self, loss_fn: LossFunction, batch: Any) -> Tensor:
-        """Do one optimizer update on `batch` and give the detached mean loss, (), still on the device.
+        """Do one optimizer update on `batch`, in training mode; give the detached mean loss, (), still on the device.
 
         batch: what `loader` yields, or tensors that share dimension 0 (a mapping, dataclass, list or tuple of them).
         loss_fn: `loss_fn(model, batch)` gives the mean loss, (), or the loss of each example, (n,).
@@ -88,6 +91,8 @@ class Tuned:
         """
         self._refuse_merged()
         state, members = self.state, self.plan.members
+        if not state.model.training:  # as `load` leaves it
+            state.model.train()
         for member in members:
             member.before_step(state)
         feed = as_feed(batch)
@@ -120,14 +125,9 @@ class Tuned:
         return self._merged
 
     def loader(
-        self,
-        dataset: Any,
-        *,
-        batch_size: int,
-        collate: Callable[..., Any],
-        generator: torch.Generator,
+        self, dataset: Any, *, batch_size: int, collate: Callable[..., Any], generator: torch.Generator,
         drop_last: bool = True,
-    ) -> DataLoader[Any]:
+    ) -> DataLoader[Any]:  # fmt: skip
         """Give a shuffled loader over `dataset`, whose order comes from `generator` alone.
 
         batch_size: examples of an update, whatever a member divides it into. collate: items → batch.
@@ -174,9 +174,11 @@ class Tuned:
         self._refuse_merged()
         with self.averaged():
             layout, plan = self.context.layout, self.plan
-            facts: dict[str, Any] = {"plan": str(plan), "members": plan.canonical(), "head": layout.scopes["head"][0]}
-            facts |= {**self._lr_overrides, "seed": self.context.seed, "total_steps": self.state.total_steps}
-            return write(folder, self.full_state(), **facts)
+            return write(
+                folder, self.full_state(), self.base, plan=str(plan), members=plan.canonical(),
+                head=[*(layout.scopes["head"] or layout.new_parts)], **self._lr_overrides, seed=self.context.seed,
+                total_steps=self.state.total_steps,
+            )  # fmt: skip
 
     def full_state(self) -> dict[str, Tensor]:
         """Give what a fresh base lacks, name → tensor (not copied): what may train, new or added parts, buffers.
@@ -196,8 +198,8 @@ class Tuned:
     def merge(self, outputs: Callable[[nn.Module], Tensor] | None = None) -> Merged:
         """Add the adapters to the weights below them, in place: `model` is a plain one afterwards, free to train whole.
 
-        Gives the number of layers and the drift of their outputs, relative; with `outputs(model)`, a tensor, also the
-        largest absolute change of it. `PlanError`, and nothing changed, for adapters that cannot be merged.
+        Leaves it in evaluation mode. Gives the number of layers and the drift of their outputs, relative; with
+        `outputs(model)`, a tensor, also its largest absolute change. `PlanError` if adapters cannot be merged.
         Merging: Hu et al., LoRA, 2021, section 4.1, https://arxiv.org/abs/2106.09685
         """
         import torch
@@ -211,6 +213,7 @@ class Tuned:
         self.optimizer.state.clear()  # nothing trains on from here
         self._merged = True
         vars(self.model).pop(PLAN_ATTRIBUTE, None)
+        self.model.eval()
         return merged
 
     def counts(self) -> dict[str, int]:
@@ -223,14 +226,12 @@ class Tuned:
 
     def describe(self) -> str:
         """Give a table as text: what trains in each scope, learning rates, memory by kind, how the head was found."""
-        layout = self.context.layout
         rates = sorted(
             {(group["name"], peak) for group, peak in zip(self.optimizer.param_groups, self._peak_lrs, strict=True)}
         )
-        tied = layout.tied_head(self.model)
-        note = f"; tied to {tied}, so it trains as that does" if tied else ""
-        first = f"plan {self.plan} on {self.device}; head: {layout.scopes['head'][0]} ({layout.head_origin}{note})"
-        return f"{first}\n{table(self.counts(), self.memory(), rates, expected=not self.optimizer.state)}"
+        first = [f"plan {self.plan} on {self.device}; {head_line(self.model, self.context.layout)}"]
+        first += [f"  base       {self.base_note}"] if self.base_note else []
+        return "\n".join([*first, table(self.counts(), self.memory(), rates, expected=not self.optimizer.state)])
 
     def _refuse_merged(self) -> None:
         if self._merged:

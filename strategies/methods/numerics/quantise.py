@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from strategies.errors import PlanError
 from strategies.execution.engine import torch_dtype
-from strategies.layout import is_within
+from strategies.layout import EVERYTHING, is_within
 from strategies.structure.blocks import uncalled_layers
+from strategies.structure.head import output_embeddings
 from strategies.structure.linear_layers import conv1d_to_linear
 from strategies.structure.roles import linear_layers
 
@@ -46,7 +47,9 @@ def swap_linears(
 
     everywhere = [module for _, module in model.named_modules(remove_duplicate=False)]
     uses = Counter(id(p) for module in everywhere for p in module.parameters(recurse=False))
-    left_alone = uncalled_layers(model)
+    left_alone, owned = uncalled_layers(model), layout.module_names(model, scope)
+    if scope != EVERYTHING:
+        left_alone |= output_embeddings(model) - {scope}
     for label, prefixes in layout.groups(model, scope).items():
         for name, layer in linear_layers(model, prefixes).items():
             if uses[id(layer.weight)] == 1:
@@ -54,7 +57,7 @@ def swap_linears(
         layers = {
             name: module
             for name, module in model.named_modules()
-            if type(module) is nn.Linear and is_within(name, prefixes) and name not in left_alone
+            if type(module) is nn.Linear and is_within(name, prefixes) and name in owned - left_alone
         }  # fmt: skip
         own = {
             name: layer
