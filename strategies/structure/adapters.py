@@ -13,10 +13,11 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from strategies.layout import is_within
-from strategies.structure.choosing import Request, Tower, check_request
+from strategies.structure.choosing import Tower
 from strategies.structure.freezing import freeze_batch_norms, freeze_parameters
 from strategies.structure.linear_layers import conv1d_to_linear
 from strategies.structure.peft_config import note_config
+from strategies.structure.requests import Request, check_request
 from strategies.structure.roles import QUERY_AND_VALUE
 
 if TYPE_CHECKING:
@@ -101,17 +102,17 @@ def chosen_layers(
 
     Without a choice by the user, they are those with the `default` roles (`ALL_LINEAR`: all linear layers in repeated
     blocks), and where roles mean nothing all linear layers in repeated blocks, all linear layers, or (if the method
-    can) all convolutions. What that leaves is noted in the context. `PlanError` for an entry that matches nothing in
-    the scope, for a layer that cannot have an adapter, and for a tower without any.
+    can) all convolutions. What that leaves out is noted in the context. `PlanError` for an entry that matches nothing
+    in the scope, for a layer that cannot have an adapter, and for a tower without any.
     """
     request = Request.of(strategy)
     groups = context.layout.groups(model, strategy.scope)
     towers = {label: Tower(model, label, roots, convolutions=convolutions) for label, roots in groups.items()}
     check_request(request, model, list(towers.values()))
-    left = context.left_out.setdefault(request.name, {})
+    notes = context.notes.setdefault(request.name, {})
     chosen: dict[str, list[str]] = {}
     for label, roots in groups.items():
-        names = towers[label].choose(request, default, left)
+        names = towers[label].choose(request, default, notes)
         chosen |= {root: [name for name in names if is_within(name, (root,))] for root in roots}
     return {root: names for root, names in chosen.items() if names}
 

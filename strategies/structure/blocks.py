@@ -66,13 +66,13 @@ def _collect(name: str, module: nn.Module, found: dict[str, Stack]) -> None:
 
     members = _members(name, module)
     counts = Counter(map(_kind, members.values()))
-    if not isinstance(module, nn.ModuleList | nn.Sequential):
-        counts.clear()
+    stacked = isinstance(module, nn.ModuleList | nn.Sequential)
+    blocks = {path: part for path, part in members.items() if stacked and counts[_kind(part)] > 1}
+    if blocks:
+        found.setdefault(name, {}).update(_without_stages(blocks))
     for child, part in module.named_children():
         path = f"{name}.{child}" if name else child
-        if path in members and counts[_kind(part)] > 1:
-            found.setdefault(name, {}).update(_blocks_within(path, part))
-        else:
+        if path not in blocks:
             _collect(path, part, found)
 
 
@@ -89,21 +89,25 @@ def _kind(part: nn.Module) -> type:
     return [kind for kind in type(part).__mro__ if issubclass(kind, nn.Module) and kind is not nn.Module][-1]
 
 
-def _blocks_within(name: str, part: nn.Module) -> Stack:
-    """Give the blocks of a stage or a bare container, else the part itself."""
+def _without_stages(parts: Stack) -> Stack:
+    """Give the blocks within, where all parts are stages or bare containers, which are never called; else the parts."""
+    inner = {name: _stage(name, part) for name, part in parts.items()}
+    if not all(inner.values()):
+        return parts
+    found: Stack = {}
+    for blocks in inner.values():
+        found |= _without_stages(blocks)
+    return found
+
+
+def _stage(name: str, part: nn.Module) -> Stack:
+    """Give the blocks of a part that is a stage or a container; none if it is a block itself."""
     from torch import nn
 
-    containers = nn.ModuleList | nn.ModuleDict
-    if not isinstance(part, containers):
-        stacks = [(path, child) for path, child in _outermost_stacks(name, part) if _members(path, child)]
-        if len(stacks) != 1 or not _is_stage(part, *stacks[0]):
-            return {name: part}
-        name, part = stacks[0]
-    return {
-        path: block
-        for inner, child in _members(name, part).items()
-        for path, block in _blocks_within(inner, child).items()
-    }
+    if isinstance(part, nn.ModuleList | nn.ModuleDict):
+        return _members(name, part)
+    stacks = list(_outermost_stacks(name, part))
+    return _members(*stacks[0]) if len(stacks) == 1 and _is_stage(part, *stacks[0]) else {}
 
 
 def _outermost_stacks(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -142,8 +146,8 @@ def _has_weights(stack: Stack) -> bool:
 
 
 def _weights(module: nn.Module) -> list[nn.Parameter]:
-    """Give the matrices of a module, shared ones once; a token's vector of shape (1, 1, d) is none."""
-    return [parameter for parameter in module.parameters() if parameter.squeeze().ndim > 1]
+    """Give the matrices of a module, shared ones once; tokens and positions, of shape (1, n, d), are none."""
+    return [parameter for parameter in module.parameters() if parameter.ndim > 1 and len(parameter) > 1]
 
 
 def uncalled_layers(module: nn.Module, prefix: str = "") -> frozenset[str]:

@@ -2,8 +2,8 @@
 
 Names differ (ViT `q_proj`, `fc1`; BERT `query`, `intermediate.dense`; GPT-2 `c_attn` as `Conv1D`) and change between
 releases, so adapters are asked for by role. A fused projection has several roles; a gate of a feed-forward part is an
-`up`. Layers whose names say nothing are a feed-forward part where they look like one: two or three in a module of
-their own, into a width and back.
+`up`. Layers of a block whose names say nothing are a feed-forward part where they look like one: into a greater width
+and back.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from strategies.layout import is_within
 from strategies.structure.linear_layers import is_conv1d
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from torch import nn
 
@@ -55,12 +55,13 @@ ROLES: tuple[tuple[str, str], ...] = (
     (
         "up",
         r"""fc1 fc_in up_proj gate_proj gate_up_proj up_gate_proj w1 w3 w12 lin1 linear1 linear_fc1 linear_up c_fc
-        wi(?:_[01])? Wi intermediate\.dense intermediate_dense dense_h_to_4h dense1 pwconv1 weights_in ffn""",
+        wi(?:_[01])? Wi intermediate(?:_query)?\.dense \w+_inter\.dense intermediate_dense dense_h_to_4h dense1 pwconv1
+        weights_in ffn""",
     ),
     (
         "down",
-        r"""fc2 fc_out down_proj w2 lin2 linear2 linear_fc2 linear_down mlp\.c_proj output\.dense output_dense
-        dense_4h_to_h dense2 pwconv2 weights_out ffn_output""",
+        r"""fc2 fc_out down_proj w2 lin2 linear2 linear_fc2 linear_down mlp\.c_proj (?:\w+_)?output(?:_query)?\.dense
+        output_dense dense_4h_to_h dense2 pwconv2 weights_out ffn_output""",
     ),
 )
 Role = Literal["query", "key", "value", "output", "up", "down"]
@@ -87,29 +88,30 @@ class _Shape(NamedTuple):
 def roles_in(layers: Mapping[str, nn.Module], blocks: Iterable[str] = ()) -> dict[str, list[str]]:
     """Give name → roles of the layers of one tower: by name, else as feed-forward parts of `blocks`."""
     roles = {name: roles_of(name) for name in layers}
-    within = tuple(blocks)
-    parts: dict[str, dict[str, _Shape]] = {}
-    for name, layer in layers.items():
-        shape = _shape(layer)
-        if shape is not None and is_within(name, within):
-            parts.setdefault(name.rpartition(".")[0], {})[name] = shape
-    for part in parts.values():
-        if not any(roles[name] for name in part):
-            roles |= _feed_forward(part)
+    for block in blocks:
+        shapes = {name: shape for name in layers if is_within(name, (block,)) and (shape := _shape(layers[name]))}
+        widths = {shape.inputs for name, shape in shapes.items() if roles[name]}
+        unknown = [name for name in shapes if not roles[name]]
+        for place, name in enumerate(unknown):
+            ups = _widening(unknown[:place], name, shapes)
+            if ups and (not widths or shapes[name].outputs in widths):
+                roles |= {**{up: ["up"] for up in ups}, name: ["down"]}
     return roles
 
 
-def _feed_forward(part: Mapping[str, _Shape]) -> dict[str, list[str]]:
-    """Give the roles of two or three layers that widen and narrow again, the last one narrowing; else none."""
-    *ups, down = part.items()
-    widths = {shape for _, shape in ups}
-    if len(ups) not in (1, 2) or len(widths) != 1:
-        return {}
-    up, narrow = widths.pop(), down[1]
-    gated = len(ups) == 1 and up.outputs == 2 * narrow.inputs
-    if up.inputs != narrow.outputs or not (gated or up.outputs == narrow.inputs) or narrow.inputs < narrow.outputs:
-        return {}
-    return {**{name: ["up"] for name, _ in ups}, down[0]: ["down"]}
+def _widening(before: Sequence[str], down: str, shapes: Mapping[str, _Shape]) -> list[str]:
+    """Name the one or two layers in front of `down` that make its inputs from its outputs; none if it is no `down`.
+
+    Layers that keep the width count only where they share a module with no others.
+    """
+    narrow = shapes[down]
+    wide = (_Shape(narrow.outputs, narrow.inputs), _Shape(narrow.outputs, 2 * narrow.inputs))  # the latter holds a gate
+    ups = [name for name in before[-1:] if shapes[name] in wide]
+    ups += [name for name in before[-2:-1] if ups and shapes[name] == shapes[ups[0]] == wide[0]]
+    module = down.rpartition(".")[0]
+    beside = {name for name in shapes if name.rpartition(".")[0] == module}
+    strictly = narrow.inputs > narrow.outputs
+    return ups if strictly or (narrow.inputs == narrow.outputs and beside == {*ups, down}) else []
 
 
 def _shape(layer: nn.Module) -> _Shape | None:

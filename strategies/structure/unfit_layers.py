@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from strategies.structure.direct_reads import direct_reads
 
@@ -12,33 +12,43 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-# How a weight is read → what that means for an adapter; "elsewhere" is left to whoever trains there.
+# How a weight is read → what that means for an adapter.
 READS: Final = {
-    "uncalled": "its weight is read by {where}, which does not call it",
-    "changed": "its weight is changed in place by {where}",
-    "fused": "its weight is read by {where} where a fused kernel runs",
+    "uncalled": "not adapted: its weight is read by {where}, which does not call it",
+    "changed": "not adapted: its weight is changed in place by {where}",
+    "fused": "not adapted: its weight is read by {where} where a fused kernel runs",
+    "elsewhere": "adapted where it is called; {where} also reads its weight, which the adapter does not change",
 }
-IN_ATTENTION: Final = "it lies in nn.MultiheadAttention, which reads its weights without calling it"
-SHARED: Final = "it stands in several places of the model and an adapter would reach one"
-OWN_FORWARD: Final = "it is a {kind}, whose forward does not make (…, {outputs}) of (…, {inputs})"
+IN_ATTENTION: Final = "not adapted: it lies in nn.MultiheadAttention, which reads its weights without calling it"
+SHARED: Final = "not adapted: it stands in several places of the model and an adapter would reach one"
+OWN_FORWARD: Final = "not adapted: it is a {kind}, whose forward does not make (…, {outputs}) of (…, {inputs})"
 TRIED_SHAPES: Final = ((2,), (2, 3))  # of inputs, without their features
 
 
-def unfit_layers(model: nn.Module, layers: Mapping[str, nn.Module]) -> tuple[dict[str, str], dict[str, str]]:
-    """Give name → reason for those of `layers` around which no adapter may be, and for those not to take unasked.
+class Unfit(NamedTuple):
+    """Name → what is to be said of a layer: which must not have an adapter, which only if asked for, which may."""
 
-    The latter are computed from their weights on machines with the right kernels, and called on others.
+    never: dict[str, str]
+    unasked: dict[str, str]
+    read: dict[str, str]
+
+
+def unfit_layers(model: nn.Module, layers: Mapping[str, nn.Module]) -> Unfit:
+    """Sort out those of `layers` around which an adapter would be passed over, or would break the model.
+
+    Those not to be chosen unasked are called on some machines, and computed from their weights where kernels can.
     """
-    found: dict[str, str] = {}
-    fused: dict[str, str] = {}
+    found = Unfit({}, {}, {})
+    kinds = {"fused": found.unasked, "elsewhere": found.read}
     for name, read in direct_reads(model).items():
-        kinds = fused if read.kind == "fused" else found
-        if name in layers and read.kind in READS:
-            kinds[name] = READS[read.kind].format(where=read.where)
-    found |= dict.fromkeys((name for name in _in_attention(model) if name in layers), IN_ATTENTION)
+        if name in layers:
+            kinds.get(read.kind, found.never)[name] = READS[read.kind].format(where=read.where)
+            found.read[name] = READS["elsewhere"].format(where=read.where)
+    found.never.update(dict.fromkeys((name for name in _in_attention(model) if name in layers), IN_ATTENTION))
     places = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
-    found |= {name: SHARED for name, layer in layers.items() if places[id(layer)] > 1}
-    return found | _strange(layers), {name: why for name, why in fused.items() if name not in found}
+    found.never.update({name: SHARED for name, layer in layers.items() if places[id(layer)] > 1})
+    found.never.update(_strange(layers))
+    return found
 
 
 def _in_attention(model: nn.Module) -> Iterable[str]:
