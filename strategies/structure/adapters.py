@@ -13,11 +13,11 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from strategies.layout import is_within
-from strategies.structure.choosing import Tower
+from strategies.structure.choice.choosing import Tower
+from strategies.structure.choice.requests import Request, check_request
 from strategies.structure.freezing import freeze_batch_norms, freeze_parameters
 from strategies.structure.linear_layers import conv1d_to_linear
 from strategies.structure.peft_config import note_config
-from strategies.structure.requests import Request, check_request
 from strategies.structure.roles import QUERY_AND_VALUE
 
 if TYPE_CHECKING:
@@ -109,10 +109,10 @@ def chosen_layers(
     groups = context.layout.groups(model, strategy.scope)
     towers = {label: Tower(model, label, roots, convolutions=convolutions) for label, roots in groups.items()}
     check_request(request, model, list(towers.values()))
-    notes = context.notes.setdefault(request.name, {})
     chosen: dict[str, list[str]] = {}
     for label, roots in groups.items():
-        names = towers[label].choose(request, default, notes)
+        names = towers[label].choose(request, default)
+        context.notes.setdefault(request.name, {}).update(towers[label].notes)
         chosen |= {root: [name for name in names if is_within(name, (root,))] for root in roots}
     return {root: names for root, names in chosen.items() if names}
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from strategies.structure.direct_reads import direct_reads
+from strategies.structure.choice.direct_reads import direct_reads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 Stack = dict[str, "nn.Module"]  # name → block, in the model's order
+ADAPTED = "base_layer"  # how PEFT and this package call the layer within an adapter
+PARAMETRISED = "parametrizations"  # torch's child of a layer whose weight is computed
 SEVERAL = 2  # weights of a block that is more than one layer with what belongs to it
 
 
@@ -77,9 +79,15 @@ def _collect(name: str, module: nn.Module, found: dict[str, Stack]) -> None:
 
 
 def _members(name: str, module: nn.Module) -> Stack:
-    """Give name → child for the children that have children of their own."""
+    """Give name → child for the children that have children of their own and are no layers."""
     children = {f"{name}.{child}" if name else child: part for child, part in module.named_children()}
-    return {path: part for path, part in children.items() if any(True for _ in part.children())}
+    return {path: part for path, part in children.items() if not _is_layer(part)}
+
+
+def _is_layer(part: nn.Module) -> bool:
+    """Say whether a module is a single layer, also with an adapter or a parametrised weight."""
+    children = {name for name, _ in part.named_children()}
+    return ADAPTED in children or children <= {PARAMETRISED}
 
 
 def _kind(part: nn.Module) -> type:
@@ -146,8 +154,15 @@ def _has_weights(stack: Stack) -> bool:
 
 
 def _weights(module: nn.Module) -> list[nn.Parameter]:
-    """Give the matrices of a module, shared ones once; tokens and positions, of shape (1, n, d), are none."""
-    return [parameter for parameter in module.parameters() if parameter.ndim > 1 and len(parameter) > 1]
+    """Give the matrices of a module without those of adapters, shared ones once.
+
+    Tokens and positions, of shape (1, n, d), are none.
+    """
+    found = {id(own): own for own in module.parameters(recurse=False) if own.ndim > 1 and len(own) > 1}
+    children = dict(module.named_children())
+    for child in [children[ADAPTED]] if ADAPTED in children else children.values():
+        found |= {id(weight): weight for weight in _weights(child)}
+    return list(found.values())
 
 
 def uncalled_layers(module: nn.Module, prefix: str = "") -> frozenset[str]:

@@ -23,7 +23,7 @@ from strategies.options import Count, Names, Rate
 from strategies.protocol import FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
 from strategies.structure.adapters import chosen_layers, freeze_scope
 from strategies.structure.bottlenecks import pairs, wrap_pair, wrap_parallel
-from strategies.structure.choosing import blocks_of, known_roles
+from strategies.structure.choice.choosing import blocks_of, known_roles
 from strategies.structure.linear_layers import conv1d_to_linear
 from strategies.structure.roles import Role
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 from strategies.options import Names, Rate
 from strategies.protocol import ADAPTER_PACKAGES, FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
 from strategies.structure.adapters import AdaptedLayer, adapt
-from strategies.structure.choosing import known_roles
+from strategies.structure.choice.choosing import known_roles
 from strategies.structure.roles import Role
 
 if TYPE_CHECKING:

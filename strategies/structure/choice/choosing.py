@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING
 from strategies.errors import PlanError, closest_first
 from strategies.layout import is_within
 from strategies.structure.blocks import all_blocks, chains
-from strategies.structure.requests import Request, matcher
+from strategies.structure.choice.requests import Request, matcher
+from strategies.structure.choice.unfit_layers import unfit_layers
 from strategies.structure.roles import ALL_LINEAR, convolution_layers, linear_layers, roles_in
-from strategies.structure.unfit_layers import unfit_layers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from torch import nn
 
-OUTSIDE = "not adapted: it lies outside the repeated blocks"
-CONVOLUTION = "not adapted: it is a convolution"
+LEFT = "not adapted: "  # in front of a reason
+OUTSIDE = "it lies outside the repeated blocks"
+CONVOLUTION = "it is a convolution"
 MATRIX = 2  # dimensions
 WEIGHT_NAMES = re.compile(r".*weight.*|.*_proj|[qkvor]")  # of matrices, other than tables and states, without a layer
 
@@ -39,6 +40,13 @@ class Tower:
         self.numbers = {name: number for chain in chains(model, roots) for number, name in enumerate(chain)}
         self.roles = known_roles(model, roots)
         self.unfit, self.fused, self.read = unfit_layers(model, self.layers)
+        self.left: dict[str, str] = {}  # name → why it is not adapted
+        self.said: dict[str, str] = {}  # name → what else there is to say
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """Give name → what is to be said of it, after a choice."""
+        return self.said | {name: LEFT + why for name, why in self.left.items()}
 
     def allowed(self, request: Request) -> list[str]:
         """Name the layers that are neither excluded nor in other blocks than those asked for."""
@@ -52,25 +60,25 @@ class Tower:
             names = [name for name in names if is_within(name, wanted)]
         return names
 
-    def choose(self, request: Request, default: tuple[str, ...], notes: dict[str, str]) -> list[str]:
-        """Name the layers to adapt, and note what else could have been meant; `PlanError` without any."""
+    def choose(self, request: Request, default: tuple[str, ...]) -> list[str]:
+        """Name the layers to adapt, and take notes of others; `PlanError` without any."""
         allowed = self.allowed(request)
         asked = request.target_modules
         if asked is not None and asked != ALL_LINEAR:
             chosen = self._named(request, asked, allowed)
         elif request.roles is not None:
-            chosen = self._with_roles(request.roles, allowed, notes, self.unfit)
+            chosen = self._with_roles(request.roles, allowed, self.unfit)
         else:
             roles = ALL_LINEAR if asked == ALL_LINEAR else default
-            chosen = [] if roles == ALL_LINEAR else self._with_roles(roles, allowed, notes, self.unfit | self.fused)
+            chosen = [] if roles == ALL_LINEAR else self._with_roles(roles, allowed, self.unfit | self.fused)
             if not chosen:
-                chosen = self._all(allowed, notes)
+                chosen = self._all(allowed)
                 if roles != ALL_LINEAR:
-                    notes[self.label] = f"no layer to adapt is known as {' or '.join(roles)}, so all are chosen"
+                    self.said[self.label] = f"no layer to adapt is known as {' or '.join(roles)}, so all are chosen"
         if not chosen:
-            raise PlanError(self._nothing(request, default, notes))
-        notes |= self._loose_weights()
-        notes |= {name: self.read[name] for name in chosen if name in self.read}
+            raise PlanError(self._nothing(request, default))
+        self.left |= self._loose_weights()
+        self.said |= {name: self.read[name] for name in chosen if name in self.read}
         return chosen
 
     def _named(self, request: Request, entries: tuple[str, ...], allowed: list[str]) -> list[str]:
@@ -80,41 +88,39 @@ class Tower:
         lost = next((name for name in chosen if name in self.unfit), None)
         if lost is not None:
             raise PlanError(
-                f"{request.name}: {lost!r} in {self.label!r} cannot have an adapter; {self.unfit[lost]}; choose other "
+                f"{request.name}: {lost!r} in {self.label!r} cannot have an adapter: {self.unfit[lost]}; choose other "
                 "layers with target_modules"
             )
         return chosen
 
-    def _with_roles(
-        self, wanted: Sequence[str], allowed: list[str], notes: dict[str, str], unfit: Mapping[str, str]
-    ) -> list[str]:
+    def _with_roles(self, wanted: Sequence[str], allowed: list[str], unfit: Mapping[str, str]) -> list[str]:
         """Name the layers with one of the roles; note blocks and roles without any."""
         meant = [name for name in allowed if set(wanted) & set(self.roles[name])]
-        notes |= {name: unfit[name] for name in meant if name in unfit}
+        self.left |= {name: unfit[name] for name in meant if name in unfit}
         chosen = [name for name in meant if name not in unfit]
         if chosen:
             found = {role for name in chosen for role in self.roles[name]}
             missing = [role for role in wanted if role not in found]
             if missing:
-                notes[self.label] = f"no layer is known as {' or '.join(missing)}"
+                self.said[self.label] = f"no layer is known as {' or '.join(missing)}"
             without = tuple(block for block in self.blocks if not any(is_within(name, (block,)) for name in meant))
-            why = f"not adapted: no layer of its block is known as {' or '.join(wanted)}, and neither is it"
+            why = f"no layer of its block is known as {' or '.join(wanted)}, and neither is it"
             unknown = [name for name in allowed if name in self.linear and not self.roles[name]]
-            notes |= {name: why for name in unknown if is_within(name, without)}
+            self.left |= {name: why for name in unknown if is_within(name, without)}
         return chosen
 
-    def _all(self, allowed: list[str], notes: dict[str, str]) -> list[str]:
+    def _all(self, allowed: list[str]) -> list[str]:
         """Name all linear layers in blocks, else all convolutions in blocks, else all outside."""
         unfit = self.unfit | self.fused
-        notes |= {name: unfit[name] for name in allowed if name in unfit and name in self.linear}
+        self.left |= {name: unfit[name] for name in allowed if name in unfit and name in self.linear}
         fit = [name for name in allowed if name not in unfit]
         in_blocks = [name for name in fit if is_within(name, self.blocks)]
         kinds = [[name for name in names if name in self.linear] for names in (in_blocks, fit)]
         chosen = kinds[0] or in_blocks or kinds[1] or fit
         if chosen == kinds[0]:
-            notes |= dict.fromkeys((name for name in kinds[1] if name not in kinds[0]), OUTSIDE)
+            self.left |= dict.fromkeys((name for name in kinds[1] if name not in kinds[0]), OUTSIDE)
         if kinds[0] or not in_blocks:
-            notes |= dict.fromkeys(self._convolutions(), CONVOLUTION)
+            self.left |= dict.fromkeys(self._convolutions(), CONVOLUTION)
         return chosen
 
     def _convolutions(self) -> list[str]:
@@ -136,10 +142,10 @@ class Tower:
             for own, weight in part.named_parameters(recurse=False):
                 size = weight.squeeze().ndim
                 if size > MATRIX or (size == MATRIX and WEIGHT_NAMES.fullmatch(own)):
-                    found[f"{name}.{own}"] = f"not adapted: it is a parameter of {type(part).__name__}, no layer"
+                    found[f"{name}.{own}"] = f"it is a parameter of {type(part).__name__}, no layer"
         return found
 
-    def _nothing(self, request: Request, default: tuple[str, ...], notes: Mapping[str, str]) -> str:
+    def _nothing(self, request: Request, default: tuple[str, ...]) -> str:
         """Say why there is nothing to adapt."""
         if request.target_modules is not None:
             what, first = f"target_modules={list(request.target_modules)}", request.target_modules[0]
@@ -148,7 +154,7 @@ class Tower:
         limits = [field for field in ("exclude_modules", "layers_to_transform") if getattr(request, field) is not None]
         what += "".join(f" with {field}={list(getattr(request, field))}" for field in limits)
         text = f"{request.name}: no layer to adapt in {self.label!r}: {what} matches none of its {self.kinds}"
-        unfit = next((f"; {name!r} is {why}" for name, why in notes.items()), "")
+        unfit = next((f"; {name!r} is not adapted: {why}" for name, why in self.left.items()), "")
         return f"{text}{unfit}; it has: {closest_first(first, {_last(name) for name in self.layers}) or '–'}"
 
 

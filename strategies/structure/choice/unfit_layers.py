@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from strategies.structure.direct_reads import direct_reads
+from strategies.structure.choice.direct_reads import direct_reads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 # How a weight is read → what that means for an adapter.
 READS: Final = {
-    "uncalled": "not adapted: its weight is read by {where}, which does not call it",
-    "changed": "not adapted: its weight is changed in place by {where}",
-    "fused": "not adapted: its weight is read by {where} where a fused kernel runs",
+    "uncalled": "its weight is read by {where}, which does not call it",
+    "changed": "its weight is changed in place by {where}",
+    "fused": "its weight is read by {where} where a fused kernel runs",
     "elsewhere": "adapted where it is called; {where} also reads its weight, which the adapter does not change",
 }
-IN_ATTENTION: Final = "not adapted: it lies in nn.MultiheadAttention, which reads its weights without calling it"
-SHARED: Final = "not adapted: it stands in several places of the model and an adapter would reach one"
-OWN_FORWARD: Final = "not adapted: it is a {kind}, whose forward does not make (…, {outputs}) of (…, {inputs})"
+IN_ATTENTION: Final = "it lies in nn.MultiheadAttention, which reads its weights without calling it"
+SHARED: Final = "it stands in several places of the model and an adapter would reach one"
+OWN_FORWARD: Final = "it is a {kind}, whose forward does not make (…, {outputs}) of (…, {inputs})"
 TRIED_SHAPES: Final = ((2,), (2, 3))  # of inputs, without their features
 
 

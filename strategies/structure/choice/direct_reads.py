@@ -11,7 +11,7 @@ import inspect
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from strategies.structure.source_reader import EACH, WEIGHT, Kind, Path, Use, uses_of
+from strategies.structure.choice.source_reader import EACH, WEIGHT, Kind, Path, Use, uses_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
