@@ -117,10 +117,9 @@ class Tower:
         in_blocks = [name for name in fit if is_within(name, self.blocks)]
         kinds = [[name for name in names if name in self.linear] for names in (in_blocks, fit)]
         chosen = kinds[0] or in_blocks or kinds[1] or fit
-        if chosen == kinds[0]:
-            self.left |= dict.fromkeys((name for name in kinds[1] if name not in kinds[0]), OUTSIDE)
-        if kinds[0] or not in_blocks:
-            self.left |= dict.fromkeys(self._convolutions(), CONVOLUTION)
+        rest = [name for name in fit if name not in chosen and (name in self.linear or not kinds[0])]
+        self.left |= dict.fromkeys(rest, OUTSIDE)
+        self.left |= dict.fromkeys((name for name in self._convolutions() if name not in chosen), CONVOLUTION)
         return chosen
 
     def _convolutions(self) -> list[str]:

@@ -9,7 +9,7 @@ import ast
 import inspect
 import textwrap
 from functools import cache
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +29,7 @@ HARMLESS = frozenset(
 )  # fmt: skip
 HARMLESS_CALLS = frozenset({"isinstance", "hasattr", "type", "id", "print"})
 FIXED = {"self", "hasattr"}  # the names in a test that depends on how a module was made
+BINDING = (ast.Assign, ast.NamedExpr, ast.For, ast.comprehension)
 CHILDREN_OF = frozenset({"values", "children", "items", "named_children"})
 
 
@@ -54,17 +55,27 @@ def uses_of(function: FunctionType) -> tuple[Use, ...]:
     return tuple(_Reader(tree, function.__code__.co_varnames[:1], function.__qualname__).uses())
 
 
+class _Binding(NamedTuple):
+    """What a name stands for from a place on: paths from the owner (none: something else), and in which branches."""
+
+    place: tuple[int, int]
+    paths: frozenset[Path]
+    branches: frozenset[object]
+    comprehension: ast.AST | None
+
+
 class _Reader:
     """What a function does with the modules below its first argument."""
 
     def __init__(self, tree: ast.Module, first: tuple[str, ...], where: str) -> None:
         self.nodes, self.where = list(ast.walk(tree)), where
         self.parents = {child: node for node in self.nodes for child in ast.iter_child_nodes(node)}
-        self.known: dict[str, set[Path]] = {name: {()} for name in first}
+        self.bound: dict[str, list[_Binding]] = {
+            name: [_Binding((0, 0), frozenset({()}), frozenset(), None)] for name in first
+        }
         self.named: set[ast.AST] = set()  # expressions that got a name, whose uses are that name's
-        for _ in range(2):  # names made of names
-            for node in self.nodes:
-                self._note(node)
+        for node in sorted((node for node in self.nodes if isinstance(node, BINDING)), key=_place):
+            self._note(node)
 
     def uses(self) -> Iterator[Use]:
         """Give what is done with each module."""
@@ -112,15 +123,44 @@ class _Reader:
         self._bind(target, over, EACH)
 
     def _bind(self, target: ast.expr, value: ast.expr, *step: str) -> None:
-        paths = self._paths(value)
-        if isinstance(target, ast.Name) and paths:
-            self.known.setdefault(target.id, set()).update((*path, *step) for path in paths)
+        if not isinstance(target, ast.Name):
+            return
+        paths = frozenset((*path, *step) for path in self._paths(value))
+        if paths:
             self.named.add(value)
+        parent = self.parents[target]
+        inside = self.parents[parent] if isinstance(parent, ast.comprehension) else None
+        place = _end(parent) if isinstance(parent, ast.Assign) else _place(target)
+        self.bound.setdefault(target.id, []).append(_Binding(place, paths, self._branches(target), inside))
+
+    def _branches(self, node: ast.AST) -> frozenset[object]:
+        """Give the branches and loops that a node is in."""
+        found: list[object] = []
+        while (parent := self.parents.get(node)) is not None:
+            if isinstance(parent, ast.If | ast.IfExp | ast.Try):
+                found.append((parent, isinstance(parent, ast.If | ast.Try) and node in parent.body))
+            elif isinstance(parent, ast.For | ast.While | ast.ListComp | ast.GeneratorExp | ast.DictComp | ast.SetComp):
+                found.append(parent)
+            node = parent
+        return frozenset(found)
+
+    def _standing_for(self, name: ast.Name) -> set[Path]:
+        """Give what a name may stand for at its place: its last binding, and those that this may not have replaced."""
+        branches, found = self._branches(name), set[Path]()
+        for binding in reversed(self.bound.get(name.id, [])):
+            if binding.comprehension is not None:
+                if binding.comprehension in branches:
+                    return set(binding.paths)
+            elif binding.place <= _place(name):
+                found |= binding.paths
+                if binding.branches <= branches:
+                    break
+        return found
 
     def _paths(self, node: ast.AST) -> set[Path]:
         """Give the paths that an expression may stand for; none if it is no chain of names from a known one."""
         if isinstance(node, ast.Name):
-            return self.known.get(node.id, set())
+            return self._standing_for(node)
         if isinstance(node, ast.Attribute):
             return {(*path, node.attr) for path in self._paths(node.value)}
         if isinstance(node, ast.Subscript):
@@ -166,10 +206,20 @@ class _Reader:
             return "changed"
         return "fused" if len(self._together(node)) > 1 else "elsewhere"
 
-    def _together(self, node: ast.AST) -> set[Path]:
-        """Give the modules whose weights are arguments of the same call."""
+    def _together(self, node: ast.AST) -> set[frozenset[Path]]:
+        """Give the modules whose weights are arguments of the same call, what may be one or another together."""
         child, parent = node, self.parents.get(node)
         while parent is not None and not (isinstance(parent, ast.Call) and parent.func is not child):
             child, parent = parent, self.parents.get(parent)
         weights = [n for n in ast.walk(parent) if isinstance(n, ast.Attribute) and n.attr == WEIGHT] if parent else []
-        return {path[:-1] for weight in weights for path in self._paths(weight)}
+        return {frozenset(paths) for weight in weights if (paths := self._paths(weight))}
+
+
+def _place(node: Any) -> tuple[int, int]:
+    """Give where a node begins; a comprehension's part where its name does."""
+    node = node.target if isinstance(node, ast.comprehension) else node
+    return (node.lineno, node.col_offset)
+
+
+def _end(node: Any) -> tuple[int, int]:
+    return (node.end_lineno, node.end_col_offset)
