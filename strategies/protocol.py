@@ -55,6 +55,7 @@ class Context:
     seed: int = 0
     total_steps: int | None = None
     member_state: dict[Strategy, Any] = field(default_factory=dict)  # what a member keeps from hook to hook
+    notes: dict[str, dict[str, str]] = field(default_factory=dict)  # a member's → a layer's name → what is said of it
 
 
 @dataclass

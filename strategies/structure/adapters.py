@@ -13,10 +13,12 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from strategies.layout import is_within
+from strategies.structure.choice.choosing import Tower
+from strategies.structure.choice.requests import Request, check_request
 from strategies.structure.freezing import freeze_batch_norms, freeze_parameters
 from strategies.structure.linear_layers import conv1d_to_linear
 from strategies.structure.peft_config import note_config
-from strategies.structure.roles import QUERY_AND_VALUE, targets
+from strategies.structure.roles import QUERY_AND_VALUE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 class AdapterOptions(Protocol):
     """The options of a strategy that say where its adapters go."""
 
+    @property
+    def name(self) -> str: ...
     @property
     def scope(self) -> str | None: ...
     @property
@@ -96,18 +100,21 @@ def chosen_layers(
 ) -> dict[str, list[str]]:
     """Choose the layers to adapt: root module → full names; roots without any are left out.
 
-    Without a choice by the user, they are those with the `default` roles, and where roles mean nothing all linear
-    layers in repeated blocks, all linear layers, or (if the method can) all convolutions.
+    Without a choice by the user, they are those with the `default` roles (`ALL_LINEAR`: all linear layers in repeated
+    blocks), and where roles mean nothing all linear layers in repeated blocks, all linear layers, or (if the method
+    can) all convolutions. What that leaves out is noted in the context. `PlanError` for an entry that matches nothing
+    in the scope, for a layer that cannot have an adapter, and for a tower without any.
     """
+    request = Request.of(strategy)
+    groups = context.layout.groups(model, strategy.scope)
+    towers = {label: Tower(model, label, roots, convolutions=convolutions) for label, roots in groups.items()}
+    check_request(request, model, list(towers.values()))
     chosen: dict[str, list[str]] = {}
-    owned = context.layout.module_names(model, strategy.scope)
-    for label, roots in context.layout.groups(model, strategy.scope).items():
-        names = targets(
-            model, label, roots, strategy.roles, strategy.target_modules, default=default, convolutions=convolutions
-        )
-        names = [name for name in names if name in owned]
-        for root in roots:
-            chosen[root] = [name for name in names if is_within(name, (root,))]
+    owned = context.layout.module_names(model, strategy.scope)  # a tower's blocks may hold new parts
+    for label, roots in groups.items():
+        names = [name for name in towers[label].choose(request, default) if name in owned]
+        context.notes.setdefault(request.name, {}).update(towers[label].notes)
+        chosen |= {root: [name for name in names if is_within(name, (root,))] for root in roots}
     return {root: names for root, names in chosen.items() if names}
 
 

@@ -18,6 +18,7 @@ from strategies.language.rates import trained_scopes
 from strategies.protocol import Context, State, Strategy
 from strategies.saving.merge import Merged, merge_adapters
 from strategies.saving.weights_file import write
+from strategies.training.adapted import adapted_layers, layer_lines
 from strategies.training.first_step_check import check_gradients, check_scopes
 from strategies.training.loader import training_loader
 from strategies.training.losses import Losses
@@ -225,13 +226,22 @@ class Tuned:
         return memory_by_kind(self.model, self.optimizer)
 
     def describe(self) -> str:
-        """Give a table as text: what trains in each scope, learning rates, memory by kind, how the head was found."""
+        """Give a table as text: what trains in each scope, rates, memory by kind, adapted layers, what was left.
+
+        The first line says how the head was found.
+        """
+        layout, members = self.context.layout, self.plan.members
         rates = sorted(
             {(group["name"], peak) for group, peak in zip(self.optimizer.param_groups, self._peak_lrs, strict=True)}
         )
-        first = [f"plan {self.plan} on {self.device}; {head_line(self.model, self.context.layout)}"]
+        first = [f"plan {self.plan} on {self.device}; {head_line(self.model, layout)}"]
         first += [f"  base       {self.base_note}"] if self.base_note else []
-        return "\n".join([*first, table(self.counts(), self.memory(), rates, expected=not self.optimizer.state)])
+        numbers = table(self.counts(), self.memory(), rates, expected=not self.optimizer.state)
+        return "\n".join([*first, numbers, *layer_lines(self.model, layout, members, self.context.notes)])
+
+    def adapted_layers(self) -> dict[str, str]:
+        """Give name → kind of every layer with an adapter, such as `Linear → lora`."""
+        return adapted_layers(self.model, self.context.layout, self.plan.members)
 
     def _refuse_merged(self) -> None:
         if self._merged:

@@ -15,13 +15,13 @@ https://arxiv.org/abs/2303.10512; ranks, betas and orth_reg_weight are PEFT's de
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, final, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from strategies.errors import PlanError
 from strategies.options import Count, Names, NonNegative, Rate, Share
 from strategies.protocol import ADAPTER_PACKAGES, FROZEN_BASE, WEIGHTS, Context, Kind, State, Strategy
 from strategies.structure.adapters import adapt, on_meta
-from strategies.structure.roles import Role
+from strategies.structure.roles import ALL_LINEAR, Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     import peft
     from torch import Tensor, nn
 
-ALL_ROLES: tuple[str, ...] = get_args(Role)
 IMPORTANCES = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # of PEFT's RankAllocator, by name of the weight
 MIN_STEPS = 2  # updates: one to measure importance, one to choose by it
 
@@ -83,7 +82,7 @@ class AdaLora(Strategy):
 
     def transform(self, model: nn.Module, context: Context) -> None:
         """Freeze the scope and inject adapters tower by tower."""
-        tuners = adapt(self, model, context, self._config(context.total_steps), default=ALL_ROLES, convolutions=True)
+        tuners = adapt(self, model, context, self._config(context.total_steps), default=ALL_LINEAR, convolutions=True)
         context.member_state[self] = tuners
         if on_meta(model):
             for tuner in tuners:
