@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from strategies.errors import PlanError
 from strategies.protocol import Strategy
 from strategies.training.apply import overridden
-from strategies.training.first_step_check import check_gradients
 from strategies.training.parameter_groups import plan_lr_multiplier
 from strategies.training.tuned import PLAN_ATTRIBUTE
 
@@ -73,7 +72,7 @@ class PlanHooks:
         self.uses_plan_loader = not any(overridden(member, ["loader"]) for member in tuned.plan.members)
         self._members = tuned.plan.members
         self._averaged: ExitStack | None = None
-        self._in_update = self._checked = False
+        self._in_update = False
         self._uses_loss_scaler, self._processes = precision == "fp16", processes
         vars(tuned.model)[PLAN_ATTRIBUTE] = str(tuned.plan)  # a second plan would meet this one's hooks
         self._wrap(forward_members)
@@ -106,10 +105,8 @@ class PlanHooks:
         return [parameter.requires_grad for parameter in self.tuned.model.parameters()]
 
     def check(self) -> None:
-        """Check the gradients of the first update, which are whole now."""
-        if not self._checked:
-            check_gradients(self.tuned.engine.named_gradients(), finite=not self._uses_loss_scaler)
-            self._checked = True
+        """Check the gradients of the first updates, which are whole now."""
+        self.tuned.losses.check.judge(self.tuned.engine.named_gradients(), finite=not self._uses_loss_scaler)
 
     def end_update(self) -> None:
         """End an update: the optimizer has taken its step, gradients are still there."""
@@ -174,7 +171,9 @@ class PlanHooks:
             if not (model.training and torch.is_grad_enabled()):
                 return inner(*arguments, **options)
             self.begin_update()
-            return self._add_extra_losses(inner(*arguments, **options))
+            with self.tuned.losses.check.watching():
+                outputs = inner(*arguments, **options)
+            return self._add_extra_losses(outputs)
 
         model.forward = forward
         model.register_state_dict_pre_hook(lambda *_: self.use_averaged_weights())

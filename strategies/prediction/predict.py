@@ -130,7 +130,7 @@ def predict(
             place(plan, model, context)
             tuned = finish(plan, model, context)
             tuned.engine.scaler = torch.amp.GradScaler(context.device.type, enabled=False)  # else it asks for overflows
-            tuned.losses.checked = True  # the check of the first update reads values, too
+            tuned.losses.check.finish()  # the check of the first updates reads values, too
             _allocate_optimizer_state(tuned, loss_fn, batches[0], mode)
             return [_predict_update(tuned, loss_fn, batch, mode, distinct or {}) for batch in batches]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from strategies.quiet import quiet
+from strategies.structure.layers.replaced_layers import give_back
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,4 +52,5 @@ def _plain(layer: nn.Module, base: Any) -> nn.Linear:
             plain.weight[:, start : start + ROWS] = (layer(units).float() - offset).T
         if plain.bias is not None:
             plain.bias.copy_(offset[0])
+    give_back(plain, base)
     return plain.train(was_training)

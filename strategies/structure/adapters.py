@@ -16,6 +16,8 @@ from strategies.layout import is_within
 from strategies.structure.choice.choosing import Tower
 from strategies.structure.choice.requests import Request, check_request
 from strategies.structure.freezing import freeze_batch_norms, freeze_parameters
+from strategies.structure.layers.computed_weights import refusing_adapters_that_lose_them
+from strategies.structure.layers.tied_weights import refuse_tied_layers
 from strategies.structure.linear_layers import conv1d_to_linear
 from strategies.structure.peft_config import note_config
 from strategies.structure.roles import QUERY_AND_VALUE
@@ -137,6 +139,7 @@ def adapt(
     from torch import nn
 
     chosen = chosen_layers(strategy, model, context, default, convolutions=convolutions)
+    refuse_tied_layers(model, context.layout, strategy.scope, [name for names in chosen.values() for name in names])
     outside = _requires_grad(model, context.layout.parameter_names(model, strategy.scope))
     freeze_scope(model, context, strategy.scope)
     torch.manual_seed(context.seed)
@@ -153,10 +156,11 @@ def adapt(
                 adjusted,
                 [AdaptedLayer(path, name, model.get_submodule(name)) for path, name in zip(paths, names, strict=True)],
             )
-        tuners.append(inject(holder, adjusted, paths))
-        if holder["root"] is not model.get_submodule(root):
-            model.set_submodule(root, holder["root"])
-    for name, trains in outside.items():  # PEFT freezes all of a root, also what is new in its blocks
+        with refusing_adapters_that_lose_them(model, names):
+            tuners.append(inject(holder, adjusted, paths))
+            if holder["root"] is not model.get_submodule(root):
+                model.set_submodule(root, holder["root"])
+    for name, trains in outside.items():  # PEFT freezes all of a root: what is new in it, and what others share with it
         model.get_parameter(name).requires_grad_(trains)
     return tuners
 

@@ -59,7 +59,7 @@ def save_checkpoint(tuned: Tuned, file: Path, **others: Any) -> int:
         "optimizer": {n: dict(optimizer.state[p]) for n, p in enumerate(parameters) if p in optimizer.state},
         "engine": tuned.engine.state_dict(), "kept": [member.state_dict(state) for member in tuned.plan.members],
         "base": to_json(tuned.base),
-        "checked": tuned.losses.checked, "random": _random_state(tuned.device), "others": others,
+        "checked": tuned.losses.check.state_dict(), "random": _random_state(tuned.device), "others": others,
     }  # fmt: skip
     part = file.with_name(f".{file.name}")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,8 @@ def load_checkpoint(tuned: Tuned, file: Path) -> dict[str, Any]:
         group.update(saved)
     for number, values in whole["optimizer"].items():
         optimizer.state[parameters[number]] = values
-    state.step, tuned.losses.checked = whole["step"], whole["checked"]
+    state.step = whole["step"]
+    tuned.losses.check.load_state_dict(whole["checked"])
     tuned.engine.load_state_dict(whole["engine"])
     for member, saved in zip(tuned.plan.members, whole["kept"], strict=True):
         member.load_state_dict(state, saved)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError
 from strategies.execution.feed import Feed, MicroBatch, map_tensors
-from strategies.training.first_step_check import GraphWatch, check_loss
+from strategies.language.rates import trained_scopes
+from strategies.training.first_step_check import SelfCheck
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class Losses:
-    """The forward and backward passes of a plan; until `checked`, each is watched by the self-check."""
+    """The forward and backward passes of a plan; the first ones are watched by the self-check, `check`."""
 
     def __init__(self, plan: Plan, engine: Engine, context: Context, state: State) -> None:
         self._plan, self._engine, self._context, self._state = plan, engine, context, state
-        self.checked = False
+        self.check = SelfCheck(state.model, context.layout, trained_scopes(plan.members))
 
     def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap what computes outputs or the loss, as the plan's members want it."""
@@ -55,14 +56,9 @@ class Losses:
 
     def _mean_loss(self, loss_fn: LossFunction, part: MicroBatch) -> Tensor:
         """Compute the mean loss of a part, and add what members add."""
-        watch = None if self.checked else GraphWatch(self._state.model, self._context.layout)
-        try:
+        with self.check.watching():
             loss = self._compute(loss_fn, part)
-        finally:
-            if watch is not None:
-                watch.close()
-        if not self.checked:
-            check_loss(loss, part.size)
+        self.check.check_loss(loss, part.size)
         loss = loss.mean()
         for member in self._plan.members:
             term = member.extra_loss(self._state)

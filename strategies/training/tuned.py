@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING, Any
 from strategies.errors import PlanError
 from strategies.execution.feed import as_feed
 from strategies.execution.optimizer import clip_grad_norm
-from strategies.language.rates import trained_scopes
 from strategies.protocol import Context, State, Strategy
 from strategies.saving.merge import Merged, merge_adapters
 from strategies.saving.weights_file import write
 from strategies.training.adapted import adapted_layers, layer_lines
-from strategies.training.first_step_check import check_gradients, check_scopes
 from strategies.training.loader import training_loader
 from strategies.training.losses import Losses
 from strategies.training.parameter_groups import plan_lr_multiplier, set_rates
@@ -87,8 +85,9 @@ class Tuned:
 
         batch: what `loader` yields, or tensors that share dimension 0 (a mapping, dataclass, list or tuple of them).
         loss_fn: `loss_fn(model, batch)` gives the mean loss, (), or the loss of each example, (n,).
-        `SelfCheckError` in the first update where something that should train gets no finite gradient; `PlanError` for
-        a batch that cannot be divided, for a mean where a member needs each example's loss, and after `merge`.
+        `SelfCheckError` in the first updates where a whole tower or an adapter gets no gradient, or one is not finite
+        (a `UserWarning` names other parameters without any); `PlanError` for a batch that cannot be divided, for a mean
+        where a member needs each example's loss, and after `merge`.
         """
         self._refuse_merged()
         state, members = self.state, self.plan.members
@@ -105,8 +104,8 @@ class Tuned:
             run = partial(_run_member, member, run, state)
         loss = run(len(feed))
         self.engine.unscale_gradients()
-        if not self.losses.checked:
-            self._check()
+        if not self.losses.check.done:
+            self.losses.check.judge(self.engine.named_gradients(), finite=not self.engine.scaler.is_enabled())
         self.engine.clip(self._clip_gradients)
         self.engine.update()
         for member in members:
@@ -248,11 +247,6 @@ class Tuned:
             raise PlanError(
                 "merged: the adapters are part of the weights now; save the model itself (model.state_dict())"
             )
-
-    def _check(self) -> None:
-        check_scopes(self.state.model, self.context.layout, trained_scopes(self.plan.members))
-        check_gradients(self.engine.named_gradients(), finite=not self.engine.scaler.is_enabled())
-        self.losses.checked = True
 
 
 def _run_member(member: Strategy, run: Callable[[int], Tensor], state: State, size: int) -> Tensor:

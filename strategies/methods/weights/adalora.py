@@ -103,8 +103,12 @@ class AdaLora(Strategy):
 
     def after_update(self, state: State) -> None:
         """Weigh the values by their gradients, and set to zero those over the budget."""
+        import torch
+
         for _, parameter in _adapter_weights(state.member_state[self]):
-            if parameter.grad is not None:  # of an update that fp16's loss scaler skipped: not finite
+            if parameter.grad is None:  # of a layer that this update skipped: zero is its true gradient
+                parameter.grad = torch.zeros_like(parameter)
+            else:  # of an update that fp16's loss scaler skipped: not finite
                 parameter.grad.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
         for tuner in state.member_state[self]:
             tuner.update_and_allocate(state.step + 1)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, final
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast, final
 
 from strategies.errors import PlanError
 from strategies.options import Count, Names, Rate, Share
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from peft.tuners.tuners_utils import BaseTuner
-    from torch import nn
+    from torch import Tensor, nn
 
 
 class LowRank(AdapterOptions, Protocol):
@@ -78,7 +78,7 @@ def check_splits(strategy: LowRank, model: nn.Module, context: Context) -> None:
     uses = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
     chosen = chosen_layers(strategy, model, context, QUERY_AND_VALUE, convolutions=False)
     for name in (name for names in chosen.values() for name in names):
-        weight = model.get_submodule(name).get_parameter("weight")
+        weight = cast("Tensor", model.get_submodule(name).weight)
         if strategy.r > min(weight.shape):
             raise PlanError(
                 f"{strategy.name}: {name!r} has only {min(weight.shape)} directions, r={strategy.r}: lower r"
