@@ -91,6 +91,7 @@ class Strategy:
     needs_items: ClassVar[bool] = False  # the loader keeps the items of a batch for it: it divides them or reads keys
     resumable: ClassVar[bool] = True  # a checkpoint holds exactly what it needs to go on
     trial: ClassVar[Mapping[str, Any]] = {}  # options for a trial on a tiny model on CPU, where defaults do not fit
+    follows: ClassVar[Mapping[str, tuple[str, int]]] = {}  # option that is None unless given → times another option
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self), include_extras=True)
@@ -99,6 +100,9 @@ class Strategy:
             fits, kept = conform(value, hint)
             self.require(fits, f"{option.name}={value!r} should be {describe_type(hint)}")
             object.__setattr__(self, option.name, kept)
+        for name, default in implied_defaults(self).items():
+            if name in self.follows and getattr(self, name) is None:
+                object.__setattr__(self, name, default)
 
     def require(self, condition: bool, message: str) -> None:
         """Refuse a hyper-parameter with a `PlanError` that names the strategy."""
@@ -144,6 +148,11 @@ class Strategy:
         """Wrap what computes outputs or the loss, in training and in evaluation."""
         del context
         return forward
+
+    def changed_weights(self, model: nn.Module, context: Context) -> frozenset[str]:
+        """Name pretrained weights that it changes by more than base and seed tell, which a saved model has to hold."""
+        del model, context
+        return frozenset()
 
     # loop level --------------------------------------------------------------------------------------------
     def param_groups(self, groups: list[dict[str, Any]], model: nn.Module, context: Context) -> list[dict[str, Any]]:
@@ -236,6 +245,12 @@ class Strategy:
         """Give facts for the record that only training could find."""
         del state
         return {}
+
+
+def implied_defaults(strategy: Strategy) -> dict[str, Any]:
+    """Give option → default, of those that follow another option what they come to with this strategy's options."""
+    following = {name: times * getattr(strategy, other) for name, (other, times) in strategy.follows.items()}
+    return defaults(type(strategy)) | following
 
 
 def defaults(strategy: type[Strategy]) -> dict[str, Any]:
