@@ -62,6 +62,11 @@ def added(default: Any) -> Any:
     return field(default=default, metadata={ADDED: True})
 
 
+def following(strategy: Any) -> dict[str, Any]:
+    """Give option → what it comes to unless given, for the options of a strategy that follow another one."""
+    return {option: times * getattr(strategy, other) for option, (other, times) in strategy.follows.items()}
+
+
 def conform(value: object, hint: Any) -> tuple[bool, Any]:
     """Say whether `value` fits the type `hint`, and give it in the form that is kept."""
     for choice in _alternatives(hint):

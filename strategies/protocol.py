@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from strategies.errors import PlanError
 from strategies.layout import EVERYTHING
-from strategies.options import conform, describe_type
+from strategies.options import conform, describe_type, following
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +55,7 @@ class Context:
     seed: int = 0
     total_steps: int | None = None
     member_state: dict[Strategy, Any] = field(default_factory=dict)  # what a member keeps from hook to hook
+    changed_weights: set[str] = field(default_factory=set)  # of the base, by more than base and seed tell: to be saved
 
 
 @dataclass
@@ -91,7 +92,7 @@ class Strategy:
     needs_items: ClassVar[bool] = False  # the loader keeps the items of a batch for it: it divides them or reads keys
     resumable: ClassVar[bool] = True  # a checkpoint holds exactly what it needs to go on
     trial: ClassVar[Mapping[str, Any]] = {}  # options for a trial on a tiny model on CPU, where defaults do not fit
-    follows: ClassVar[Mapping[str, tuple[str, int]]] = {}  # option that is None unless given → times another option
+    follows: ClassVar[Mapping[str, tuple[str, int]]] = {}  # option → of which, given before, it is how many times
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self), include_extras=True)
@@ -99,10 +100,7 @@ class Strategy:
             value, hint = getattr(self, option.name), hints[option.name]
             fits, kept = conform(value, hint)
             self.require(fits, f"{option.name}={value!r} should be {describe_type(hint)}")
-            object.__setattr__(self, option.name, kept)
-        for name, default in implied_defaults(self).items():
-            if name in self.follows and getattr(self, name) is None:
-                object.__setattr__(self, name, default)
+            object.__setattr__(self, option.name, following(self).get(option.name) if kept is None else kept)
 
     def require(self, condition: bool, message: str) -> None:
         """Refuse a hyper-parameter with a `PlanError` that names the strategy."""
@@ -148,11 +146,6 @@ class Strategy:
         """Wrap what computes outputs or the loss, in training and in evaluation."""
         del context
         return forward
-
-    def changed_weights(self, model: nn.Module, context: Context) -> frozenset[str]:
-        """Name pretrained weights that it changes by more than base and seed tell, which a saved model has to hold."""
-        del model, context
-        return frozenset()
 
     # loop level --------------------------------------------------------------------------------------------
     def param_groups(self, groups: list[dict[str, Any]], model: nn.Module, context: Context) -> list[dict[str, Any]]:
@@ -245,12 +238,6 @@ class Strategy:
         """Give facts for the record that only training could find."""
         del state
         return {}
-
-
-def implied_defaults(strategy: Strategy) -> dict[str, Any]:
-    """Give option → default, of those that follow another option what they come to with this strategy's options."""
-    following = {name: times * getattr(strategy, other) for name, (other, times) in strategy.follows.items()}
-    return defaults(type(strategy)) | following
 
 
 def defaults(strategy: type[Strategy]) -> dict[str, Any]:

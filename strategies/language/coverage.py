@@ -1,7 +1,8 @@
 """What a plan's members leave undecided in the towers of a model, and which of it is frozen.
 
-A tower that no member names trains whole, at the rate of `full`. Within a tower that a member adapts in part the rest
-is frozen: who asks for adapters on some layers does not ask for the others to train whole.
+What no member names trains whole, at the rate of `full`: another tower, another child of a model that names no towers.
+But where a member adapts a part of one, the rest of the tower is frozen: who asks for adapters on some layers does not
+ask for the others to train whole.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from strategies.language.rates import weights_members
+from strategies.layout import is_within
 from strategies.protocol import FROZEN, FROZEN_BASE
 
 if TYPE_CHECKING:
@@ -30,18 +32,17 @@ class Rest(NamedTuple):
 def frozen_rest(model: nn.Module, layout: Layout, members: Sequence[Strategy]) -> Rest:
     """Name what lies in a tower that a member adapts in part, and in no member's scope."""
     weights = weights_members(members)
-    adapting = [member.scope_name() for member in weights if _adapts(member)]
-    decided = [member.scope_name() for member in weights]
-    parameters: frozenset[str] = frozenset()
-    modules: frozenset[str] = frozenset()
-    for tower in layout.towers:
-        inside = layout.parameter_names(model, tower)
-        if any(inside & layout.parameter_names(model, scope) for scope in adapting):
-            parameters |= inside.difference(*(layout.parameter_names(model, scope) for scope in decided))
-            modules |= layout.module_names(model, tower).difference(
-                *(layout.module_names(model, scope) for scope in decided)
-            )
-    return Rest(parameters, modules)
+    decided = [layout.parameter_names(model, member.scope_name()) for member in weights]
+    adapted = frozenset().union(*(names for names, member in zip(decided, weights, strict=True) if _adapts(member)))
+    parameters: set[str] = set()
+    modules: set[str] = set()
+    for tower, roots in layout.towers.items():
+        rest = layout.parameter_names(model, tower).difference(*decided)
+        if any(_holds(rest, root) and _holds(adapted, root) for root in roots):
+            parameters |= rest
+            scopes = [layout.module_names(model, member.scope_name()) for member in weights]
+            modules |= layout.module_names(model, tower).difference(*scopes)
+    return Rest(frozenset(parameters), frozenset(modules))
 
 
 def with_frozen_base(model: nn.Module, layout: Layout, members: Sequence[Strategy]) -> frozenset[str]:
@@ -55,3 +56,7 @@ def with_frozen_base(model: nn.Module, layout: Layout, members: Sequence[Strateg
 def _adapts(member: Strategy) -> bool:
     """Say whether a member trains something small over a frozen base."""
     return FROZEN_BASE in member.capabilities() and FROZEN not in member.capabilities()
+
+
+def _holds(names: frozenset[str], root: str) -> bool:
+    return any(is_within(name, (root,)) for name in names)

@@ -19,8 +19,8 @@ from strategies.language.checks import Problem, find_problems
 from strategies.language.rates import LearningRates, plan_lrs, weights_members
 from strategies.layout import find_layout
 from strategies.methods.weights.full import Full
-from strategies.options import ADDED
-from strategies.protocol import Strategy, implied_defaults
+from strategies.options import ADDED, following
+from strategies.protocol import Strategy, defaults
 
 if TYPE_CHECKING:
     import torch
@@ -116,6 +116,7 @@ def _as_json(value: Any) -> Any:
 
 
 def _label(member: Strategy) -> str:
-    plain = {"name": member.name} | {key: _as_json(value) for key, value in implied_defaults(member).items()}
+    plain = {key: _as_json(value) for key, value in (defaults(type(member)) | following(member)).items()}
+    plain["name"] = member.name
     changed = [f"{key}={value!r}" for key, value in _fields(member).items() if value != plain[key]]
     return f"{member.name}({', '.join(changed)})" if changed else member.name

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from strategies.errors import PlanError
 from strategies.quiet import quiet
 from strategies.structure.linear_layers import linear_to_conv1d
+from strategies.structure.token_rows import is_token_layer, merge_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -65,7 +66,8 @@ def _merge_layers(model: nn.Module) -> Merged:
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    layers = {name: part for name, part in model.named_modules() if isinstance(part, BaseTunerLayer)}
+    parts = {name: part for name, part in model.named_modules() if isinstance(part, BaseTunerLayer)}
+    layers = {name: part for name, part in parts.items() if not is_token_layer(part)}
     refuse_bottlenecks(model)
     refuse_shared(model, layers)
     drifts: dict[str, float] = {}
@@ -82,6 +84,7 @@ def _merge_layers(model: nn.Module) -> Merged:
     for name, layer in layers.items():
         model.set_submodule(name, layer.get_base_layer())
     linear_to_conv1d(model)
+    merge_rows(model)
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     model.train(was_training)

@@ -86,7 +86,13 @@ def merge_rows(model: nn.Module) -> None:
         _put_in_place(model, wrapper, layer.get_base_layer())
 
 
-def is_token_layer(layer: nn.Module) -> bool:
+def row_layers(model: nn.Module) -> dict[str, Any]:
+    """Give embedding → PEFT's layer that holds its rows; layers that share them are left out."""
+    found = {name: part for name, part in model.named_modules() if is_token_layer(part)}
+    return {name.rpartition(".")[0]: part for name, part in found.items() if part.tied_adapter is None}
+
+
+def is_token_layer(layer: Any) -> bool:
     """Say whether one of PEFT's layers holds rows of an embedding."""
     from peft.tuners.trainable_tokens import TrainableTokensLayer
 

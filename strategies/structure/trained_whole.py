@@ -41,11 +41,11 @@ def trained_whole(strategy: Strategy, model: nn.Module, layout: Layout) -> tuple
         return ()
     prefixes = searched(layout, model, strategy.scope_name())
     first: dict[int, str] = {}  # a module may stand in several places, its parameters are named after the first
+    places: dict[str, str] = {}
     for name, module in model.named_modules(remove_duplicate=False):
-        first.setdefault(id(module), name)
-    places = {name: first[id(module)] for name, module in model.named_modules(remove_duplicate=False) if name}
-    names = [name for name in places if is_within(name, prefixes) and any(model.get_submodule(name).parameters())]
-    found = tuple(dict.fromkeys(places[name] for name in named(strategy, OPTION, entries, names)))
+        if name and is_within(name, prefixes) and any(True for _ in module.parameters()):
+            places[name] = first.setdefault(id(module), name)
+    found = tuple(dict.fromkeys(places[name] for name in named(strategy, OPTION, entries, [*places])))
     return tuple(name for name in found if not is_within(name.rpartition(".")[0], found))
 
 
@@ -73,6 +73,14 @@ def train_whole(model: nn.Module, names: tuple[str, ...]) -> None:
             if not parameter.is_floating_point():
                 raise PlanError(f"{OPTION}: {name}.{inner} is stored in few bits and cannot train: load it in floats")
             parameter.requires_grad_(True)
+
+
+def is_tied(model: nn.Module, name: str) -> bool:
+    """Say whether a module shares a parameter with one outside it."""
+    inside = model.get_submodule(name)
+    own = {id(parameter) for parameter in inside.parameters()}
+    others = [part for part in model.modules() if part not in {*inside.modules()}]
+    return any(id(parameter) in own for part in others for parameter in part.parameters(recurse=False))
 
 
 def _leave_unquantised(model: nn.Module, name: str) -> None:

@@ -110,7 +110,8 @@ def finish(
         name
         for name, parameter in model.named_parameters()
         if parameter.requires_grad or context.layout.is_new(name) or _is_added(parameter, base_parameters)
-    ).union(*(member.changed_weights(model, context) for member in plan.members))
+    )
+    saved_names |= context.changed_weights
     return Tuned(plan, engine, context, state, saved_names=saved_names, lr_overrides={"lr": lr, "head_lr": head_lr})
 
 

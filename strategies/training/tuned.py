@@ -18,6 +18,7 @@ from strategies.language.rates import trained_scopes
 from strategies.protocol import Context, State, Strategy
 from strategies.saving.merge import Merged, merge_adapters
 from strategies.saving.weights_file import write
+from strategies.structure.half_precision import restore
 from strategies.training.first_step_check import check_gradients, check_scopes
 from strategies.training.loader import training_loader
 from strategies.training.losses import Losses
@@ -208,6 +209,7 @@ class Tuned:
         with torch.no_grad():
             for parameter, weights in evaluated:
                 parameter.copy_(weights)
+        restore(self.model)
         self.optimizer.state.clear()  # nothing trains on from here
         self._merged = True
         vars(self.model).pop(PLAN_ATTRIBUTE, None)

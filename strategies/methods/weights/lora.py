@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from peft.tuners.tuners_utils import BaseTuner
-    from torch import Tensor, nn
+    from torch import nn
 
 
 class LowRank(AdapterOptions, Protocol):
@@ -162,6 +162,7 @@ class Lora(Strategy):
             fields |= {"convolutions": takes_convolutions(self), "adjust": check}
             tuners = adapt_low_rank(self, model, context, **fields)
         context.member_state[self] = tuners
+        context.changed_weights.update(changed_weights(self, context.layout.parameter_names(model, self.scope)))
         if on_meta(model):
             forget_weights(tuners)
         else:
@@ -170,7 +171,3 @@ class Lora(Strategy):
     def extra_loss(self, state: State) -> Any:
         """Give what the variant adds to the loss."""
         return variant_loss(self, state.member_state.get(self, ()))
-
-    def changed_weights(self, model: nn.Module, context: Context) -> frozenset[str]:
-        """Name the weights that a start from data changes."""
-        return changed_weights(self, context.layout.parameter_names(model, self.scope))

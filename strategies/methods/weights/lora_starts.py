@@ -17,15 +17,20 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ADAPTER = "default"  # PEFT's name of the only adapter
+CHANGE_THE_BASE = ("loftq", "corda")
 
 
 def start_adapters(strategy: Any, tuners: Iterable[Any]) -> None:
     """Start the adapters that `tuners` put in as `strategy.init` says, now or in the first pass of training."""
     from peft.tuners.lora import LoraLayer
 
+    tuners = list(tuners)
     parts = [part for tuner in tuners for part in tuner.model.named_modules()]
     layers = {name.partition(".")[2]: part for name, part in parts if isinstance(part, LoraLayer)}
     options = strategy.init_options or {}
+    if strategy.init in CHANGE_THE_BASE:
+        for tuner in tuners:  # told, so that no file of PEFT's is made of it: it would be read over another base
+            tuner.peft_config[ADAPTER].init_lora_weights = strategy.init
     if strategy.init == "loftq":
         start_from_rounding(layers, **options)
     elif strategy.init == "eva":
