@@ -85,7 +85,7 @@ def _adapted_layers(model: nn.Module) -> dict[str, Any]:
 
 
 def _modules_to_save(tuned: Tuned, layers: Mapping[str, Any]) -> list[str]:
-    """Name new parts and what else trains whole as the plan says; `PlanError` when anything but these and adapters did."""
+    """Name new parts and what else the plan trains whole; `PlanError` when anything but these and adapters trained."""
     layout, model = tuned.context.layout, tuned.model
     members = weights_members(tuned.plan.members)
     saved = (*layout.new_parts, *(name for member in members for name in trained_whole(member, model, layout)))

@@ -86,7 +86,7 @@ def _compare_unadapted(trained: nn.Module, read: nn.Module) -> None:
 
 
 def _compare_rows(trained: nn.Module, read: nn.Module) -> None:
-    """Refuse trained rows to which PEFT gives other values, or with which it leaves layers that share them as they are."""
+    """Refuse trained rows that PEFT gives other values, or does not put into a layer that shares them."""
     for name, layer in [(name, part) for name, part in trained.named_modules() if is_token_layer(part)]:
         places = dict(read.named_modules(remove_duplicate=False))
         other: Any = places.get(name)

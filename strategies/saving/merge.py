@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError
 from strategies.quiet import quiet
+from strategies.structure.half_precision import restore
 from strategies.structure.linear_layers import linear_to_conv1d
 from strategies.structure.token_rows import is_token_layer, merge_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from torch import Tensor, nn
 
@@ -60,6 +61,16 @@ def merge_adapters(model: nn.Module, outputs: Callable[[nn.Module], Tensor] | No
     if outputs is None or before is None:
         return merged
     return dataclasses.replace(merged, output_drift=float((outputs(model) - before).abs().max()))
+
+
+def settle(model: nn.Module, weights: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Leave parameters with the values beside them, in the types that the model's modules were loaded in."""
+    import torch
+
+    with torch.no_grad():
+        for parameter, values in weights:
+            parameter.copy_(values)
+    restore(model)
 
 
 def _merge_layers(model: nn.Module) -> Merged:

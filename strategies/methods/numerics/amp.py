@@ -68,7 +68,7 @@ class Amp(Strategy):
         return {"precision": facts["precision"]}
 
     def place(self, model: nn.Module, context: Context) -> None:
-        """Check the model's own types: autocast knows 32 bits and one type of 16, the loss scaler trains 32 bits only."""
+        """Check the model's types: autocast knows 32 bits and one type of 16, the loss scaler trains 32 bits only."""
         import torch
 
         precision = str(context.facts["precision"])
