@@ -18,6 +18,7 @@ from strategies.errors import PlanError
 from strategies.language.checks import Problem, find_problems
 from strategies.language.rates import LearningRates, plan_lrs, weights_members
 from strategies.methods.weights.full import Full
+from strategies.options import ADDED, following
 from strategies.protocol import Strategy, defaults
 from strategies.structure.find_layout import find_layout
 
@@ -58,7 +59,8 @@ class Plan:
     def canonical(self) -> list[dict[str, Any]]:
         """Give every option of every member, defaults filled in, as JSON-able dicts with the name added.
 
-        What a run's id and saved plans are made from: a default that changes later changes neither.
+        What a run's id and saved plans are made from: a default that changes later changes neither. An option that came
+        after 0.1.0 is there only where it differs from its default, so that what was run before keeps its id.
         """
         return [_fields(member) for member in self.members or (Full(),)]
 
@@ -103,8 +105,12 @@ def _sort_key(member: Strategy) -> tuple[int, str, str, str]:
 
 
 def _fields(member: Strategy) -> dict[str, Any]:
-    values = {option.name: getattr(member, option.name) for option in dataclasses.fields(member)}
-    return {"name": member.name} | {key: _as_json(value) for key, value in values.items()}
+    fields = {"name": member.name}
+    for option in dataclasses.fields(member):
+        value = getattr(member, option.name)
+        if ADDED not in option.metadata or value != option.default:
+            fields[option.name] = _as_json(value)
+    return fields
 
 
 def _as_json(value: Any) -> Any:
@@ -112,6 +118,7 @@ def _as_json(value: Any) -> Any:
 
 
 def _label(member: Strategy) -> str:
-    plain = {"name": member.name} | {key: _as_json(value) for key, value in defaults(type(member)).items()}
+    plain = {key: _as_json(value) for key, value in (defaults(type(member)) | following(member)).items()}
+    plain["name"] = member.name
     changed = [f"{key}={value!r}" for key, value in _fields(member).items() if value != plain[key]]
     return f"{member.name}({', '.join(changed)})" if changed else member.name

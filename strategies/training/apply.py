@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 from strategies.errors import PlanError
 from strategies.execution.engine import Engine
 from strategies.execution.optimizer import adamw
+from strategies.language.coverage import frozen_rest, with_frozen_base
 from strategies.language.rates import weights_members
 from strategies.protocol import ROUNDING, Context, State, Strategy
 from strategies.quiet import import_packages
 from strategies.saving.base_hashes import hash_base
 from strategies.structure.blocks import disable_fast_path
 from strategies.structure.find_layout import find_layout
+from strategies.structure.freezing import freeze_batch_norms, freeze_parameters
+from strategies.structure.half_precision import is_half, train_in_float32
 from strategies.training.parameter_groups import parameter_groups
 from strategies.training.tuned import PLAN_ATTRIBUTE, Tuned
 
@@ -31,8 +34,6 @@ if TYPE_CHECKING:
     from strategies.language.plan import Plan
     from strategies.layout import HeadChoice, Layout
     from strategies.saving.base_hashes import Hash
-
-HALF_PRECISION_BYTES = 2  # bytes of a 16-bit number
 
 
 def apply(
@@ -100,6 +101,7 @@ def _prepare(
 def _may_stay(plan: Plan, model: nn.Module, context: Context) -> set[str]:
     """Name the parameters that may not be saved: the plan freezes them, or they do not train as they are."""
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    frozen |= frozen_rest(model, context.layout, plan.members).parameters
     for member in weights_members(plan.members):
         if not member.trains_scope:
             frozen |= context.layout.parameter_names(model, member.scope_name())
@@ -110,8 +112,13 @@ def _change(plan: Plan, model: nn.Module, context: Context) -> None:
     """Change the structure of a model that was looked at."""
     if any(overridden(member, ("transform", "place")) for member in plan.members):  # `full` only trains it
         vars(model)[PLAN_ATTRIBUTE] = str(plan)
+    rest = frozen_rest(model, context.layout, plan.members)
+    freeze_parameters(model, rest.parameters)
+    freeze_batch_norms(map(model.get_submodule, rest.modules))
     for member in plan.members:
         member.transform(model, context)
+    if not any(ROUNDING in member.capabilities() for member in plan.members):
+        train_in_float32(model, with_frozen_base(model, context.layout, plan.members))
     disable_fast_path(model)
 
 
@@ -145,6 +152,7 @@ def finish(
         for name, parameter in model.named_parameters()
         if parameter.requires_grad or context.layout.is_new(name) or _is_added(parameter, base_parameters)
     )
+    saved_names |= context.changed_weights
     return Tuned(plan, engine, context, state, saved_names=saved_names, lr_overrides={"lr": lr, "head_lr": head_lr})
 
 
@@ -167,12 +175,12 @@ def _optimizer_factory(plan: Plan, context: Context, lr: float | None, head_lr: 
 
 
 def _refuse_half_precision(plan: Plan, groups: list[dict[str, Any]]) -> None:
-    """Refuse to train 16-bit weights with an optimizer that rounds small updates to nothing."""
-    halves = [p.dtype for group in groups for p in group["params"] if p.dtype.itemsize == HALF_PRECISION_BYTES]
+    """Refuse to train pretrained 16-bit weights with an optimizer that rounds small updates to nothing."""
+    halves = [p.dtype for group in groups for p in group["params"] if is_half(p)]
     if halves and not any(ROUNDING in member.capabilities() for member in plan.members):
         raise PlanError(
-            f"{plan}: {len(halves)} tensors would train in {halves[0]}, where small updates round to nothing: load "
-            "the model in 32 bits (model.float()), or add pure_bf16"
+            f"{plan}: {len(halves)} pretrained tensors would train in {halves[0]}, where small updates round to "
+            "nothing: add pure_bf16, load the model in 32 bits (model.float()), or take adapters (lora), which have 32"
         )
 
 

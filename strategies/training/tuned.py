@@ -15,7 +15,7 @@ from strategies.errors import PlanError
 from strategies.execution.feed import as_feed
 from strategies.execution.optimizer import clip_grad_norm
 from strategies.protocol import Context, State, Strategy
-from strategies.saving.merge import Merged, merge_adapters
+from strategies.saving.merge import Merged, merge_adapters, settle
 from strategies.saving.weights_file import write
 from strategies.training.adapted import adapted_layers, layer_lines
 from strategies.training.loader import training_loader
@@ -202,14 +202,10 @@ class Tuned:
         `outputs(model)`, a tensor, also its largest absolute change. `PlanError` if adapters cannot be merged.
         Merging: Hu et al., LoRA, 2021, section 4.1, https://arxiv.org/abs/2106.09685
         """
-        import torch
-
         with self.evaluating():  # the weights that this plan evaluates and saves are merged
             merged = merge_adapters(self.model, outputs)
             evaluated = [(p, p.detach().clone()) for group in self.optimizer.param_groups for p in group["params"]]
-        with torch.no_grad():
-            for parameter, weights in evaluated:
-                parameter.copy_(weights)
+        settle(self.model, evaluated)
         self.optimizer.state.clear()  # nothing trains on from here
         self._merged = True
         vars(self.model).pop(PLAN_ATTRIBUTE, None)
