@@ -25,9 +25,13 @@ ROWS = 2  # dimensions of a tensor with a row for each example
 
 
 class Counter:
-    """Counts, for each part of a batch, what its loss may divide by; remembers the paddings that it has seen."""
+    """Counts, for each part of a batch, what its loss may divide by; remembers the paddings that it has seen.
 
-    def __init__(self) -> None:
+    `shifted`: labels without the first of each row are the likelier ones.
+    """
+
+    def __init__(self, *, shifted: bool) -> None:
+        self._shifted = shifted
         self._paddings: dict[str, set[int]] = {}
 
     def __call__(self, parts: Sequence[MicroBatch]) -> dict[str, list[float]]:
@@ -37,7 +41,7 @@ class Counter:
             for name, found in tensors.items():
                 self._paddings.setdefault(name, set()).update(_paddings(found))
         tables = [
-            _labels(tensors) | {EXAMPLES: float(part.size)} | self._others(tensors)
+            _labels(tensors, shifted_first=self._shifted) | {EXAMPLES: float(part.size)} | self._others(tensors)
             for part, tensors in zip(parts, named, strict=True)
         ]
         return {words: [table[words] for table in tables] for words in tables[0] if all(words in t for t in tables)}
@@ -56,13 +60,17 @@ class Counter:
         return found
 
 
-def _labels(named: Mapping[str, Sequence[Tensor]]) -> dict[str, float]:
-    """Count the labels that torch's losses count: their values but for `LEFT_OUT`."""
+def labels_counted(name: str, *, shifted: bool) -> str:
+    """Give the words for labels that torch's losses count: values other than `LEFT_OUT`."""
+    return f"{name} other than {LEFT_OUT}{SHIFTED if shifted else ''}"
+
+
+def _labels(named: Mapping[str, Sequence[Tensor]], *, shifted_first: bool) -> dict[str, float]:
     return {
-        f"{name} other than {LEFT_OUT}{shift}": _total([tensor != LEFT_OUT for tensor in seen])
+        labels_counted(name, shifted=bool(shift)): _total([tensor != LEFT_OUT for tensor in seen])
         for name, tensors in named.items()
-        for shift, seen in _views(tensors)
-        if all(_is_integer(tensor) or tensor.ndim <= ROWS for tensor in seen)
+        for shift, seen in sorted(_views(tensors), key=lambda view: bool(view[0]) != shifted_first)
+        if all(_is_integer(tensor) for tensor in seen)
     }
 
 

@@ -1,8 +1,8 @@
 """What one update is fed with: its examples, whole or in parts, and the keys of what they share.
 
 A loader of ours yields a `Feed` where a member of the plan asks for the items (`needs_items`); a batch from anywhere
-else is divided by its rows (`rows.py`). Dividing items and collating again keeps what a batch holds once for several examples
-(a picture with five questions) once in each part.
+else is divided by its rows (`rows.py`). Dividing items and collating again keeps what a batch holds once for several
+examples (a picture with five questions) once in each part.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ class Feed:
         if self._feeder is not None:
             self._feeder.max_size = max_size
         if self._collated is None or self._collated[0] != max_size:
-            self._collated = max_size, [
-                self.batch_of(range(start, min(start + max_size, len(self)))) for start in range(0, len(self), max_size)
-            ]
+            places = range(len(self))
+            starts = range(0, len(self), max_size)
+            self._collated = max_size, [self.batch_of(places[start : start + max_size]) for start in starts]
         return self._collated[1]
 
     def batch_of(self, chosen: Sequence[int]) -> MicroBatch:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 UNKNOWN = 2  # examples of a batch that says nothing: more than one, so whoever divides it is told
-WAY_OUT = "take batches from tuned.loader(…), which divides the items and collates each part"
+WAY_OUT = (
+    "take batches from tuned.loader(…), which divides the items and collates each part, or leave out what divides it"
+)
 
 
 @dataclass(frozen=True)
@@ -57,20 +59,23 @@ def rows_of(batch: Any) -> Rows:
 
 def take_rows(batch: Any, size: int, chosen: Sequence[int], *, top: bool = True) -> Any:
     """Give a batch of the examples at the positions `chosen`, out of one of `size` examples."""
+
+    def inner(value: Any) -> Any:
+        return take_rows(value, size, chosen, top=False)
+
+    taken = batch
     if _is_tensor(batch):
-        return batch[list(chosen)] if batch.ndim else batch
-    if isinstance(batch, Mapping):
-        return {key: take_rows(value, size, chosen, top=False) for key, value in batch.items()}
-    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
-        names = [part.name for part in dataclasses.fields(batch)]
-        return replace(batch, **{name: take_rows(getattr(batch, name), size, chosen, top=False) for name in names})
-    if not isinstance(batch, list | tuple):
-        return batch
-    if hasattr(batch, "_fields"):
-        return type(batch)(*(take_rows(part, size, chosen, top=False) for part in batch))
-    if _holds_examples(batch, size, top=top):
-        return type(batch)(batch[place] for place in chosen)
-    return type(batch)(take_rows(part, size, chosen, top=False) for part in batch)
+        taken = batch[list(chosen)] if batch.ndim else batch
+    elif isinstance(batch, Mapping):
+        taken = {key: inner(value) for key, value in batch.items()}
+    elif dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        taken = replace(batch, **{part.name: inner(getattr(batch, part.name)) for part in dataclasses.fields(batch)})
+    elif isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        taken = type(batch)(*map(inner, batch))
+    elif isinstance(batch, list | tuple):
+        entries = _holds_examples(batch, size, top=top)
+        taken = type(batch)(batch[place] for place in chosen) if entries else type(batch)(map(inner, batch))
+    return taken
 
 
 def _parts(batch: Any, *, top: bool) -> Iterator[Any]:

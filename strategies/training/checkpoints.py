@@ -103,4 +103,3 @@ def load_checkpoint(tuned: Tuned, file: Path, *, random: bool = True) -> dict[st
         restore_random(whole["random"], tuned.device)
     others: dict[str, Any] = whole["others"]
     return others | {"random": whole["random"]}
-

@@ -109,7 +109,7 @@ class Losses:
         if loss.ndim or len(parts) == 1:
             return [part.size / len(feed) for part in parts]
         state, exact = self._state, is_exact(self._state.model, self._plan.members)
-        weighting = self._weightings.setdefault(same_function(loss_fn), Weighting(exact=exact))
+        weighting = self._weightings.setdefault(same_function(loss_fn), Weighting(state.model, exact=exact))
         looked_at = without_autocast(loss_fn, state.device) if exact else loss_fn
         look = looker(state.model, state.device, partial(self._compute, looked_at))
         try:

@@ -81,10 +81,11 @@ class Tuned:
     def step(self, loss_fn: LossFunction, batch: Any) -> Tensor:
         """Do one optimizer update on `batch` and give the detached mean loss, (), still on the device.
 
-        batch: what `loader` yields, or tensors that share dimension 0 (a mapping, dataclass, list or tuple of them).
-        loss_fn: `loss_fn(model, batch)` gives the mean loss, (), or the loss of each example, (n,).
+        batch: what `loader` yields, or any other; to be divided, tensors that share dimension 0 or lists of examples.
+        loss_fn: `loss_fn(model, batch)` gives each example's loss, (n,), their mean, (), or any mean as `(sum, count)`.
         `SelfCheckError` in the first update where something that should train gets no finite gradient; `PlanError` for
-        a batch that cannot be divided, for a mean where a member needs each example's loss, and after `merge`.
+        what cannot be divided (https://huggingface.co/blog/gradient_accumulation), a mean where losses are needed, and
+        after `merge`.
         """
         self._refuse_merged()
         state, members = self.state, self.plan.members
@@ -229,7 +230,8 @@ class Tuned:
         )
         tied = layout.tied_head(self.model)
         note = f"; tied to {tied}, so it trains as that does" if tied else ""
-        first = f"plan {self.plan} on {self.device}; head: {layout.scopes['head'][0]} ({layout.head_origin}{note})"
+        head = f"head: {layout.scopes['head'][0]} ({layout.head_origin}{note})"
+        first = "; ".join([f"plan {self.plan} on {self.device}", head, *self.losses.notes()])
         return f"{first}\n{table(self.counts(), self.memory(), rates, expected=not self.optimizer.state)}"
 
     def _refuse_merged(self) -> None:

@@ -31,7 +31,7 @@ class UpdateMean:
     def add(self, place: int, loss: Any, term: Tensor | None) -> Tensor | None:
         """Give what to send backward for a pass, `None` where nothing counts; `term` is added to the loss."""
         if is_pair(loss):
-            part = self._of_sum(*loss, term)
+            part = self._of_sum(loss[0], loss[1], term)
         else:
             part = loss.mean()
             part = (part if term is None else part + term) * self.weights[place]

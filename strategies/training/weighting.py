@@ -42,8 +42,8 @@ FULL_BYTES = 4  # bytes of a number in 32 bits
 PRECISION = "precision"  # the slot of what sets autocast, which is off while a loss is looked at
 SPREAD = 4  # times what a loss changes by when it is computed anew (it draws random numbers)
 NO_MEAN = (
-    "the loss of a batch is no mean of its parts' losses, over examples or labels ({1} for {0} examples, {2} and {3} for "
-    "halves of them), so passing parts one by one would train on another loss: return each example's loss, of shape "
+    "the loss of a batch is no mean of its parts' losses, over examples or labels ({1} for {0} examples, {2} and {3} "
+    "for halves of them), so passing parts one by one would train on another loss: return each example's loss, shape "
     "(n,), or (sum, count) of what is averaged, or leave the division into micro-batches out"
 )
 
@@ -54,9 +54,9 @@ class Weighting:
     `exact`: losses are computed in 32 bits; fewer leave more room for what a loss may be.
     """
 
-    def __init__(self, *, exact: bool) -> None:
+    def __init__(self, model: nn.Module, *, exact: bool) -> None:
         self.used = EXAMPLES
-        self._tolerance, self._counter = EXACT if exact else ROUNDED, Counter()
+        self._tolerance, self._counter = EXACT if exact else ROUNDED, Counter(shifted=_predicts_the_next(model))
         self._refuted: set[str] = set()
         self._agreed: set[str] = set()
         self._updates = self._looks = 0
@@ -66,6 +66,12 @@ class Weighting:
 
         `PlanError` where the loss of a few examples is no mean of its halves' losses in any way.
         """
+        agreed = self.agreed(feed, parts, look)
+        self.used = EXAMPLES if EXAMPLES in agreed and _all_alike(agreed) else next(iter(agreed), EXAMPLES)
+        return agreed.get(self.used) or [float(part.size) for part in parts]
+
+    def agreed(self, feed: Feed, parts: Sequence[MicroBatch], look: Look) -> dict[str, list[float]]:
+        """Give the ways that agree with the loss, the likely ones first: words → how much each part counts."""
         self._updates += 1
         ways = self._open_ways(parts)
         counting = {words: counts for words, counts in ways.items() if sum(counts)}
@@ -73,11 +79,11 @@ class Weighting:
         if due and self._looks < MOST_LOOKS:
             self._look(feed, parts, look)
             ways = self._open_ways(parts)
-        agreed = {words: counts for words, counts in ways.items() if words in self._agreed}
-        self.used = next(iter(agreed), EXAMPLES)
-        if EXAMPLES in agreed and _all_alike(agreed):
-            self.used = EXAMPLES
-        return ways.get(self.used) or [float(part.size) for part in parts]
+        return {words: counts for words, counts in ways.items() if words in self._agreed}
+
+    def likely(self, part: MicroBatch) -> dict[str, list[float]]:
+        """Give the ways that nothing speaks against, the likely ones first, where there is nothing to look at."""
+        return self._open_ways([part])
 
     def _open_ways(self, parts: Sequence[MicroBatch]) -> dict[str, list[float]]:
         return {words: counts for words, counts in self._counter(parts).items() if words not in self._refuted}
@@ -112,7 +118,8 @@ class Weighting:
         for words, counts in self._open_ways(halves).items():
             if not sum(counts):
                 continue
-            mean = sum(count * value for count, value in zip(counts, parts, strict=True) if count) / sum(counts)
+            means = [count * value for count, value in zip(counts, parts, strict=True) if count]
+            mean = math.fsum(means) / sum(counts)
             found[words] = max(0.0, abs(mean - whole) - spread - TIE) / scale if math.isfinite(mean) else math.inf
         return found
 
@@ -139,10 +146,15 @@ def shares(counts: Sequence[float]) -> list[float]:
     return [count / total if total else 0.0 for count in counts]
 
 
+def same_shares(first: Sequence[float], second: Sequence[float]) -> bool:
+    """Say whether counts give the parts the same shares."""
+    pairs = zip(shares(first), shares(second), strict=True)
+    return all(math.isclose(a, b, rel_tol=1e-12) for a, b in pairs)
+
+
 def _all_alike(ways: Mapping[str, Sequence[float]]) -> bool:
-    """Say whether all ways give the parts the same shares."""
-    first, *others = [shares(counts) for counts in ways.values()] or [[]]
-    return all(math.isclose(a, b, rel_tol=1e-12) for other in others for a, b in zip(first, other, strict=True))
+    first, *others = [*ways.values()] or [[]]
+    return all(same_shares(first, other) for other in others)
 
 
 @contextmanager
@@ -189,6 +201,12 @@ def is_exact(model: nn.Module, members: Iterable[Strategy]) -> bool:
     """Say whether a model under a plan computes in 32 bits once autocast is off."""
     wide = all(parameter.dtype.itemsize >= FULL_BYTES for parameter in model.parameters())
     return wide and not any(member.kind == "numerics" and PRECISION not in member.slots for member in members)
+
+
+def _predicts_the_next(model: nn.Module) -> bool:
+    """Say whether a model's loss likely leaves the first label of each row out, by its name: it only breaks ties."""
+    causal = type(model).__name__.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"))
+    return causal and not getattr(getattr(model, "config", None), "is_encoder_decoder", False)
 
 
 def without_autocast(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
