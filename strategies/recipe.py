@@ -72,7 +72,7 @@ class Recipe(Plan):
         args: `TrainingArguments`; seed: `args.seed` if not given; collate: becomes Trainer's `data_collator`.
         Members that must know the number of updates beforehand (adalora, say) take it from `args.max_steps` or
         `total_steps`; the schedule knows it once training begins. `callbacks[0].save(folder)` writes what
-        `strategies.load` reads. The loss of an update is the mean of its micro-batches' losses.
+        `strategies.load` reads. The loss of an update is that of its whole batch, however many micro-batches it has.
         `PlanError` for a plan with problems, for members whose hooks Trainer has no place for, and for settings of
         `args` that contradict the plan. See https://huggingface.co/docs/transformers/main_classes/trainer
         """
@@ -86,6 +86,7 @@ class Recipe(Plan):
     ) -> PreparedLoop:  # fmt: skip
         """Apply the plan in an Accelerate loop, with model, optimizer and schedule prepared; arguments as in `apply`.
 
+        Micro-batches count by what the model's loss is a mean over; a loss that the loop computes itself, each alike.
         `PlanError` for a plan with problems, for members whose hooks such a loop has no place for, and for an
         `Accelerator` whose settings contradict the plan. See https://huggingface.co/docs/accelerate
         """

@@ -128,8 +128,9 @@ def for_accelerate(
         plan, model, device=accelerator.device, head=head, seed=seed, total_steps=total_steps, lr=lr, head_lr=head_lr
     )
     hooks = PlanHooks(
-        tuned, forward_members, precision=accelerator.mixed_precision, processes=accelerator.num_processes
-    )
+        tuned, forward_members, precision=accelerator.mixed_precision, processes=accelerator.num_processes,
+        micro_batches=accelerator.gradient_accumulation_steps,
+    )  # fmt: skip
     tuned.optimizer.register_step_pre_hook(lambda *_: hooks.check())
     tuned.optimizer.register_step_post_hook(lambda *_: hooks.end_update())
     accelerator.register_for_checkpointing(hooks)

@@ -60,10 +60,13 @@ def for_trainer(
         head_lr=head_lr,
     )  # fmt: skip
     precision = "fp16" if changed.fp16 else "fp32"
-    hooks = PlanHooks(tuned, forward_members, precision=precision, processes=args.world_size)
-    # With a forward that takes **kwargs Trainer leaves it to the model to divide its loss by all labels of the update,
-    # and adds up micro-batches and processes: BERT's classifier does not divide, and its gradients would grow n-fold.
-    tuned.model.accepts_loss_kwargs = False  # type: ignore[assignment]
+    hooks = PlanHooks(
+        tuned, forward_members, precision=precision, processes=args.world_size,
+        micro_batches=changed.gradient_accumulation_steps, counts_labels=True,
+    )  # fmt: skip
+    # Trainer counts the labels of an update for models that divide by them. Not all that say so do (BERT's classifier),
+    # so the hooks take the count and share the model's own mean by it.
+    tuned.model.accepts_loss_kwargs = True  # type: ignore[assignment]
     callback = _callback(hooks, writes=args.process_index == 0)
     given = {"data_collator": collate} if collate else {}
     optimizers = (tuned.optimizer, hooks.schedule())

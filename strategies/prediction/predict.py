@@ -190,7 +190,7 @@ class SingleMicroBatchFeed(Feed):
                 made = feed.collate(items)
             return map_tensors(made, mode.from_tensor)
 
-        super().__init__(feed.items, collate)
+        super().__init__(feed.items, collate, rows=feed.rows)
         self._tuned, self._tracker = tuned, tracker
         self.flops_scale = 1.0
 

@@ -83,11 +83,11 @@ class Tuned:
     def step(self, loss_fn: LossFunction, batch: Any) -> Tensor:
         """Do one optimizer update on `batch`, in training mode; give the detached mean loss, (), still on the device.
 
-        batch: what `loader` yields, or tensors that share dimension 0 (a mapping, dataclass, list or tuple of them).
-        loss_fn: `loss_fn(model, batch)` gives the mean loss, (), or the loss of each example, (n,).
+        batch: what `loader` yields, or any other; to be divided, tensors that share dimension 0 or lists of examples.
+        loss_fn: `loss_fn(model, batch)` gives each example's loss, (n,), their mean, (), or any mean as `(sum, count)`.
         `SelfCheckError` in the first updates where a whole tower or an adapter gets no gradient, or one is not finite
-        (a `UserWarning` names other parameters without any); `PlanError` for a batch that cannot be divided, for a mean
-        where a member needs each example's loss, and after `merge`.
+        (a `UserWarning` names other parameters without any); `PlanError` for what cannot be divided
+        (https://huggingface.co/blog/gradient_accumulation), a mean where losses are needed, and after `merge`.
         """
         self._refuse_merged()
         state, members = self.state, self.plan.members
@@ -229,7 +229,8 @@ class Tuned:
         rates = sorted(
             {(group["name"], peak) for group, peak in zip(self.optimizer.param_groups, self._peak_lrs, strict=True)}
         )
-        first = [f"plan {self.plan} on {self.device}; {head_line(self.model, layout)}"]
+        head = "; ".join([head_line(self.model, layout), *self.losses.notes()])
+        first = [f"plan {self.plan} on {self.device}; {head}"]
         first += [f"  base       {self.base_note}"] if self.base_note else []
         numbers = table(self.counts(), self.memory(), rates, expected=not self.optimizer.state)
         return "\n".join([*first, numbers, *layer_lines(self.model, layout, members, self.context.notes)])
