@@ -53,8 +53,9 @@ class Freeze(Strategy):
         for label, roots in layout.groups(model, self.scope).items() if self.last_n else ():
             for chain in chains(model, roots) or [{}]:
                 if len(chain) < self.last_n:
-                    where = ", ".join([repr(label), *list(chain)[:1]])
-                    raise PlanError(f"freeze: last_n={self.last_n}, but {where} has {len(chain)} repeated blocks")
+                    where = "".join(f", from {first} on" for first in list(chain)[:1])
+                    blocks = f"{len(chain)} repeated blocks{where}"
+                    raise PlanError(f"freeze: last_n={self.last_n}, but {label!r} has {blocks}")
                 for part in (part for block in list(chain.values())[-self.last_n :] for part in block.modules()):
                     frozen_modules.pop(id(part), None)
                     part.requires_grad_(True)
