@@ -117,6 +117,9 @@ class Row:
             for parameter in model.parameters():
                 if parameter.requires_grad:
                     parameter.add_(NOISE * torch.randn(parameter.shape))
+            for part in model.modules():
+                if isinstance(part, nn.BatchNorm2d):
+                    part.weight.add_(part.weight.abs().mean() < NOISE)  # some begin at zero
             if self.batch_norm and not self.make:  # statistics that fit the weights
                 batch = self.batch(0, padded=False)
                 for _ in range(PASSES):
