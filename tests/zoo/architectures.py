@@ -3,6 +3,7 @@
 from tests.zoo import batches, homemade
 from tests.zoo.decoders import CAUSAL, MIXTURES, STATE_SPACE
 from tests.zoo.encoders import ENCODER_DECODER, MASKED
+from tests.zoo.further import FURTHER
 from tests.zoo.modalities import AUDIO, MULTIMODAL, TIME_SERIES
 from tests.zoo.pictures import DETECTION, SEGMENTATION, VISION
 from tests.zoo.row import Layers, Row
@@ -66,6 +67,15 @@ ROWS: dict[str, Row] = {
     row.name: row
     for row in (
         *CAUSAL, *MIXTURES, *STATE_SPACE, *MASKED, *ENCODER_DECODER, *VISION, *SEGMENTATION, *DETECTION, *AUDIO,
-        *MULTIMODAL, *TIME_SERIES, *PLAIN,
+        *MULTIMODAL, *TIME_SERIES, *FURTHER, *PLAIN,
     )
 }  # fmt: skip
+
+# Models that compute attention, if they have any, in code of their own; a few of them stay in, to be refused.
+NO_KERNEL = frozenset({
+    "bloom-classifier", "mpt", "mamba2", "deberta-v2", "longformer", "xlnet", "mpnet", "convnext", "mobilevit", "vilt",
+    "blip", "time-series-transformer", "gptj-classifier", "codegen", "gpt-neo", "gpt-oss", "squeezebert", "convbert",
+    "funnel", "deberta", "prophetnet", "led", "switch-transformers", "levit", "pvt-v2", "poolformer", "regnet",
+    "swinv2", "focalnet", "timesformer", "upernet", "wavlm", "git", "informer", "patchtsmixer", "experts", "graph",
+    "u-net", "weight-norm",
+})  # fmt: skip

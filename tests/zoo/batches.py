@@ -142,6 +142,19 @@ def pictures_in_text(generator, padded):
     return {**batch, "pixel_values": pictures(generator)}
 
 
+def typed_pictures_in_text(generator, padded):
+    batch = pictures_in_text(generator, padded)
+    return {**batch, "token_type_ids": torch.zeros_like(batch["input_ids"])}
+
+
+def captions(generator, padded):
+    return {**language(generator, padded), "pixel_values": pictures(generator)}
+
+
+def films(generator, padded):
+    return {"pixel_values": torch.randn(SIZE, 2, 3, PICTURE, PICTURE, generator=generator), "labels": labels()}
+
+
 def labelled_series(generator, padded):
     return {"past_values": torch.randn(SIZE, 16, 2, generator=generator), "target_values": labels()}
 

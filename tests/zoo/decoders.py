@@ -107,7 +107,7 @@ CAUSAL = (
 MIXTURES = (
     generating(
         "mixtral", "MixtralForCausalLM", {**EXPERTS, "num_local_experts": 4}, Layers(**ATTENTION),
-        family="mixture of experts", norms=5, last=("model.layers.1",),
+        family="mixture of experts", routed=True, norms=5, last=("model.layers.1",),
     ),
     generating(
         "qwen2-moe", "Qwen2MoeForCausalLM",
@@ -116,11 +116,11 @@ MIXTURES = (
             **ATTENTION, up="shared_expert.gate_proj shared_expert.up_proj", down="shared_expert.down_proj",
             others="shared_expert_gate",
         ),
-        family="mixture of experts", norms=5, biases=(6,), last=("model.layers.1",),
+        family="mixture of experts", routed=True, norms=5, biases=(6,), last=("model.layers.1",),
     ),
     generating(
         "olmoe", "OlmoeForCausalLM", {**EXPERTS, "num_experts": 4}, Layers(**ATTENTION),
-        family="mixture of experts", norms=9, last=("model.layers.1",),
+        family="mixture of experts", routed=True, norms=9, last=("model.layers.1",),
     ),
 )  # fmt: skip
 

@@ -223,3 +223,15 @@ class Experts(nn.Module):
                     out[mine] = expert(x[mine]) * share[mine].unsqueeze(-1)
             x = x + out
         return self.classifier(x)
+
+
+class Pooled(nn.Module):
+    """A head of one's own, of two layers, on the mean of what a pretrained model gives."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base = base
+        self.pool, self.answer = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, x, **masks):
+        return self.answer(torch.tanh(self.pool(self.base(x, **masks).last_hidden_state.mean(1))))

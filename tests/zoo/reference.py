@@ -48,7 +48,8 @@ def refer(row, base):
         row.loss(model, batch).backward()
         used |= {name for name, p in parameters.items() if p.grad is not None and p.grad.abs().max() > MIN_GRADIENT}
     own = {name: name.rpartition(".")[2] for name in trainable}
-    biases = {name for name, last in own.items() if last in ("bias", "in_proj_bias") or last.startswith("bias_")}
+    vectors = {name: last for name, last in own.items() if parameters[name].ndim == 1}
+    biases = {name for name, last in vectors.items() if last in ("bias", "in_proj_bias") or last.startswith("bias_")}
     norms = {
         f"{name}.{last}".lstrip(".")
         for name, part in model.named_modules()

@@ -16,6 +16,7 @@ from torch import nn
 
 ROLES = ("query", "key", "value", "output", "up", "down")
 PASSES = 30  # after which a batch norm knows its inputs
+INPUTS = ("pixel_values", "past_values", "input_values")
 NOISE = 0.1  # added to each weight of a "pretrained" model: nothing is left at zero or one
 
 
@@ -24,7 +25,7 @@ class Layers:
     """The layers of the pretrained part by role: endings of names (globs), a number behind a colon says how many.
 
     Without a number they are as many as `attentions` or `feed_forwards`. A fused projection stands in three roles.
-    `alone`: layers of a model in which these roles mean nothing; adapters go on all of them.
+    `alone`: layers with none of these roles; adapters that ask for all roles, or for one that is not there, go on them.
     `others`: further layers, which nobody wants to adapt or minds adapted.
     """
 
@@ -51,12 +52,13 @@ class Layers:
         return {name for name in names for ending, _ in self.endings(role) if ends(name, ending)}
 
     def every(self, names):
-        """Give the names with any role, or with none in a model without roles."""
+        """Give the names with any role, and those that stand alone."""
         return set().union(*(self.named(names, role) for role in (*ROLES, "alone")))
 
     def chosen(self, names, roles):
-        """Give the names with one of `roles`; where none has, all."""
-        return set().union(*(self.named(names, role) for role in roles)) or self.every(names)
+        """Give the names with one of `roles`; where none has, or every role is asked for, all."""
+        some = set().union(*(self.named(names, role) for role in roles))
+        return self.every(names) if set(roles) == set(ROLES) else some or self.every(names)
 
     def miscounted(self, names):
         """Give the endings that are not as many as the row says."""
@@ -82,7 +84,8 @@ class Row:
     """An architecture.
 
     `base` is what was pretrained and saved, `task` what a user loads from it; without a base it is the same class, and
-    nothing is new. A model of plain torch has `make` in their place, and a state dict without its new parts.
+    nothing is new. A model of plain torch has `make` in their place, and a state dict without its new parts. `around`
+    makes a user's own module around the base that is loaded.
     """
 
     name: str
@@ -93,6 +96,7 @@ class Row:
     config: dict = dataclasses.field(default_factory=dict)
     options: dict = dataclasses.field(default_factory=dict)  # of `task.from_pretrained`
     make: Callable[[], nn.Module] | None = None
+    around: Callable[[nn.Module], nn.Module] | None = None
     new: tuple[str, ...] = ()  # modules or parameters that the saved base lacks
     layers: Layers = Layers()
     norms: int | None = None  # tensors of the pretrained part's normalisation layers; None: too many to count
@@ -103,6 +107,7 @@ class Row:
     tied: str = ""  # the parameter that the output embedding shares
     random: bool = False  # two passes in training differ
     batch_norm: bool = False  # an example's output depends on the others of its batch
+    routed: bool = False  # a small change can send a word to another expert
     padded: bool = True  # batches can be padded
 
     def pretrain(self, folder: Path):
@@ -123,7 +128,7 @@ class Row:
             if self.batch_norm and not self.make:  # statistics that fit the weights
                 batch = self.batch(0, padded=False)
                 for _ in range(PASSES):
-                    model.train()(**{name: batch[name] for name in ("pixel_values", "past_values") if name in batch})
+                    model.train()(**{name: batch[name] for name in INPUTS if name in batch})
         if self.make:
             state = {name: value for name, value in model.state_dict().items() if not self.is_new(name)}
             folder.mkdir(parents=True, exist_ok=True)
@@ -135,7 +140,8 @@ class Row:
         """Build the model with the pretrained weights; its new parts are drawn from `seed`."""
         torch.manual_seed(seed)
         if not self.make:
-            return getattr(transformers, self.task).from_pretrained(folder, **self.options)
+            model = getattr(transformers, self.task or self.base).from_pretrained(folder, **self.options)
+            return self.around(model) if self.around else model
         model = self.make()
         missing, unexpected = model.load_state_dict(torch.load(folder / "state.pt"), strict=False)
         assert all(map(self.is_new, missing)), missing
@@ -144,10 +150,17 @@ class Row:
 
     def lacking(self, folder: Path):
         """Name the parameters that the saved base lacks, as the library that loads it says."""
+        if self.around:
+            return {name for name in dict(self.load(folder, 0).named_parameters()) if not name.startswith("base.")}
         if not self.make:
             kind = getattr(transformers, self.task)
             return set(kind.from_pretrained(folder, output_loading_info=True, **self.options)[1]["missing_keys"])
         return set(dict(self.make().named_parameters())) - set(torch.load(folder / "state.pt"))
+
+    @property
+    def is_plain(self):
+        """Say whether the user's own code calls the model and gives scores."""
+        return bool(self.make or self.around)
 
     def is_new(self, name):
         """Say whether a parameter is new."""
@@ -159,14 +172,14 @@ class Row:
 
     def loss(self, model, batch):
         """Give the mean loss of a batch, as a user computes it."""
-        if not self.make:
+        if not self.is_plain:
             return model(**batch).loss
         scores = model(*batch["inputs"])
         return nn.functional.cross_entropy(scores.float(), batch["labels"])
 
     def outputs(self, model, batch):
         """Give every number that the model puts out for a batch, in one vector."""
-        if not self.make:
+        if not self.is_plain:
             found = model(**batch)
             parts = [part for part in found.values() if isinstance(part, torch.Tensor) and part.is_floating_point()]
         else:

@@ -4,12 +4,10 @@ import pytest
 
 from tests.zoo.architectures import ROWS
 from tests.zoo.page import CASES, PAGE, as_page, failures, read_cases, wanted
-from tests.zoo.plans import LINEAR, PLANS, ROLES
+from tests.zoo.plans import ALL_LINEAR, LEAN, LINEAR, PLANS, ROLES
 from tests.zoo.run import run
 
 ADVICE = "run `make zoo` and look at the difference"
-ALL_LINEAR = f"lora({ROLES})"
-LEAN = next(text for text in PLANS if text.startswith("accumulate") and "nf4" in text)
 # Architecture → plans: each check meets a model on which what it looks for went wrong once.
 PART = {
     "distilbert": ("lora", "freeze"),  # two new layers
