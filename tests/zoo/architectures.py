@@ -1,12 +1,13 @@
 """The zoo: every architecture there is a row for, by name."""
 
-from tests.zoo import batches, homemade
-from tests.zoo.decoders import CAUSAL, MIXTURES, STATE_SPACE
-from tests.zoo.encoders import ENCODER_DECODER, MASKED
-from tests.zoo.further import FURTHER
-from tests.zoo.modalities import AUDIO, MULTIMODAL, TIME_SERIES
-from tests.zoo.pictures import DETECTION, SEGMENTATION, VISION
 from tests.zoo.row import Layers, Row
+from tests.zoo.rows import batches, homemade
+from tests.zoo.rows.decoders import CAUSAL, MIXTURES, STATE_SPACE
+from tests.zoo.rows.encoders import ENCODER_DECODER, MASKED
+from tests.zoo.rows.further_language import FURTHER_LANGUAGE
+from tests.zoo.rows.further_modalities import FURTHER_MODALITIES
+from tests.zoo.rows.modalities import AUDIO, MULTIMODAL, TIME_SERIES
+from tests.zoo.rows.pictures import DETECTION, SEGMENTATION, VISION
 
 
 def plain(name, make, data, layers, **facts):
@@ -67,7 +68,7 @@ ROWS: dict[str, Row] = {
     row.name: row
     for row in (
         *CAUSAL, *MIXTURES, *STATE_SPACE, *MASKED, *ENCODER_DECODER, *VISION, *SEGMENTATION, *DETECTION, *AUDIO,
-        *MULTIMODAL, *TIME_SERIES, *FURTHER, *PLAIN,
+        *MULTIMODAL, *TIME_SERIES, *FURTHER_LANGUAGE, *FURTHER_MODALITIES, *PLAIN,
     )
 }  # fmt: skip
 

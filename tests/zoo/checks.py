@@ -73,7 +73,7 @@ def _equal(found, before):
     return found.shape == before.shape and torch.allclose(found.float(), before.to(found.dtype).float())
 
 
-def check_start(row, plan, outputs, reference, base, quantised):
+def check_start(row, plan, reference, base, *, outputs, quantised):
     """Training starts at the pretrained model, or at the one whose weights are rounded so."""
     if plan.start is None:
         return
@@ -162,7 +162,8 @@ def check_losses(row, plan, losses, earlier):
     far = max(abs(float(one - other)) / max(1.0, abs(float(other))) for one, other in zip(losses, alike, strict=True))
     if not far <= SAME:
         at = next(i for i, (one, other) in enumerate(zip(losses, alike, strict=True)) if abs(one - other) > SAME)
-        yield f"its losses are not those of {plan.like}: at update {at} {float(losses[at]):.4f}, not {float(alike[at]):.4f}"
+        pair = f"{float(losses[at]):.4f}, not {float(alike[at]):.4f}"
+        yield f"its losses are not those of {plan.like}: at update {at} {pair}"
 
 
 def check_against_peft(theirs, ours):
@@ -178,13 +179,13 @@ def check_against_peft(theirs, ours):
             return
 
 
-def check_merged(row, plan, model, names, outputs, found):
+def check_merged(plan, model, reference, before, after):
     """A merged model is a plain one with the same outputs."""
     tolerance = max(plan.merges, SIXTEEN_BITS) if "amp" in plan.text else plan.merges
-    far = distance(found, outputs)
+    far = distance(after, before)
     if not far <= tolerance:
         yield f"merging moves the outputs by {far:.2g}"
-    left = {name for name, _ in model.named_parameters()} - set(names)
+    left = {name for name, _ in model.named_parameters()} - set(reference.values)
     if left:
         yield f"after merging there is {few(left)}"
     if model.training:

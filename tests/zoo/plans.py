@@ -88,8 +88,9 @@ NUMERICS = (
     adapter("int8+lora", QUERY_VALUE, kind="numerics", merges=ROUNDED),
 )
 UPDATES = (
-    "muon", "galore(r=8)", "apollo(r=8)", "adafactor", "adamw8bit(min_8bit_size=256)", "lion", "lion8bit(min_8bit_size=256)",
-    "schedule_free", "schedule(shape='wsd')", "clip(norm=0.5)", "ema", "layer_decay", "optimizer_in_backward",
+    "muon", "galore(r=8)", "apollo(r=8)", "adafactor", "adamw8bit(min_8bit_size=256)", "lion",
+    "lion8bit(min_8bit_size=256)", "schedule_free", "schedule(shape='wsd')", "clip(norm=0.5)", "ema", "layer_decay",
+    "optimizer_in_backward",
 )  # fmt: skip
 OTHERS = (
     Plan(text="checkpointing", kind="memory", like="full"),
@@ -107,6 +108,11 @@ TOGETHER = (
     adapter(LEAN, LINEAR, kind="together", start=None, merges=ROUNDED),
     Plan(text="checkpointing+ema+layernorm", kind="together", trains="norms"),
     Plan(text=f"adafactor+{BF16}+optimizer_in_backward", kind="together", start=0.1),
-    Plan(text=f"adamw8bit(min_8bit_size=256)+{BF16}+checkpointing+freeze(last_n=1)", kind="together", trains="last", start=0.1),
+    Plan(
+        text=f"adamw8bit(min_8bit_size=256)+{BF16}+checkpointing+freeze(last_n=1)",
+        kind="together",
+        trains="last",
+        start=0.1,
+    ),
 )
 PLANS: dict[str, Plan] = {plan.text: plan for plan in (*WEIGHTS, *NUMERICS, *OTHERS, *TOGETHER)}

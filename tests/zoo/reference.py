@@ -58,7 +58,8 @@ def refer(row, base):
     }
     linear = [name for name in linear_names(model) if not row.is_new(name)]
     return Reference(
-        linear, frozenset(name for name in linear if is_conv1d(model.get_submodule(name))), values, trainable, frozenset(used), frozenset(biases),
+        linear, frozenset(name for name in linear if is_conv1d(model.get_submodule(name))), values, trainable,
+        frozenset(used), frozenset(biases),
         frozenset(biases | {name for name, last in own.items() if last.endswith("bias")}), frozenset(norms & trainable),
         outputs,
     )  # fmt: skip
@@ -97,7 +98,7 @@ def wanted_layers(row, plan, reference):
     return chosen, chosen | others
 
 
-def first_step_with_peft(row, plan, base, reference, started, rate, seed):
+def first_step_with_peft(row, plan, base, reference, started, *, rate, seed):
     """Do the first update of a plan with PEFT's `get_peft_model` and torch's AdamW; gives name → parameter.
 
     `started`: the adapters' values to begin with. None where PEFT cannot.

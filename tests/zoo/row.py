@@ -198,11 +198,7 @@ def is_conv1d(layer):
 
 def linear_names(model):
     """Name what an adapter could sit on: linear layers and two-dimensional convolutions."""
-    return [
-        name
-        for name, part in model.named_modules()
-        if isinstance(part, nn.Linear | nn.Conv2d) or is_conv1d(part)
-    ]
+    return [name for name, part in model.named_modules() if isinstance(part, nn.Linear | nn.Conv2d) or is_conv1d(part)]
 
 
 def plain_name(name):

@@ -1,4 +1,4 @@
-"""Runs the zoo: two processes for each architecture, one that trains all plans and a fresh one that loads what it saved.
+"""Runs the zoo: two processes an architecture, one that trains all plans and a fresh one that loads what it saved.
 
 Both are forks of a server that has imported everything and trained nothing. A process that dies or takes too long is a
 fault of the plan it was at; another one goes on with the rest.

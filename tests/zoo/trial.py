@@ -47,7 +47,8 @@ class Trial:
         batch, other = row.batch(1, padded=row.padded), row.batch(2, padded=False)
         wrong = list(checks.check_adapted(row, plan, model, reference))
         wrong += checks.check_base(plan, started, reference, quantised)
-        wrong += checks.check_start(row, plan, self.outputs(tuned, batch), reference, base, quantised)
+        outputs = self.outputs(tuned, batch)
+        wrong += checks.check_start(row, plan, reference, base, outputs=outputs, quantised=quantised)
         torch.manual_seed(DRAW)
         losses = [tuned.step(row.loss, batch).clone()]
         first = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
@@ -57,7 +58,7 @@ class Trial:
         wrong += checks.check_losses(row, plan, losses, self.losses)
         self.losses[plan.text] = losses
         if plan.peft and not wrong and (row.layers.query or plan.peft[0] != "IA3Config"):
-            theirs = plain.first_step_with_peft(row, plan, base, reference, started, RATE, DRAW)
+            theirs = plain.first_step_with_peft(row, plan, base, reference, started, rate=RATE, seed=DRAW)
             wrong += checks.check_against_peft(theirs, first)
         self.save(plan, tuned, {"padded": self.outputs(tuned, batch), "whole": self.outputs(tuned, other)})
         return wrong + list(self.merge(plan, tuned, batch))
@@ -81,9 +82,9 @@ class Trial:
         tuned.merge()
         was_training = tuned.model.training
         with torch.no_grad():
-            found = self.row.outputs(tuned.model.eval(), batch)
+            after = self.row.outputs(tuned.model.eval(), batch)
         tuned.model.train(was_training)
-        yield from checks.check_merged(self.row, plan, tuned.model, self.reference.values, before, found)
+        yield from checks.check_merged(plan, tuned.model, self.reference, before, after)
 
     def load(self, plan):
         """Load one plan onto the same base with other new parts; gives what is wrong."""

@@ -1,7 +1,7 @@
 """Causal language models, mixtures of experts and state-space models, and what a reader knows of each."""
 
-from tests.zoo import batches
 from tests.zoo.row import Layers, Row, fused
+from tests.zoo.rows import batches
 
 HIDDEN = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 SPECIAL = {"vocab_size": 60, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -50,7 +50,8 @@ CAUSAL = (
         fused(**NEOX, output="attention.dense"), norms=10, biases=(13,), last=("gpt_neox.layers.1",),
     ),
     generating(
-        "opt", "OPTForCausalLM", {**SPECIAL, **HIDDEN, **LIMIT, "ffn_dim": 64, "word_embed_proj_dim": 32, "dropout": 0.0},
+        "opt", "OPTForCausalLM",
+        {**SPECIAL, **HIDDEN, **LIMIT, "ffn_dim": 64, "word_embed_proj_dim": 32, "dropout": 0.0},
         Layers(query="q_proj", key="k_proj", value="v_proj", output="out_proj", up="fc1", down="fc2"),
         norms=10, biases=(17,), last=("model.decoder.layers.1",), tied="model.decoder.embed_tokens.weight",
     ),

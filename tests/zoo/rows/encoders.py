@@ -1,8 +1,8 @@
 """Masked language models with the heads people put on them, and encoder-decoder models."""
 
-from tests.zoo import batches
-from tests.zoo.decoders import HIDDEN, LIMIT, SPECIAL, THREE
 from tests.zoo.row import Layers, Row
+from tests.zoo.rows import batches
+from tests.zoo.rows.decoders import HIDDEN, LIMIT, SPECIAL, THREE
 
 STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 BERT = {**SPECIAL, **HIDDEN, **LIMIT, **STILL, "intermediate_size": 64}

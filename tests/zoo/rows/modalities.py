@@ -1,10 +1,10 @@
 """Sound, pictures with text, and time series."""
 
-from tests.zoo import batches
-from tests.zoo.decoders import HIDDEN, LIMIT, LLAMA, SPECIAL, THREE
-from tests.zoo.encoders import STILL, TWO_STACKS
-from tests.zoo.pictures import OF_BERT, OF_VIT, VIT
 from tests.zoo.row import Layers, Row
+from tests.zoo.rows import batches
+from tests.zoo.rows.decoders import HIDDEN, LIMIT, LLAMA, SPECIAL, THREE
+from tests.zoo.rows.encoders import STILL, TWO_STACKS
+from tests.zoo.rows.pictures import OF_BERT, OF_VIT, VIT
 
 WAV2VEC2 = {
     **HIDDEN, "intermediate_size": 64, "vocab_size": 12, "conv_dim": [32, 32], "conv_stride": [5, 2],
@@ -30,7 +30,8 @@ AUDIO = (
         new=("projector", "classifier"), norms=14, biases=(21,), last=("wav2vec2.encoder.layers.1",), random=True,
     ),
     Row(
-        name="hubert-ctc", family="audio", base="HubertModel", task="HubertForCTC", config={**WAV2VEC2, "layerdrop": 0.0},
+        name="hubert-ctc", family="audio", base="HubertModel", task="HubertForCTC",
+        config={**WAV2VEC2, "layerdrop": 0.0},
         data=batches.transcribed_waves, layers=OF_WAV2VEC2,
         new=("lm_head",), norms=14, biases=(21,), last=("hubert.encoder.layers.1",),
     ),

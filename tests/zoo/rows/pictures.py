@@ -1,9 +1,9 @@
 """Vision models: classifiers, detectors, and models that give a number or a class for each pixel."""
 
-from tests.zoo import batches
-from tests.zoo.decoders import HIDDEN, THREE
-from tests.zoo.encoders import DENSE, STILL, TWO_STACKS
 from tests.zoo.row import Layers, Row
+from tests.zoo.rows import batches
+from tests.zoo.rows.decoders import HIDDEN, THREE
+from tests.zoo.rows.encoders import DENSE, STILL, TWO_STACKS
 
 VIT = {**HIDDEN, **STILL, "intermediate_size": 64, "image_size": 16, "patch_size": 8}
 ATTENTION = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "output": "o_proj"}
@@ -90,9 +90,8 @@ SEGMENTATION = (
             query="attention.query", key="attention.key", value="attention.value", **DENSE,
             attentions=4, feed_forwards=4,
         ),
-        family="segmentation", data=batches.larger_segmented_pictures, new=("neck", "head", "auxiliary_head"), batch_norm=True,
-        random=True,  # a tenth of the auxiliary head is dropped
-       
+        family="segmentation", data=batches.larger_segmented_pictures, new=("neck", "head", "auxiliary_head"),
+        batch_norm=True, random=True,  # a tenth of the auxiliary head is dropped
         norms=18, biases=(34,), last=("dpt.encoder.layer.3",),
     ),
 )  # fmt: skip

@@ -130,7 +130,7 @@ def questions(generator, padded):
 
 
 def answered_questions(generator, padded):
-    answer, real = words(generator, padded, length=5)
+    answer, _ = words(generator, padded, length=5)
     return {**tokens(generator, padded), "pixel_values": pictures(generator), "labels": answer}
 
 
