@@ -61,8 +61,8 @@ DECODERS = (
         "deepseek-v3", "DeepseekV3ForCausalLM",
         {
             **EXPERTS, "num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 4,
-            "qk_nope_head_dim": 8, "v_head_dim": 8, "n_routed_experts": 4, "n_group": 1, "topk_group": 1, "moe_intermediate_size": 32,
-            "first_k_dense_replace": 1, "n_shared_experts": 1,
+            "qk_nope_head_dim": 8, "v_head_dim": 8, "n_routed_experts": 4, "n_group": 1, "topk_group": 1,
+            "moe_intermediate_size": 32, "first_k_dense_replace": 1, "n_shared_experts": 1,
         },
         Layers(
             query="q_b_proj", key="kv_b_proj", value="kv_b_proj", output="o_proj", up="gate_proj up_proj",
