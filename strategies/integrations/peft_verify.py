@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from strategies.errors import PlanError
-from strategies.saving.merge import random_inputs
+from strategies.structure.layers.random_inputs import random_inputs
 from strategies.structure.linear_layers import WAS_CONV1D
 from strategies.structure.peft_config import REMEDY
 from strategies.structure.token_rows import is_token_layer
