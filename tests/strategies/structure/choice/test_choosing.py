@@ -146,6 +146,14 @@ def test_subclasses_are_adapted_where_they_are_linear_and_left_where_they_are_no
             choose(Model(), target_modules=(name,))
 
 
+def test_a_feed_forward_part_without_names_is_scaled_at_its_second_layers_input():
+    parts = [nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 8)) for _ in range(2)]
+    model = nn.Sequential(nn.ModuleDict({"blocks": nn.Sequential(*parts)}), nn.Linear(8, 3))
+    tuned = compose("ia3").apply(model)
+    assert list(tuned.adapted_layers()) == ["0.blocks.0.3", "0.blocks.1.3"]
+    assert model.get_submodule("0.blocks.1.3").ia3_l["default"].shape == (1, 32)
+
+
 def test_the_description_tells_what_was_adapted_and_what_was_not():
     torch.manual_seed(0)
     tuned = compose("lora(r=2)").apply(Model())
