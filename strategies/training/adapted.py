@@ -98,7 +98,7 @@ def _ranged(names: Iterable[str]) -> list[str]:
     found: dict[tuple[str, ...], list[int]] = {}
     for parts in split.values():
         found.setdefault((parts[0], parts[-1]) if len(parts) > 1 else (parts[0],), []).extend(map(int, parts[1:2]))
-    ranges = {key: _ranges(numbers) for key, numbers in found.items()}
+    ranges = {key: _ranges(numbers).replace(" ", "") for key, numbers in found.items()}
     return [f"{key[0]}{ranges[key]}{''.join(key[1:])}".lstrip(".") for key in found]
 
 

@@ -37,6 +37,7 @@ class Tower:
         self.layers = self.linear | (convolution_layers(model, roots) if convolutions else {})
         self.modules = {name: part for name, part in model.named_modules() if is_within(name, roots)}
         self.blocks = blocks_of(model, roots)
+        self.body = self.blocks or ("",)  # where weights that are left are named
         self.numbers = {name: number for chain in chains(model, roots) for number, name in enumerate(chain)}
         self.roles = known_roles(model, roots)
         self.unfit, self.fused, self.read = unfit_layers(model, self.layers)
@@ -123,20 +124,20 @@ class Tower:
         return chosen
 
     def _convolutions(self) -> list[str]:
-        """Name the convolutions in the blocks, of every kind."""
+        """Name the convolutions of every kind in the blocks, or in a tower without any."""
         from torch import nn
 
         kind = nn.modules.conv._ConvNd  # noqa: SLF001
-        return [name for name, part in self.modules.items() if isinstance(part, kind) and is_within(name, self.blocks)]
+        return [name for name, part in self.modules.items() if isinstance(part, kind) and is_within(name, self.body)]
 
     def _loose_weights(self) -> dict[str, str]:
-        """Give name → reason for the matrices in the blocks that belong to no layer, such as fused experts."""
+        """Give name → reason for the matrices there that belong to no layer, such as fused experts."""
         from torch import nn
 
         layers = nn.Linear | nn.Embedding | nn.modules.conv._ConvNd  # noqa: SLF001
         found = {}
         for name, part in self.modules.items():
-            if name in self.layers or isinstance(part, layers) or not is_within(name, self.blocks):
+            if name in self.layers or isinstance(part, layers) or not is_within(name, self.body):
                 continue
             for own, weight in part.named_parameters(recurse=False):
                 size = weight.squeeze().ndim
@@ -146,15 +147,18 @@ class Tower:
 
     def _nothing(self, request: Request, default: tuple[str, ...]) -> str:
         """Say why there is nothing to adapt."""
+        text = f"{request.name}: no layer to adapt in {self.label!r}: "
+        if not self.layers:
+            return f"{text}it has no {self.kinds}; take full or bitfit there"
         if request.target_modules is not None:
             what, first = f"target_modules={list(request.target_modules)}", request.target_modules[0]
         else:
             what, first = f"roles={list(request.roles or default)}", (request.roles or default)[0]
         limits = [field for field in ("exclude_modules", "layers_to_transform") if getattr(request, field) is not None]
         what += "".join(f" with {field}={list(getattr(request, field))}" for field in limits)
-        text = f"{request.name}: no layer to adapt in {self.label!r}: {what} matches none of its {self.kinds}"
         unfit = next((f"; {name!r} is not adapted: {why}" for name, why in self.left.items()), "")
-        return f"{text}{unfit}; it has: {closest_first(first, {_last(name) for name in self.layers}) or '–'}"
+        there = closest_first(first, {_last(name) for name in self.layers})
+        return f"{text}{what} matches none of its {self.kinds}{unfit}; it has: {there}"
 
 
 def blocks_of(model: nn.Module, roots: tuple[str, ...]) -> tuple[str, ...]:

@@ -106,10 +106,11 @@ def _instead(entry: str, model: nn.Module, towers: Sequence[Candidates]) -> str:
                 return f"but {name!r} is a {type(part).__name__}, none of the {tower.kinds}{more}"
     for name, parameter in model.named_parameters():
         if match(name):
-            return f"but {name!r} is a parameter of shape {tuple(parameter.shape)} and no layer of its own"
+            shape = tuple(parameter.shape)
+            return f"but {name!r} is a parameter of shape {shape}, no layer; there is: {_closest(entry, layers)}"
     outside = next((name for name in linear_layers(model, ("",)) if match(name)), None)
     if outside is not None:
-        return f"but {outside!r} lies outside the scope"
+        return f"but {outside!r} lies outside the scope; there is: {_closest(entry, layers)}"
     return f"which matches none of the {towers[0].kinds}; there is: {_closest(entry, layers)}"
 
 

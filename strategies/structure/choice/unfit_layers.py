@@ -45,7 +45,7 @@ def unfit_layers(model: nn.Module, layers: Mapping[str, nn.Module]) -> Unfit:
             kinds.get(read.kind, found.never)[name] = READS[read.kind].format(where=read.where)
             found.read[name] = READS["elsewhere"].format(where=read.where)
     found.never.update(dict.fromkeys((name for name in _in_attention(model) if name in layers), IN_ATTENTION))
-    places = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
+    places = Counter(id(child) for part in model.modules() for child in vars(part)["_modules"].values())
     found.never.update({name: SHARED for name, layer in layers.items() if places[id(layer)] > 1})
     found.never.update(_strange(layers))
     return found

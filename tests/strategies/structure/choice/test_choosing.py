@@ -146,6 +146,14 @@ def test_subclasses_are_adapted_where_they_are_linear_and_left_where_they_are_no
             choose(Model(), target_modules=(name,))
 
 
+def test_a_feed_forward_part_without_names_is_scaled_at_its_second_layers_input():
+    parts = [nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 8)) for _ in range(2)]
+    model = nn.Sequential(nn.ModuleDict({"blocks": nn.Sequential(*parts)}), nn.Linear(8, 3))
+    tuned = compose("ia3").apply(model)
+    assert list(tuned.adapted_layers()) == ["0.blocks.0.3", "0.blocks.1.3"]
+    assert model.get_submodule("0.blocks.1.3").ia3_l["default"].shape == (1, 32)
+
+
 def test_the_description_tells_what_was_adapted_and_what_was_not():
     torch.manual_seed(0)
     tuned = compose("lora(r=2)").apply(Model())
@@ -167,6 +175,21 @@ def test_the_description_tells_what_was_adapted_and_what_was_not():
     assert moved == set(tuned.trained)
 
 
+def test_a_block_that_is_used_several_times_is_adapted_once_for_all():
+    class Repeated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            block = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
+            self.blocks, self.head = nn.ModuleList([block, block]), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.head(self.blocks[1](self.blocks[0](x)))
+
+    tuned = compose("lora(r=2)").apply(Repeated())
+    assert list(tuned.adapted_layers()) == ["blocks.0.0"]
+    assert tuned.model.blocks[1][0] is tuned.model.blocks[0][0]
+
+
 def test_parameters_outside_the_plan_are_named():
     text = compose("lora(scope='blocks.1', r=2)").apply(Model()).describe()
     assert "parameters in no scope of the plan train: blocks 0 × (experts, q_proj.weight" in text
@@ -182,5 +205,5 @@ def test_names_are_written_shortly():
     blocks = [f"h.{number}" for number in (0, 1, 2, 4)]
     names = [f"h.{number}.{layer}" for number in (0, 1, 2, 4) for layer in ("q", "v")] + ["h.4.w", "pool"]
     assert compact(names, blocks) == ["h 0–2 × (q, v)", "h 4 × (q, v, w)", "pool"]
-    assert compact([f"a.{e}.w1" for e in range(8)], []) == ["a.0–7.w1"]
+    assert compact([f"a.{e}.w1" for e in (*range(8), 9)], []) == ["a.0–7,9.w1"]
     assert compact([f"x{n}" for n in range(12)], []) == [*(f"x{n}" for n in range(8)), "… 4 more"]

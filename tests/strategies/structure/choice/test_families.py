@@ -78,3 +78,15 @@ def test_as_many_blocks_as_the_architecture_has(kind):
     blocks = repeated_blocks(build(kind), ("",))
     assert len(blocks) == FAMILIES[kind].blocks
     assert not any(isinstance(block, torch.nn.ModuleList) for block in blocks.values())
+
+
+def test_single_blocks_of_the_stacks_kind_belong_to_them():
+    for kind, name in (("canine", "final_char_encoder.layer.0"), ("perceiver", "encoder.cross_attention")):
+        names, _ = chosen(build(kind), ALL_LINEAR)
+        assert any(layer.startswith(f"{name}.") for layer in names)
+
+
+def test_a_hybrids_blocks_without_attention_are_named():
+    _, notes = chosen(build("jamba"), QUERY_AND_VALUE)
+    assert "no layer of its block is known as query or value" in notes["layers.0.mamba.in_proj"]
+    assert not any("self_attn" in name or "down_proj" in name for name in notes if "experts" not in name)
