@@ -89,6 +89,10 @@ class SelfCheck:
         if self.silent and self.done:
             warnings.warn(self.told(), stacklevel=3)
 
+    def lines(self) -> list[str]:
+        """Give what `Tuned.describe` says once the check is over."""
+        return [f"  gradients  {self.told()}"] if self.done and self.silent else []
+
     def told(self) -> str:
         """Say in one line which parameters got no gradient."""
         modules = whole_modules(self.silent, self._asked)
@@ -174,7 +178,7 @@ def check_scopes(model: nn.Module, layout: Layout, scopes_to_train: Sequence[str
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     for scope in scopes_to_train:
         for label, prefixes in layout.groups(model, scope).items():
-            if not any(is_within(name, prefixes) for name in trained):
+            if prefixes and not any(is_within(name, prefixes) for name in trained):
                 raise SelfCheckError(f"{label!r} was asked to train, but none of its parameters does")
 
 

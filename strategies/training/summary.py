@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from strategies.methods.numerics.quantisable import Storage
 from strategies.structure.find_layout import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import torch
     from torch import Tensor, nn
 
     from strategies.layout import Layout
+    from strategies.protocol import Strategy
 
 KIBI = 1024
 ADAMW_MOMENTS = 2  # AdamW keeps two tensors like each weight that trains
@@ -68,6 +70,12 @@ def table(counts: dict[str, int], memory: dict[str, int], rates: Sequence[tuple[
     sizes = ", ".join(f"{kind.removesuffix('_bytes')} {readable(size)}" for kind, size in memory.items())
     note = " (expected)" if expected else ""
     return "\n".join([*lines, f"  memory     {sizes}{note}; activations depend on the batch"])
+
+
+def storage_lines(member_state: Mapping[Strategy, object]) -> list[str]:
+    """Say for each member that stores layers in few bits how many it does, and which stay as they are and why."""
+    stored = [(member.name, kept) for member, kept in member_state.items() if isinstance(kept, Storage)]
+    return [f"  {name:<10} {kept}" for name, kept in stored]
 
 
 def readable(size: float) -> str:

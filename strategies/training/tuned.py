@@ -21,7 +21,7 @@ from strategies.training.adapted import adapted_layers, layer_lines
 from strategies.training.loader import training_loader
 from strategies.training.losses import Losses
 from strategies.training.parameter_groups import plan_lr_multiplier, set_rates
-from strategies.training.summary import count_parameters, head_line, memory_by_kind, table
+from strategies.training.summary import count_parameters, head_line, memory_by_kind, storage_lines, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -221,9 +221,9 @@ class Tuned:
         return memory_by_kind(self.model, self.optimizer)
 
     def describe(self) -> str:
-        """Give a table as text: what trains in each scope, rates, memory by kind, adapted layers, what was left.
+        """Give a table as text: what trains, rates, memory by kind, adapted layers, what was left, how the head was found.
 
-        The first line says how the head was found.
+        A line each for what a reader must know of it: the base not verified, parameters without gradients.
         """
         layout, members = self.context.layout, self.plan.members
         rates = sorted(
@@ -233,7 +233,9 @@ class Tuned:
         first = [f"plan {self.plan} on {self.device}; {head}"]
         first += [f"  base       {self.base_note}"] if self.base_note else []
         numbers = table(self.counts(), self.memory(), rates, expected=not self.optimizer.state)
-        return "\n".join([*first, numbers, *layer_lines(self.model, layout, members, self.context.notes)])
+        layers = layer_lines(self.model, layout, members, self.context.notes)
+        left = storage_lines(self.context.member_state) + self.losses.check.lines()
+        return "\n".join([*first, numbers, *layers, *left])
 
     def adapted_layers(self) -> dict[str, str]:
         """Give name → kind of every layer with an adapter, such as `Linear → lora`."""

@@ -3,6 +3,7 @@
 import pytest
 
 from strategies import PlanError, Recipe, SelfCheckError, compose
+from strategies.training.first_step_check import UPDATES
 
 
 def trained(foreign, text, *, kind="two", steps=4, noise=0, dropout=None, **options):
@@ -175,9 +176,12 @@ def test_self_check_names_what_does_not_train(foreign):
 
     data = foreign.batch("two")
 
-    def check(loss_fn, words, text="full"):
+    def check(loss_fn, words, updates=1):
+        tuned = compose("full").apply(foreign.build("two"))
+        for _ in range(updates - 1):
+            tuned.step(loss_fn, data)
         with pytest.raises(SelfCheckError, match=words):
-            compose(text).apply(foreign.build("two")).step(loss_fn, data)
+            tuned.step(loss_fn, data)
 
     stranger = foreign.build("two")
     check(lambda model, batch: foreign.loss(stranger, batch), "must call the model")
@@ -189,7 +193,17 @@ def test_self_check_names_what_does_not_train(foreign):
         seen = model.seeing(pixel_values=batch["inputs"][0]).last_hidden_state[:, 0]
         return model.answer(torch.tanh(model.mix(torch.cat([seen, seen], -1)))).logsumexp(-1).mean()
 
-    check(without_text, r"no gradient: reading\.")
+    check(without_text, r"'text' was .* no gradient: reading\..*nothing of it is called", UPDATES)
+
+    def detached_text(model, batch):
+        handle = model.reading.register_forward_hook(
+            lambda _, inputs, output: type(output)(last_hidden_state=output.last_hidden_state.detach())
+        )
+        loss = foreign.loss(model, batch)
+        handle.remove()
+        return loss
+
+    check(detached_text, r"'text' was .* no gradient: reading\..*does not reach the loss")
 
 
 def test_fp16_needs_float32_weights_and_trains(foreign):

@@ -42,7 +42,10 @@ class CachedModule:
         store = self.forms.setdefault(_form(leaves, rows), self.make())
         tensors = [leaf for leaf in leaves if hasattr(leaf, "requires_grad")]
         if any(tensor.requires_grad for tensor in tensors):
-            raise PlanError(f"cache_features: something before {self.name!r} trains, so its outputs change with it")
+            raise PlanError(
+                f"cache_features: something before {self.name!r} trains, so its outputs change with it; freeze that, "
+                "too, or name another scope"
+            )
         first = {key: row for row, key in reversed(list(enumerate(keys)))}
         # In one update the same items may pass twice (chosen among, tried again): that tells nothing of the next time.
         again = {key: row for key, row in first.items() if key in store.unchecked and store.unchecked[key][0] < step}
@@ -106,7 +109,9 @@ class CachedModule:
 
     def _require(self, reason: str | None) -> None:
         if reason:
-            raise PlanError(f"cache_features: the outputs of {self.name!r} cannot be kept by row: {reason}")
+            raise PlanError(
+                f"cache_features: the outputs of {self.name!r} cannot be kept by row: {reason}; name another scope"
+            )
 
 
 def _form(leaves: Sequence[Any], rows: int) -> Hashable:

@@ -75,7 +75,9 @@ def refuse_position_inputs(tokens: Any, others: Iterable[Any], keep_first: int) 
     import torch
 
     if not isinstance(tokens, torch.Tensor) or tokens.ndim != TOKEN_DIMENSIONS:
-        raise PlanError("patch_dropout: the first block is not given tokens of shape (pictures, tokens, values)")
+        raise PlanError(
+            "patch_dropout: the first block is not given tokens of shape (pictures, tokens, values); leave it out"
+        )
     length = tokens.shape[1]
     if length <= keep_first + 1:
         raise PlanError(f"patch_dropout: of {length} tokens the first {keep_first} stay: nothing to drop; leave it out")
@@ -139,11 +141,12 @@ class PatchDropout(Strategy):
         if not chosen:
             raise PlanError(
                 "patch_dropout: no image tower in scope: it takes a convolution (patch embedding) before repeated "
-                "blocks that hold none"
+                "blocks that hold none; name one with scope=…, or leave it out"
             )
         if all(map(stays_in_eval, chosen.values())):
             raise PlanError(
-                "patch_dropout: would do nothing: the image tower rests in evaluation mode, where no token is dropped"
+                "patch_dropout: would do nothing: the image tower is kept in evaluation mode, where no token is "
+                "dropped; let it train (lora, say), or leave patch_dropout out"
             )
         for block in chosen.values():
             drop_tokens_before(block, self.rate, self.keep_first)

@@ -101,6 +101,7 @@ class Checkpointing(Strategy):
 
     def _why_not(self, model: nn.Module, context: Context) -> str:
         """Say why no block was chosen."""
-        names = context.layout.parameter_names(model, self.scope)
-        trains = any(model.get_parameter(name).requires_grad for name in names)
-        return "every block in scope that trains holds batch normalisation" if trains else "nothing in scope trains"
+        groups = context.layout.groups(model, self.scope).values()
+        blocks = [block for roots in groups for block in blocks_or_roots(model, roots).values()]
+        trains = any(parameter.requires_grad for block in blocks for parameter in block.parameters())
+        return "every block in scope that trains holds batch normalisation" if trains else "no block in scope trains"

@@ -119,7 +119,10 @@ class Fp8(Strategy):
         sizes = list(dict.fromkeys(f"{layer.in_features}→{layer.out_features}" for layer in layers))
         there = ", ".join(sizes[:MAX_SHOWN]) + (" …" if len(sizes) > MAX_SHOWN else "") or "none"
         if self.emulate or not sizes:
-            return f"fp8: no linear layer of the pretrained parts has sizes divisible by {MULTIPLE}; there is: {there}"
+            return (
+                f"fp8: no linear layer of the pretrained parts that is called as one, and holds its weight, has sizes "
+                f"divisible by {MULTIPLE}; there is: {there}; leave it out"
+            )
         return (
             f"fp8: cannot help: by torchao's rule for recipe={self.recipe!r} no linear layer here is large enough "
             f"({there}) for its product to outweigh the casts; use amp(dtype='bf16')"

@@ -46,10 +46,10 @@ def swap_linears(
     for label, prefixes in context.layout.groups(model, scope).items():
         storage = sort_layers(model, prefixes, owned, why)
         if not storage.quantised:
-            there = why_kept(storage.kept) or "none at all"
+            there = f" but {why_kept(storage.kept)}" if storage.kept else ""
             raise PlanError(
-                f"{strategy.name}: {label!r} has no linear layer to quantise, but: {there}. Name another scope, or "
-                f"leave {strategy.name} out"
+                f"{strategy.name}: {label!r} has no linear layer to quantise{there}; name another scope, or leave "
+                f"{strategy.name} out"
             )
         new = [name for name in storage.quantised if context.layout.is_new(name)]
         if new:

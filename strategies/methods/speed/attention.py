@@ -116,8 +116,8 @@ def why_no_kernel(model: nn.Module) -> str:
     part, used = found[0]
     if part._supports_sdpa:  # noqa: SLF001
         return (
-            f"{type(part).__name__} computes attention by its {used!r} code, which has no kernels to choose: call "
-            f"model.set_attn_implementation({TORCHS!r}) before, or leave it out"
+            f"{type(part).__name__} computes attention by its {used!r} code, which has no kernels to choose: call its "
+            f"set_attn_implementation({TORCHS!r}) before, or leave it out"
         )
     return (
         f"transformers' {type(part).__name__} has no attention by torch's function (its code, if it has any, is "

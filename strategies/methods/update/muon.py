@@ -74,7 +74,7 @@ class Muon(Strategy):
     def param_groups(self, groups: list[dict[str, Any]], model: nn.Module, context: Context) -> list[dict[str, Any]]:
         """Split the matrices of hidden layers off."""
         hidden = hidden_matrices(model, context)
-        why = "muon: no weight of a linear layer outside the head trains; leave it out"
+        why = "muon: no linear layer outside the head holds a matrix that trains; leave it out"
         return split_groups(groups, lambda parameter: id(parameter) in hidden, why)
 
     def optimizer(self, make: Callable[..., torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:

@@ -55,5 +55,8 @@ class BitFit(Strategy):
         names = bias_vectors(model)
         for label, roots in context.layout.groups(model, self.scope).items():
             if not any(is_within(name, roots) for name in names):
-                raise PlanError(f"bitfit: {label!r} has no bias vectors; use lora, or layernorm where it has norms")
+                raise PlanError(
+                    f"bitfit: {label!r} has no bias vectors; take layernorm where it has norms, or lora where it has "
+                    "linear layers"
+                )
         train_only(model, context, self.scope, names)

@@ -71,5 +71,8 @@ class LayerNormTuning(Strategy):
         names = norm_parameters(model)
         for label, roots in context.layout.groups(model, self.scope).items():
             if not any(is_within(name, roots) for name in names):
-                raise PlanError(f"layernorm: {label!r} has no normalisation layer that trains; use bitfit or lora")
+                raise PlanError(
+                    f"layernorm: {label!r} has no normalisation layer with weights; take bitfit where it has biases, "
+                    "or lora where it has linear layers"
+                )
         train_only(model, context, self.scope, names)

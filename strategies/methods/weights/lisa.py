@@ -63,7 +63,10 @@ class Lisa(Strategy):
         for label, roots in context.layout.groups(model, self.scope).items():
             blocks = block_names(model, roots)
             if len(blocks) <= self.n:
-                raise PlanError(f"lisa: n={self.n}, but {label!r} has {len(blocks)} blocks, so none would ever rest")
+                raise PlanError(
+                    f"lisa: n={self.n}, but {label!r} has {len(blocks)} blocks, so none would ever be frozen; take a "
+                    "smaller n, or full"
+                )
             own = [[name for name in names if is_within(name, (block,))] for block in blocks]
             towers.append([trainable(model, block) for block in own])
         context.member_state[self] = TowerBlocks(towers, context.seed)

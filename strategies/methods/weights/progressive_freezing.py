@@ -62,6 +62,8 @@ class ProgressiveFreezing(Strategy):
             found = {name: depth for name, depth in depths(model, roots, blocks).items() if name in owned}
             layers = [[name for name, own in found.items() if own == depth] for depth in range(len(blocks) + 1)]
             towers.append([layer for layer in (trainable(model, names) for names in layers) if layer])
+        if not any(towers):
+            raise PlanError("progressive_freezing: nothing in scope is in a layer that trains; leave it out")
         context.member_state[self] = towers
 
     def num_frozen(self, step: int, total_steps: int, layers: int) -> int:

@@ -32,8 +32,8 @@ def remedy_for_computed_weight(layer: nn.Module, name: str) -> str | None:
     if "weight" in vars(layer)["_parameters"]:
         return None
     place = f"model.get_submodule({name!r})"
-    if "parametrizations" in vars(layer)["_modules"]:
-        return f"torch.nn.utils.parametrize.remove_parametrizations({place}, 'weight')"
+    if "parametrizations" in vars(layer)["_modules"]:  # what is left is a parameter only if it requires a gradient
+        return f"torch.nn.utils.parametrize.remove_parametrizations({place}.requires_grad_(), 'weight')"
     kinds = [kind.__name__ for hook in vars(layer)["_forward_pre_hooks"].values() for kind in type(hook).__mro__]
     remedy = next((text for kind, text in OLDER_HOOKS.items() if kind in kinds), "{}.weight = nn.Parameter(…)")
     return remedy.format(place)
@@ -52,11 +52,14 @@ def refusing_adapters_that_lose_them(model: nn.Module, names: Iterable[str]) -> 
     yield
     for name, layer in computed.items():
         calls: list[object] = []
-        handle = layer.register_forward_hook(lambda *_, calls=calls: calls.append(None))
-        outputs = _outputs(model.get_submodule(name), layer)
-        handle.remove()
-        by_property = "parametrizations" in vars(layer)["_modules"]
-        if (calls or by_property) and bool(outputs.allclose(before[name], atol=1e-4, rtol=1e-4)):
+        if "parametrizations" in vars(layer)["_modules"]:  # computed wherever it is read
+            outputs = _outputs(model.get_submodule(name), layer)
+            calls.append(None)
+        else:
+            handle = layer.register_forward_hook(lambda *_, calls=calls: calls.append(None))
+            outputs = _outputs(model.get_submodule(name), layer)
+            handle.remove()
+        if calls and bool(outputs.allclose(before[name], atol=1e-4, rtol=1e-4)):
             continue
         raise PlanError(
             f"{name!r} computes its weight at each use, which this kind of adapter does not go with; first call "

@@ -57,11 +57,13 @@ class SourceRead(NamedTuple):
 
 
 def names_in(code: CodeType) -> Iterator[str]:
-    """Give the names that code mentions, inner functions included."""
+    """Give the names that code mentions, as text too (`getattr(self, "proj")`), inner functions included."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from names_in(constant)
+        elif isinstance(constant, str) and constant.isidentifier():
+            yield constant
 
 
 @cache

@@ -424,8 +424,19 @@ def test_a_loss_that_cannot_take_terms_and_what_does_not_train_are_said(foreign,
     assert with_extra_loss((torch.ones(()), 3), 2) == (3, 3)
     model = foreign.build("text")
     model.unused = nn.Linear(2, 2)
-    with pytest.raises(SelfCheckError, match="unused"):
-        hugging("full", model=model, head="classifier")
+    with pytest.warns(
+        UserWarning, match=r"2 of \d+ parameters .* in the first 5 updates: unused\.weight, unused\.bias"
+    ):
+        hugging("full", model=model, head="classifier", max_steps=5)
+
+
+def test_trainer_shares_the_check(foreign, hugging):
+    model = foreign.build("text")
+    model.bert.register_forward_hook(
+        lambda _, inputs, output: type(output)(**{name: tensor.detach() for name, tensor in output.items()})
+    )
+    with pytest.raises(SelfCheckError, match=r"'body' was asked to train.*does not reach the loss"):
+        hugging("full", model=model)
 
 
 @pytest.mark.parametrize("text", ["lora(lr=1e-2)", "nf4+lora(lr=1e-2)", SUM + "+lora(lr=1e-2)", "adalora", "loraplus"])

@@ -123,6 +123,29 @@ def test_models_without_attention_are_refused(foreign):
         Recipe.of([Attention(backend="eager")]).transform(foreign.build("conv"))
 
 
+def test_the_refusal_says_which_code_computes_attention():
+    from torch import nn
+    from transformers import BertConfig, BertModel, MambaConfig, MambaModel
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+    def refusal(part, backend="math"):
+        with pytest.raises(PlanError) as refused:
+            Recipe.of([Attention(backend=backend)]).transform(nn.ModuleDict({"body": part, "head": nn.Linear(2, 2)}))
+        return str(refused.value)
+
+    bert = BertModel(BertConfig(**sizes, vocab_size=10, attn_implementation="eager"))
+    words = refusal(bert)
+    assert "BertModel computes attention by its 'eager' code" in words
+    assert "set_attn_implementation('sdpa')" in words
+    bert.set_attn_implementation("sdpa")
+    Recipe.of([Attention()]).transform(nn.ModuleDict({"body": bert, "head": nn.Linear(2, 2)}))
+    mamba = MambaModel(MambaConfig(hidden_size=16, num_hidden_layers=1, vocab_size=10))
+    assert "MambaModel has no attention by torch's function" in refusal(mamba)
+    assert "run 'eager' already" in refusal(mamba, "eager")
+    assert "no transformers model" in refusal(nn.Linear(2, 2))
+
+
 def test_inputs_a_kernel_does_not_take_are_explained(foreign):
     tuned = Recipe.of([Attention(backend="flash")]).apply(foreign.TwoTowers(dropout=0.1))
     with pytest.raises(PlanError, match=r"dropout in attention.*backend='math'"):

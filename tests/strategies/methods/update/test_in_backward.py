@@ -177,7 +177,7 @@ def test_the_first_update_is_checked(foreign):
     import torch
 
     before = torch.ones(3)
-    with pytest.raises(SelfCheckError, match="no gradient: extra"):
+    with pytest.warns(UserWarning, match="no gradient in the first 5 updates: extra"):
         trained(foreign, [OptimizerInBackward()], "text", unused)
 
     def endless(tuned):
@@ -200,5 +200,6 @@ def test_adalora_finds_no_gradients(foreign, monkeypatch):
     """The conflict between the two as a repro: when it no longer fails, the row can go."""
     monkeypatch.setattr("strategies.language.checks.CONFLICTS", ())
     tuned = Recipe.of([AdaLora(), OptimizerInBackward()]).apply(foreign.build("text"), total_steps=STEPS)
-    with pytest.raises(TypeError, match="NoneType"):
-        tuned.step(foreign.loss, foreign.batch("text"))
+    tuned.step(foreign.loss, foreign.batch("text"))
+    (tuners,) = tuned.context.member_state.values()
+    assert not any(value.any() for tuner in tuners for value in tuner.rankallocator.ipt.values())

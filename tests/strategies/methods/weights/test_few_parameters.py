@@ -156,6 +156,65 @@ def test_layernorm_knows_all_kinds_of_norms():
     ]  # fmt: skip
 
 
+def test_biases_and_norms_of_any_name():
+    import torch
+    from torch import nn
+    from transformers import RobertaPreLayerNormConfig, RobertaPreLayerNormForMaskedLM, T5Config, T5EncoderModel
+
+    from strategies.methods.weights.bitfit import bias_vectors
+    from strategies.methods.weights.layernorm import norm_parameters
+
+    lstm = nn.LSTM(4, 4, 1, bidirectional=True)
+    gru = {f"bias_{way}_l0" for way in ("ih", "hh")}
+    assert set(bias_vectors(lstm)) == gru | {f"{name}_reverse" for name in gru}
+    assert set(bias_vectors(nn.GRU(4, 4))) == gru
+    attention = nn.MultiheadAttention(4, 2, add_bias_kv=True)
+    assert set(bias_vectors(attention)) == {"in_proj_bias", "out_proj.bias", "bias_k", "bias_v"}
+
+    class ScaleNorm(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.g = nn.Parameter(torch.ones(1, 4, 1, 1))
+
+    class Plain(nn.LayerNorm):
+        pass
+
+    class NormalisedBlock(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gate, self.layer = nn.Parameter(torch.ones(4)), nn.Linear(4, 4)
+
+    parts = nn.Sequential(ScaleNorm(), Plain((2, 4)), nn.InstanceNorm1d(4, affine=True), NormalisedBlock())
+    assert norm_parameters(parts) == ["0.g", "1.weight", "1.bias", "2.weight", "2.bias"]
+    t5 = T5EncoderModel(T5Config(d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, vocab_size=10))
+    norms = [name for name, _ in t5.named_parameters() if "layer_norm" in name]
+    assert norm_parameters(t5) == norms
+    assert len(norms) == 3
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    named_so = RobertaPreLayerNormForMaskedLM(RobertaPreLayerNormConfig(**sizes, vocab_size=10))
+    assert "lm_head.bias" not in norm_parameters(named_so)
+
+
+def test_bitfit_trains_an_lstm():
+    import torch
+    from torch import nn
+
+    class Reader(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, self.head = nn.LSTM(4, 4, batch_first=True), nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.head(self.lstm(x)[0][:, -1])
+
+    model = Reader()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    tuned = Recipe.of([BitFit()]).apply(model)
+    tuned.step(lambda m, b: m(b).square().mean(), torch.randn(3, 5, 4))
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {"lstm.bias_ih_l0", "lstm.bias_hh_l0", "head.weight", "head.bias"}
+
+
 def test_without_anything_to_train_both_refuse(foreign):
     import torch
 
