@@ -56,6 +56,7 @@ class Context:
     total_steps: int | None = None
     member_state: dict[Strategy, Any] = field(default_factory=dict)  # what a member keeps from hook to hook
     changed_weights: set[str] = field(default_factory=set)  # of the base, by more than base and seed tell: to be saved
+    with_optimizer: list[Callable[..., Any]] = field(default_factory=list)  # called with the optimizer once it is made
 
 
 @dataclass
