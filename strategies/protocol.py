@@ -55,6 +55,7 @@ class Context:
     seed: int = 0
     total_steps: int | None = None
     member_state: dict[Strategy, Any] = field(default_factory=dict)  # what a member keeps from hook to hook
+    notes: dict[str, dict[str, str]] = field(default_factory=dict)  # a member's → a layer's name → what is said of it
     changed_weights: set[str] = field(default_factory=set)  # of the base, by more than base and seed tell: to be saved
     with_optimizer: list[Callable[..., Any]] = field(default_factory=list)  # called with the optimizer once it is made
 
@@ -91,6 +92,7 @@ class Strategy:
     setup_during_move: ClassVar[bool] = False  # its work happens while the model moves to the device
     needs_losses: ClassVar[bool] = False  # the loss function must give each example's loss
     needs_items: ClassVar[bool] = False  # the loader keeps the items of a batch for it: it divides them or reads keys
+    trains_scope: ClassVar[bool] = False  # every weight of its scope trains at some time, so that all of it is saved
     resumable: ClassVar[bool] = True  # a checkpoint holds exactly what it needs to go on
     trial: ClassVar[Mapping[str, Any]] = {}  # options for a trial on a tiny model on CPU, where defaults do not fit
     follows: ClassVar[Mapping[str, tuple[str, int]]] = {}  # option → of which, given before, it is how many times

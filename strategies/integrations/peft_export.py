@@ -100,7 +100,10 @@ def _modules_to_save(tuned: Tuned, layers: Mapping[str, Any]) -> list[str]:
                 f"{name!r} trains beside adapters, within a tower: PEFT's files have no place for it; "
                 f"{_freeze_hint(layout, name, layers)}{REMEDY}"
             )
-    return [part for part in dict.fromkeys(saved) if any(is_within(name, (part,)) for name in whole)]
+    parts = [part for part in dict.fromkeys(saved) if any(is_within(name, (part,)) for name in whole)]
+    if single := [part for part in parts if part in whole]:
+        raise PlanError(f"{single[0]!r} is a new parameter, for which PEFT's files have no place; {REMEDY}")
+    return parts
 
 
 def _freeze_hint(layout: Layout, name: str, layers: Iterable[str]) -> str:

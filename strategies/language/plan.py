@@ -17,14 +17,16 @@ from typing_extensions import Self
 from strategies.errors import PlanError
 from strategies.language.checks import Problem, find_problems
 from strategies.language.rates import LearningRates, plan_lrs, weights_members
-from strategies.layout import find_layout
 from strategies.methods.weights.full import Full
 from strategies.options import ADDED, following
 from strategies.protocol import Strategy, defaults
+from strategies.structure.find_layout import find_layout
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from strategies.layout import HeadChoice
 
 AnyPlan = TypeVar("AnyPlan", bound="Plan")
 
@@ -63,7 +65,7 @@ class Plan:
         return [_fields(member) for member in self.members or (Full(),)]
 
     def problems(
-        self, device: torch.device | str, model: nn.Module | None = None, head: str | None = None, item: Any = None
+        self, device: torch.device | str, model: nn.Module | None = None, head: HeadChoice = "auto", item: Any = None
     ) -> tuple[Problem, ...]:
         """Give all reasons why this plan cannot run on `device`, none if it can; raises nothing.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from strategies.quiet import quiet
 from strategies.structure.half_precision import is_half
+from strategies.structure.layers.replaced_layers import give_back
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,4 +57,5 @@ def _plain(layer: nn.Module, base: Any) -> nn.Linear:
             plain.weight[:, start : start + ROWS] = (layer(units).float() - offset).T
         if plain.bias is not None:
             plain.bias.copy_(offset[0])
+    give_back(plain, base)
     return plain.train(was_training)

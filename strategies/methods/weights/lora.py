@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from peft.tuners.tuners_utils import BaseTuner
-    from torch import nn
+    from torch import Tensor, nn
 
 
 class LowRank(AdapterOptions, Protocol):
@@ -112,7 +112,7 @@ def check_splits(strategy: LowRank, model: nn.Module, context: Context) -> None:
     names = [name for names in chosen.values() for name in names]
     ranks = layer_values(cast("Strategy", strategy), names).get("rank_pattern", {})
     for name in names:
-        weight, r = model.get_submodule(name).get_parameter("weight"), ranks.get(name, strategy.r)
+        weight, r = cast("Tensor", model.get_submodule(name).weight), ranks.get(name, strategy.r)
         if r > min(weight.shape):
             raise PlanError(f"{strategy.name}: {name!r} has only {min(weight.shape)} directions, r={r}: lower r")
         if uses[id(weight)] > 1:

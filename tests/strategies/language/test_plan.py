@@ -138,8 +138,8 @@ def test_schedule():
 
 
 @pytest.mark.parametrize(
-    ("kind", "head", "expected"), [("mlp", None, "4"), ("text", None, "classifier"), ("conv", None, "classifier"),
-                                   ("two", None, "answer"), ("conv", "pool", "pool")],
+    ("kind", "head", "expected"), [("mlp", "auto", "4"), ("text", "auto", "classifier"), ("conv", "auto", "classifier"),
+                                   ("two", "auto", "answer"), ("conv", "pool", "pool")],
 )  # fmt: skip
 def test_head(kind, head, expected, foreign):
     tuned = compose("freeze").apply(foreign.build(kind), head=head)
