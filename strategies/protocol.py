@@ -57,6 +57,7 @@ class Context:
     member_state: dict[Strategy, Any] = field(default_factory=dict)  # what a member keeps from hook to hook
     notes: dict[str, dict[str, str]] = field(default_factory=dict)  # a member's → a layer's name → what is said of it
     changed_weights: set[str] = field(default_factory=set)  # of the base, by more than base and seed tell: to be saved
+    with_optimizer: list[Callable[..., Any]] = field(default_factory=list)  # called with the optimizer once it is made
 
 
 @dataclass

@@ -16,7 +16,7 @@ from strategies.layout import is_within
 from strategies.structure.choice.choosing import Tower
 from strategies.structure.choice.requests import Request, check_request
 from strategies.structure.freezing import freeze_batch_norms, freeze_parameters
-from strategies.structure.half_precision import adapters_in_float32
+from strategies.structure.half_precision import adapters_in_float32, compute_in_float32, is_half
 from strategies.structure.layers.computed_weights import refusing_adapters_that_lose_them
 from strategies.structure.layers.tied_weights import refuse_tied_layers
 from strategies.structure.linear_layers import conv1d_to_linear
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import peft
+    import torch
     from peft.tuners.tuners_utils import BaseTuner
-    from torch import nn
+    from torch import Tensor, nn
 
     from strategies.protocol import Context, Strategy
 
@@ -75,11 +76,28 @@ def inject(module: nn.Module, config: peft.PeftConfig, layers: Sequence[str]) ->
         "is_loaded_in_8bit": any(isinstance(base, bnb.nn.Linear8bitLt) for base in bases),
     }
     vars(module).update(flags)
+    weights = {name: cast("Tensor", base.weight) for name, base in zip(layers, bases, strict=True)}
+    halves = {name: weight.dtype for name, weight in weights.items() if is_half(weight)}
     tuner_class = peft.PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
     tuner: BaseTuner = tuner_class(module, config, "default", low_cpu_mem_usage=on_meta(module))
     adapters_in_float32(tuner)
+    if config.peft_type != peft.PeftType.LORA:
+        for name, half in halves.items():
+            _give_half(module.get_submodule(name), half)
     note_config(module, config)
     return tuner
+
+
+def _give_half(layer: Any, half: torch.dtype) -> None:
+    """Let one of PEFT's layers over few bits give 16-bit numbers: most methods' give 32, and want them over 8 bits."""
+    import bitsandbytes as bnb
+
+    base = layer.get_base_layer()
+    in_8bit = isinstance(base, bnb.nn.Linear8bitLt)
+    if in_8bit or isinstance(base, bnb.nn.Linear4bit):
+        compute_in_float32(layer, half, inputs=in_8bit)
+    if in_8bit and base.bias is not None:
+        base.bias.data = base.bias.data.float()
 
 
 def refuse_quantised(strategy: Strategy, layers: list[AdaptedLayer]) -> None:

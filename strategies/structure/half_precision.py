@@ -50,7 +50,15 @@ def train_in_float32(model: nn.Module, names: Iterable[str]) -> None:
         if not mixed & set(map(id, _own(module))):
             for tensor in filter(is_half, _own(module)):
                 tensor.data = tensor.data.float()
-            module.forward = partial(_in_float32, module.forward, half)
+            compute_in_float32(module, half)
+
+
+def compute_in_float32(module: nn.Module, half: torch.dtype, *, inputs: bool = True) -> None:
+    """Let a module whose weights are in 32 bits take and give what it did with weights of type `half`.
+
+    `inputs`: it needs them in 32 bits.
+    """
+    module.forward = partial(_in_float32, module.forward, half, inputs)
 
 
 def restore(model: nn.Module) -> None:
@@ -59,7 +67,7 @@ def restore(model: nn.Module) -> None:
         forward = vars(module).get("forward")
         if not isinstance(forward, partial) or forward.func is not _in_float32:
             continue
-        inner, half = forward.args
+        inner, half, _ = forward.args
         del module.forward
         if getattr(inner, "__func__", None) is not type(module).forward:
             module.forward = inner  # somebody else's, which was there before
@@ -78,7 +86,7 @@ def _owns_frozen_matrix(module: nn.Module, training: set[int]) -> bool:
     )
 
 
-def _in_float32(forward: Callable[..., Any], half: torch.dtype, *arguments: Any, **options: Any) -> Any:
+def _in_float32(forward: Callable[..., Any], half: torch.dtype, cast: bool, *arguments: Any, **options: Any) -> Any:
     """Run `forward` on inputs in 32 bits; outputs get the inputs' type, or `half` where those are no floats."""
     import torch
     from torch.utils._pytree import tree_flatten, tree_map
@@ -88,5 +96,6 @@ def _in_float32(forward: Callable[..., Any], half: torch.dtype, *arguments: Any,
 
     tensors = (value for value in tree_flatten((arguments, options))[0] if isinstance(value, torch.Tensor))
     given = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), half)
-    arguments, options = tree_map(partial(to, torch.float32), (arguments, options))
+    if cast:
+        arguments, options = tree_map(partial(to, torch.float32), (arguments, options))
     return tree_map(partial(to, given), forward(*arguments, **options))

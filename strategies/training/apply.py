@@ -145,6 +145,8 @@ def finish(
         make_engine = member.engine(make_engine)
     engine = make_engine(context.device, str(context.facts["precision"]))
     model, optimizer = engine.prepare(model.train(), _optimizer_factory(plan, context, lr, head_lr))
+    for prepare in context.with_optimizer:
+        prepare(optimizer)
     torch.manual_seed(context.seed)  # the same random stream of training for every plan, whatever set-up drew
     state = State(model, optimizer, context.device, context.total_steps, context.member_state)
     saved_names = frozenset(

@@ -21,8 +21,9 @@ the rest of that tower, too.
 is an estimate), kasa (drops the r smallest singular values of each weight and learns r values between A and B), bdlora
 (block-diagonal A or B, for serving). `init` says how A and B start: gaussian, orthogonal (both random, their product
 zero), mica (B from the smallest singular values, frozen), loftq (makes up for the rounding of nf4 or int8), or from
-what a layer is given in the first pass of training: eva (A reads the directions in which that varies most), corda (the
-weight is split by its covariance, and saved). `pissa` and `olora` are words.
+the first pass of training: eva (A reads the directions in which a layer's inputs vary most), corda (the weight is split
+by their covariance), lora_ga (A and B follow the weight's gradient, in place of their first update); with the last two
+the adapted weights are saved, too. `pissa` and `olora` are words.
 """
 
 from __future__ import annotations
@@ -156,17 +157,21 @@ class Lora(Strategy):
 
     def transform(self, model: nn.Module, context: Context) -> None:
         """Freeze the scope and inject adapters tower by tower."""
+        scaled = self.init == "lora_ga" and context.facts.get("precision") == "fp16"
+        self.require(
+            not scaled, "init='lora_ga' reads gradients, which fp16's loss scaler changes: take bf16, or corda"
+        )
         check = partial(check_layers, self)
         with peft_refusals():
-            fields = variant_fields(self, on_meta=on_meta(model))
-            fields |= {"convolutions": takes_convolutions(self), "adjust": check}
-            tuners = adapt_low_rank(self, model, context, **fields)
+            tuners = adapt_low_rank(
+                self, model, context, convolutions=takes_convolutions(self), adjust=check, **variant_fields(self)
+            )
         context.member_state[self] = tuners
         context.changed_weights.update(changed_weights(self, context.layout.parameter_names(model, self.scope)))
         if on_meta(model):
             forget_weights(tuners)
         else:
-            start_adapters(self, tuners)
+            start_adapters(self, tuners, context)
 
     def extra_loss(self, state: State) -> Any:
         """Give what the variant adds to the loss."""

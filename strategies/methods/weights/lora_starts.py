@@ -1,7 +1,8 @@
-"""Ways to start LoRA that need more than the layer's shape: rounding errors (LoftQ), and the inputs of the first pass.
+"""Ways to start LoRA that need more than the layer's shape: rounding errors (LoftQ), and the first pass of training.
 
-EVA and CorDA look at what a layer is given in the first pass of training, right before it computes: no batches are to
-be handed in, and any loop will do. A layer whose B has moved is left as it is, so that a loaded model goes on.
+EVA and CorDA look at what a layer is given there, right before it computes. LoRA-GA takes the gradient of its weight,
+and starts in place of the adapters' first update. No batches are to be handed in, and any loop will do. A layer whose B
+has moved is left as it is, so that a loaded model goes on.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from strategies.errors import PlanError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    import torch
     from torch import Tensor, nn
 
+    from strategies.protocol import Context
+
 ADAPTER = "default"  # PEFT's name of the only adapter
-CHANGE_THE_BASE = ("loftq", "corda")
+CHANGE_THE_BASE = ("loftq", "corda", "lora_ga")
 
 
-def start_adapters(strategy: Any, tuners: Iterable[Any]) -> None:
+def start_adapters(strategy: Any, tuners: Iterable[Any], context: Context) -> None:
     """Start the adapters that `tuners` put in as `strategy.init` says, now or in the first pass of training."""
     from peft.tuners.lora import LoraLayer
 
@@ -37,6 +41,9 @@ def start_adapters(strategy: Any, tuners: Iterable[Any]) -> None:
         start_from_inputs(layers, partial(eva, **options))
     elif strategy.init == "corda":
         start_from_inputs(layers, partial(corda, **options))
+    elif strategy.init == "lora_ga":
+        start_from_inputs(layers, watch_gradient)
+        context.with_optimizer.append(partial(start_at_first_step, [*layers.values()], options))
 
 
 def start_from_rounding(layers: Mapping[str, Any], loftq_iter: int = 1) -> None:
@@ -49,8 +56,8 @@ def start_from_rounding(layers: Mapping[str, Any], loftq_iter: int = 1) -> None:
 
     for name, layer in layers.items():
         base, r, scale = layer.get_base_layer(), layer.r[ADAPTER], layer.scaling[ADAPTER]
-        weight = base.weight.detach().float()
-        rest = weight
+        assert base.weight.is_floating_point(), name
+        rest = weight = base.weight.detach().float()
         for _ in range(loftq_iter):
             left, values, right = torch.linalg.svd(weight - rounded(name, base, rest), full_matrices=False)
             root = values[:r].sqrt()
@@ -110,6 +117,48 @@ def _same_everywhere(layer: nn.Module) -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         for parameter in layer.parameters():
             torch.distributed.broadcast(parameter.data, src=0)
+
+
+def watch_gradient(layer: Any, _: Tensor) -> None:
+    """Keep the gradient that a layer's weight gets in the pass under way, and only in that."""
+    weight = layer.get_base_layer().weight
+
+    def keep(weight: Any) -> None:
+        handle.remove()
+        layer.get_base_layer()._peft_loraga_grad, weight.grad = weight.grad, None  # noqa: SLF001 - where PEFT looks
+        weight.requires_grad_(False)
+
+    handle = weight.requires_grad_(True).register_post_accumulate_grad_hook(keep)
+
+
+def start_at_first_step(layers: list[Any], options: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    """Start LoRA-GA in place of the first update of its adapters, from the gradients of the weights below them.
+
+    Wang et al., LoRA-GA, 2024, https://arxiv.org/abs/2407.05000; what is made of the gradient is PEFT's own.
+    """
+    import torch
+    from peft.tuners.lora.config import LoraGAConfig
+
+    config = LoraGAConfig(**options)
+
+    def start(*_: Any) -> None:
+        handle.remove()
+        for layer in layers:
+            base, parts = layer.get_base_layer(), [layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight]
+            if "_peft_loraga_grad" not in vars(base):
+                if parts[1].any():
+                    continue  # loaded
+                raise PlanError(
+                    "lora: init='lora_ga' needs the gradients of a whole pass before the first step: leave "
+                    "optimizer_in_backward out"
+                )
+            with torch.random.fork_rng(devices=[base.weight.device] if base.weight.is_cuda else []):
+                layer.lora_ga_init(ADAPTER, config)
+            for part in parts:
+                part.data, part.grad = part.data.float(), None
+            _same_everywhere(layer)
+
+    handle = optimizer.register_step_pre_hook(start)
 
 
 def eva(layer: Any, inputs: Tensor, *, whiten: bool = False) -> None:

@@ -24,17 +24,18 @@ VARIANTS: Final = {
 # Start → options it takes, under PEFT's names.
 INITS: Final[Mapping[str, tuple[str, ...]]] = {
     "gaussian": (), "orthogonal": (), "mica": (), "loftq": ("loftq_iter",), "eva": ("whiten",),
-    "corda": ("corda_method",),
+    "corda": ("corda_method",), "lora_ga": ("direction", "scale", "stable_gamma"),
 }  # fmt: skip
 ANYWHERE: Final = ("gaussian", "orthogonal")  # starts that go with other variants, and with any base
-ON_FLOATS: Final = ("mica", "corda")  # starts that PEFT's layers on few bits do not have
+PEFTS_OWN: Final = (*ANYWHERE, "mica")  # starts that its layers make as they are put in
+FROM_DATA: Final = ("corda", "lora_ga")  # starts that change weights by what data say, so that those are saved
+ON_FLOATS: Final = ("mica", *FROM_DATA)  # starts that PEFT's layers on few bits do not have
 OWN_WORDS: Final = {"dora": "dora", "use_dora": "dora", "rslora": "rslora", "pissa": "pissa", "olora": "olora"}
 REFUSED: Final = {
     "alora": "PEFT's own class for causal language models has to find the invocation tokens in each batch",
     "arrow": "it routes between adapters that were trained before",
     "qalora": "it is for GPTQ weights alone; over nf4 or int8 take init='loftq'",
     "monteclora": "it draws its noise ahead into a buffer that no checkpoint holds; dropout regularises, too",
-    "lora_ga": "it needs the gradients of a pass before training; init='corda' starts from data, pissa from weights",
 }  # fmt: skip
 
 
@@ -59,13 +60,13 @@ def check_choice(strategy: Any) -> None:
     )
 
 
-def variant_fields(strategy: Any, *, on_meta: bool) -> dict[str, Any]:
-    """Give the fields of PEFT's LoraConfig for a strategy's variant and start; without weights the start is plain."""
+def variant_fields(strategy: Any) -> dict[str, Any]:
+    """Give the fields of PEFT's LoraConfig for a strategy's variant and start."""
     fields: dict[str, Any] = {}
     if strategy.variant is not None:
         field, kind = VARIANTS[strategy.variant]
         fields[field] = _config(strategy.variant, kind, strategy.variant_options or {})
-    if strategy.init in ANYWHERE or (strategy.init == "mica" and not on_meta):
+    if strategy.init in PEFTS_OWN:
         fields["init_lora_weights"] = strategy.init
     return fields
 
@@ -98,7 +99,7 @@ def variant_loss(strategy: Any, tuners: Iterable[Any]) -> Any:
 
 def changed_weights(strategy: Any, names: Iterable[str]) -> frozenset[str]:
     """Name the weights below adapters that a start from data changes: base and seed do not tell them."""
-    return frozenset(name for name in names if strategy.init == "corda" and name.endswith(".base_layer.weight"))
+    return frozenset(name for name in names if strategy.init in FROM_DATA and name.endswith(".base_layer.weight"))
 
 
 @contextmanager
