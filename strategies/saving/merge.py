@@ -16,16 +16,22 @@ from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError
 from strategies.quiet import quiet
+from strategies.structure.half_precision import restore
+from strategies.structure.layers.computed_weights import remedy_for_computed_weight
+from strategies.structure.layers.random_inputs import random_inputs
 from strategies.structure.linear_layers import linear_to_conv1d
+from strategies.structure.token_rows import is_token_layer, merge_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from torch import Tensor, nn
 
-ROWS = 64  # random inputs per layer
 NOT_IMPLEMENTED = "PEFT has not implemented it"
-IMAGE_SIZE = 8  # height and width of random pictures for convolutions
+# Relative change of a layer's outputs that adding an adapter to a weight of this type may make: some units in the last
+# place; GPUs may round the factors of float32 products to 10 bits of mantissa (TF32).
+ROUNDING = {"torch.float64": 1e-9, "torch.float32": 1e-4, "torch.bfloat16": 3e-2, "torch.float16": 5e-3}
+ROUNDED_PRODUCTS = 5e-3
 
 
 @dataclass(frozen=True)
@@ -61,43 +67,89 @@ def merge_adapters(model: nn.Module, outputs: Callable[[nn.Module], Tensor] | No
     return dataclasses.replace(merged, output_drift=float((outputs(model) - before).abs().max()))
 
 
+def settle(model: nn.Module, weights: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Leave parameters with the values beside them, in the types that the model's modules were loaded in."""
+    import torch
+
+    with torch.no_grad():
+        for parameter, values in weights:
+            parameter.copy_(values)
+    restore(model)
+
+
 def _merge_layers(model: nn.Module) -> Merged:
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    layers = {name: part for name, part in model.named_modules() if isinstance(part, BaseTunerLayer)}
+    parts = {name: part for name, part in model.named_modules() if isinstance(part, BaseTunerLayer)}
+    layers = {name: part for name, part in parts.items() if not is_token_layer(part)}
     refuse_bottlenecks(model)
+    refuse_computed(layers)
     refuse_shared(model, layers)
-    drifts: dict[str, float] = {}
     was_training = model.training
     model.eval()  # dropout would count as drift
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Merge .* module to .-bit")  # said below, in numbers
-        dry_run_merge(layers)
-        for name, layer in layers.items():
-            inputs = random_inputs(layer.get_base_layer())
-            before = layer(inputs)
-            layer.merge(safe_merge=True)
-            drifts[name] = float((layer(inputs) - before).norm() / before.norm().clamp_min(1e-12))
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Merge .* module to .-bit")  # said below, in numbers
+            rehearse(layers)
+            drifts = {name: merge_drift(layer) for name, layer in layers.items()}
+    finally:
+        model.train(was_training)
     for name, layer in layers.items():
         model.set_submodule(name, layer.get_base_layer())
     linear_to_conv1d(model)
+    merge_rows(model)
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
-    model.train(was_training)
     worst = max(drifts, key=lambda name: drifts[name], default="")
     return Merged(layers=len(drifts), layer_drift=drifts.get(worst, 0.0), worst_layer=worst)
 
 
-def dry_run_merge(layers: Mapping[str, Any]) -> None:
-    """Merge a copy of one layer of each kind, so that a kind that cannot be merged is found before anything changes."""
+def merge_drift(layer: Any) -> float:
+    """Merge one layer, and give the relative change ‖y' − y‖/‖y‖ of its output y on random inputs."""
+    inputs = random_inputs(layer.get_base_layer())
+    before = layer(inputs)
+    layer.merge(safe_merge=True)
+    return float((layer(inputs) - before).norm() / before.norm().clamp_min(1e-12))
+
+
+def rehearse(layers: Mapping[str, Any]) -> None:
+    """Merge copies first, so that what cannot be merged is found before anything changes.
+
+    One of each kind of layer in few bits, and each float one, whose drift has to be rounding.
+    """
     kinds = {(type(layer), type(layer.get_base_layer())): name for name, layer in layers.items()}
-    for name in kinds.values():
+    names = [name for name, layer in layers.items() if layer.get_base_layer().weight.is_floating_point()]
+    for name in dict.fromkeys((*kinds.values(), *names)):
+        layer = layers[name]
         try:
-            copy.deepcopy(layers[name]).merge(safe_merge=True)
+            drift = merge_drift(copy.deepcopy(layer))
         except (NotImplementedError, AttributeError, ValueError, TypeError, RuntimeError) as problem:
-            kind = type(layers[name]).__name__
+            kind = type(layer).__name__
             raise PlanError(f"{name!r} ({kind}) cannot be merged: {str(problem) or NOT_IMPLEMENTED}") from None
+        most = largest_rounding(layer.get_base_layer().weight)
+        if not drift <= most:
+            raise PlanError(
+                f"{name!r} cannot be merged: its output would change by {drift:.1e} of its size, where rounding "
+                f"explains {most:.0e}; strategies.load keeps the adapter beside the layer"
+            )
+
+
+def largest_rounding(weight: Tensor) -> float:
+    """Give the relative change of outputs that rounding a sum to the weight's type explains; few bits: any."""
+    import torch
+
+    if weight.is_cuda and weight.dtype == torch.float32:
+        return ROUNDED_PRODUCTS
+    return ROUNDING.get(str(weight.dtype), float("inf"))
+
+
+def refuse_computed(layers: Mapping[str, Any]) -> None:
+    """Refuse an adapter on a layer that computes its weight at each use: what is added to it would be lost."""
+    for name, layer in layers.items():
+        remedy = remedy_for_computed_weight(layer.get_base_layer(), f"{name}.base_layer")
+        if remedy is not None:
+            raise PlanError(f"{name!r} cannot be merged: its weight is computed at each use; first call {remedy}")
 
 
 def refuse_shared(model: nn.Module, layers: Mapping[str, Any]) -> None:
@@ -105,27 +157,17 @@ def refuse_shared(model: nn.Module, layers: Mapping[str, Any]) -> None:
     uses = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
     for name, layer in layers.items():
         if uses[id(layer.get_base_layer().weight)] > 1:
-            raise PlanError(f"{name!r} cannot be merged: other layers use its weight, too")
+            raise PlanError(
+                f"{name!r} cannot be merged: other layers use its weight, too; strategies.load keeps the adapter "
+                "beside it"
+            )
 
 
 def refuse_bottlenecks(model: nn.Module) -> None:
     """Refuse a model with adapters that are not linear in their input."""
     for name, part in model.named_modules():
         if type(part).__name__.endswith("BottleneckAdapter"):
-            raise PlanError(f"{name!r} holds a bottleneck adapter: it is not linear, so no weight can stand for it")
-
-
-def random_inputs(base: Any) -> Tensor:
-    """Draw inputs that fit a layer, the same each time."""
-    import torch
-    from torch import nn
-
-    shape: tuple[int, ...]
-    if isinstance(base, nn.Conv2d):
-        reach = ((kernel - 1) * step for kernel, step in zip(base.kernel_size, base.dilation, strict=True))
-        shape = (ROWS // IMAGE_SIZE, base.in_channels, *(IMAGE_SIZE + more for more in reach))
-    else:
-        shape = (ROWS, base.in_features)
-    generator = torch.Generator().manual_seed(0)
-    dtype = base.weight.dtype if base.weight.is_floating_point() else torch.float32
-    return torch.randn(shape, generator=generator).to(base.weight.device, dtype)
+            raise PlanError(
+                f"{name!r} holds a bottleneck adapter: it is not linear, so no weight can stand for it; "
+                "strategies.load keeps it"
+            )

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from strategies.protocol import Context
 
 
+def is_vector(parameter: nn.Parameter) -> bool:
+    """Say whether all but one of a parameter's dimensions are 1: the shape of biases and of norms' scales."""
+    return parameter.ndim > 0 and parameter.numel() == max(parameter.shape)
+
+
 def freeze_parameters(model: nn.Module, names: Iterable[str]) -> None:
     """Stop the named parameters from training."""
     for name in names:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from strategies.errors import PlanError
+from strategies.structure.layers.computed_weights import remedy_for_computed_weight
+from strategies.structure.layers.replaced_layers import move_place
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,6 +33,8 @@ def conv1d_to_linear(model: nn.Module, name: str) -> None:
     old = model.get_submodule(name)
     if not is_conv1d(old):
         return
+    if remedy := remedy_for_computed_weight(old, name):
+        raise PlanError(f"{name!r} computes its transposed weight anew each time; call {remedy} before")
     users = sum(part is old.weight for module in model.modules() for part in module.parameters(recurse=False))
     if users > 1:
         raise PlanError(f"{name!r} shares its transposed weight with another layer; give each a weight of its own")
@@ -38,8 +42,9 @@ def conv1d_to_linear(model: nn.Module, name: str) -> None:
     new.weight, new.bias = cast("nn.Parameter", old.weight), cast("nn.Parameter", old.bias)
     new.weight.data = new.weight.data.t().contiguous()
     new.out_features, new.in_features = new.weight.shape
+    move_place(new, old)
     vars(new)[WAS_CONV1D] = True
-    model.set_submodule(name, new.train(old.training))
+    model.set_submodule(name, new)
 
 
 def linear_to_conv1d(model: nn.Module) -> None:
@@ -52,4 +57,5 @@ def linear_to_conv1d(model: nn.Module) -> None:
             new = Conv1D(layer.out_features, layer.in_features)
             new.weight, new.bias = layer.weight, layer.bias
             new.weight.data = new.weight.data.t().contiguous()
-            model.set_submodule(name, new.train(layer.training))
+            move_place(new, layer)
+            model.set_submodule(name, new)

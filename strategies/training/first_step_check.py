@@ -1,25 +1,144 @@
-"""The check of the first step: what was asked to train does, what was asked to rest carries no graph.
+"""The check of the first updates: what was asked to train does, what was asked to rest carries no graph.
 
-Training with a detached tower, a forgotten adapter or a graph through frozen layers raises nothing by itself; it
-only gives a worse model or wastes memory. This check reads values once and is the only thing that synchronises.
+Training with a detached tower, a forgotten adapter or a graph through frozen layers raises nothing by itself; it only
+gives a worse model or wastes memory. But a parameter may lack a gradient once for good reasons (a layer skipped at
+random, an expert without tokens) or always (a part that the task does not use), so gradients are watched for `UPDATES`
+updates: refused is what nobody can mean, the rest is told by name. Values are read in the first update alone, in one
+synchronisation; later ones ask only whether gradients are there, and only until all have been seen.
 """
 
 from __future__ import annotations
 
+import warnings
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from strategies.errors import SelfCheckError
 from strategies.layout import is_within
+from strategies.training.gradient_watch import CallWatch, GraphWatch, adapted_layers, first_few, whole_modules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor, nn
-    from torch.utils.hooks import RemovableHandle
 
     from strategies.layout import Layout
 
-MAX_SHOWN = 5
+UPDATES = 5  # a layer that is skipped half the time is missed in all of them once in 32 trainings
+
+
+class SelfCheck:
+    """Watches a plan's first updates; `silent` are the parameters that got no gradient in any of them.
+
+    In each update: `watching` around each forward pass, `check_loss` on its result, `judge` once gradients are there.
+    """
+
+    def __init__(self, model: nn.Module, layout: Layout, scopes_to_train: Sequence[str | None]) -> None:
+        self._model, self._layout, self._scopes = model, layout, scopes_to_train
+        self.done = False
+        self.updates = 0
+        self.silent: tuple[str, ...] = ()
+        self._asked: set[str] = set()
+        self._called: set[str] = set()
+
+    def finish(self) -> None:
+        """Look no further."""
+        self.done = True
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Surround a forward pass of training."""
+        if self.done:
+            yield
+            return
+        graphs = GraphWatch(self._model, self._layout) if not self.updates else None
+        silent = self.silent if self.updates else [n for n, p in self._model.named_parameters() if p.requires_grad]
+        with ExitStack() as stack:
+            for watch in (graphs, CallWatch(self._model, silent, self._called)):
+                stack.callback(watch.close) if watch else None
+            yield
+        if graphs is not None:
+            graphs.refuse()
+
+    def check_loss(self, loss: object, size: int) -> None:
+        """Refuse a loss in the first update that is neither a mean nor one for each of `size` examples, or no result.
+
+        `SelfCheckError`, too, where it depends on nothing that trains.
+        """
+        if not self.done and not self.updates:
+            check_loss(loss, size)
+
+    def judge(self, gradients: Iterable[tuple[str, Tensor | None]], *, finite: bool) -> None:
+        """Look at an update's gradients, by name; `finite`: refuse infinite ones (no loss scaler is at work)."""
+        if self.done:
+            return
+        found = dict(gradients)
+        if not self.updates:
+            check_scopes(self._model, self._layout, self._scopes)
+            check_values(found, finite=finite)
+        with_gradient = {name for name, gradient in found.items() if gradient is not None}
+        never = [name for name in found if name not in self._asked] + list(self.silent)
+        self._asked |= found.keys()
+        self.silent = tuple(name for name in never if name not in with_gradient)
+        self.updates += 1
+        last = self.updates >= UPDATES
+        self._refuse_silent_towers(last=last)
+        if last and self.silent:
+            self._refuse_uncalled_adapters()
+        self.done = last or not self.silent
+        if self.silent and self.done:
+            warnings.warn(self.told(), stacklevel=3)
+
+    def told(self) -> str:
+        """Say in one line which parameters got no gradient."""
+        modules = whole_modules(self.silent, self._asked)
+        part = f"get_submodule({modules[0]!r})" if modules else f"get_parameter({self.silent[0]!r})"
+        remedy = f"to leave such a part out, call model.{part}.requires_grad_(False) before the plan is applied"
+        if adapted_layers(self._model, self.silent[:1]):
+            remedy = "to put the adapters elsewhere, name layers with target_modules"
+        return (
+            f"{len(self.silent)} of {len(self._asked)} parameters that should train got no gradient in the first "
+            f"{self.updates} updates: {first_few(self.silent)}. Experts without tokens and parts that the task does "
+            f"not use may; {remedy}"
+        )
+
+    def _refuse_silent_towers(self, *, last: bool) -> None:
+        """Refuse a tower none of whose parameters ever got a gradient, once it was called or the time is over."""
+        for label, prefixes in self._layout.towers.items():
+            own = [name for name in self.silent if is_within(name, prefixes)]
+            if not own or any(is_within(name, prefixes) for name in self._asked.difference(self.silent)):
+                continue
+            called = any(is_within(name, prefixes) for name in self._called)
+            if called or last:
+                why = "its output does not reach the loss (detached, perhaps)" if called else "nothing of it is called"
+                raise SelfCheckError(
+                    f"{label!r} was asked to train, but its parameters got no gradient: {first_few(own)}; {why}. If "
+                    f"that is meant, add freeze(scope={label!r})"
+                )
+
+    def _refuse_uncalled_adapters(self) -> None:
+        """Refuse adapters around layers that are never called although what holds them is: they would be lost."""
+        passed_by = [
+            layer
+            for layer, holder in adapted_layers(self._model, self.silent).items()
+            if layer not in self._called and (not holder or holder in self._called)
+        ]
+        if passed_by:
+            raise SelfCheckError(
+                f"adapters that nothing calls: {first_few(passed_by)}. The model reads the weights of these layers "
+                "directly, or has no use for them; choose others with target_modules"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give what it has seen, for a checkpoint."""
+        seen = {"asked": sorted(self._asked), "silent": list(self.silent), "called": sorted(self._called)}
+        return {"done": self.done, "updates": self.updates, **({} if self.done else seen)}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.done, self.updates = saved["done"], saved["updates"]
+        self._asked, self._called = set(saved.get("asked", ())), set(saved.get("called", ()))
+        self.silent = tuple(saved.get("silent", ()))
 
 
 def check_loss(loss: object, size: int) -> None:
@@ -35,22 +154,19 @@ def check_loss(loss: object, size: int) -> None:
         raise SelfCheckError("the loss depends on nothing that trains: loss_fn must call the model it is given")
 
 
-def check_gradients(gradients: Iterable[tuple[str, Tensor | None]], *, finite: bool) -> None:
-    """Refuse parameters that train but got no gradient, or (unless a loss scaler is at work) an infinite one."""
+def check_values(gradients: Mapping[str, Tensor | None], *, finite: bool) -> None:
+    """Refuse an update without any gradient, or (`finite`) with an infinite one."""
     import torch
 
-    found = list(gradients)
-    missing = [name for name, gradient in found if gradient is None]
-    if len(missing) == len(found):
+    found = {name: gradient for name, gradient in gradients.items() if gradient is not None}
+    if not found:
         raise SelfCheckError("no parameter got a gradient: loss_fn must call the model it is given")
-    if missing:
-        raise SelfCheckError(
-            f"{len(missing)} of {len(found)} parameters that should train got no gradient: "
-            f"{_first_few(missing)}. Remove what the model does not use, or freeze it (freeze(scope=…))"
-        )
-    infinite = [name for name, gradient in found if gradient is not None and not torch.isfinite(gradient).all()]
-    if finite and infinite:
-        raise SelfCheckError(f"the first gradient is not finite in {_first_few(infinite)}")
+    if not finite:
+        return
+    are_finite: list[bool] = torch.stack([torch.isfinite(gradient).all() for gradient in found.values()]).tolist()
+    infinite = [name for name, is_finite in zip(found, are_finite, strict=True) if not is_finite]
+    if infinite:
+        raise SelfCheckError(f"the first gradient is not finite in {first_few(infinite)}")
 
 
 def check_scopes(model: nn.Module, layout: Layout, scopes_to_train: Sequence[str | None]) -> None:
@@ -62,55 +178,7 @@ def check_scopes(model: nn.Module, layout: Layout, scopes_to_train: Sequence[str
                 raise SelfCheckError(f"{label!r} was asked to train, but none of its parameters does")
 
 
-class GraphWatch:
-    """Finds frozen modules whose output carries a graph although their input does not."""
-
-    def __init__(self, model: nn.Module, layout: Layout) -> None:
-        self.offenders: list[str] = []
-        self._handles = [self._watch(name, part) for name, part in _frozen_roots(model, layout)]
-
-    def _watch(self, name: str, part: nn.Module) -> RemovableHandle:
-        def look(_: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
-            if _carries_graph(output) and not _carries_graph((arguments, options)):
-                self.offenders.append(name)
-
-        return part.register_forward_hook(look, with_kwargs=True)
-
-    def close(self) -> None:
-        """Take the hooks away and refuse what they saw."""
-        for handle in self._handles:
-            handle.remove()
-        if self.offenders:
-            raise SelfCheckError(
-                f"frozen, but its output carries a graph: {_first_few(self.offenders)}. Something in it "
-                "switches gradients on (enable_input_require_grads?) and wastes memory"
-            )
-
-
-def _frozen_roots(model: nn.Module, layout: Layout) -> Iterator[tuple[str, nn.Module]]:
-    """Give the towers without anything that trains, leaving out modules compiled in place (hooks recompile)."""
-    for prefixes in layout.towers.values():
-        for name in prefixes:
-            part = model.get_submodule(name)
-            if not any(p.requires_grad for p in part.parameters()) and part._compiled_call_impl is None:  # noqa: SLF001
-                yield name, part
-
-
-def _carries_graph(value: Any) -> bool:
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        return value.requires_grad
-    if isinstance(value, dict):
-        return any(_carries_graph(part) for part in value.values())
-    return isinstance(value, list | tuple) and any(_carries_graph(part) for part in value)
-
-
 def _describe(value: object) -> str:
     import torch
 
     return f"one of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
-
-
-def _first_few(names: list[str]) -> str:
-    return ", ".join(names[:MAX_SHOWN]) + (" …" if len(names) > MAX_SHOWN else "")

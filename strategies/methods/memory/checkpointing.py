@@ -8,8 +8,10 @@ them would only build a graph: such blocks are never wrapped).
 Paper: Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016, https://arxiv.org/abs/1604.06174
 
 Always torch's non-reentrant variant: the reentrant one loses gradients behind a frozen front end. Blocks with
-batch normalisation are left alone, since running them twice would count their statistics twice. With `every_n=2`
-every second block of a tower is recomputed: half the saving for half the extra time.
+batch normalisation are left alone, since running them twice would count their statistics twice. What a block changes
+beside its output (a list, a cache of keys and values) it gets again as it was; a block that changes tensors in place is
+refused in the first step. With `every_n=2` every second block of a tower is recomputed: half the saving for half the
+extra time.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from strategies.errors import PlanError
+from strategies.methods.memory.recomputing import Call, InPlaceWatch, Passes, without_caches
 from strategies.options import Count
 from strategies.protocol import FROZEN, Context, Kind, Strategy
 from strategies.structure.blocks import blocks_or_roots
@@ -28,17 +31,32 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def checkpoint_block(block: nn.Module) -> None:
-    """Make one module drop its activations in training; names and parameters stay as they are."""
+def checkpoint_block(block: nn.Module, name: str) -> None:
+    """Make the block called `name` drop its activations in training; names and parameters stay as they are.
+
+    `PlanError` in the first call where it changes its inputs or buffers in place.
+    """
+    import torch
     from torch.utils.checkpoint import checkpoint
 
     plain = block.forward
+    checked = False
 
     @wraps(plain)
     def forward(*arguments: Any, **options: Any) -> Any:
+        nonlocal checked
         if not block.training:
             return plain(*arguments, **options)
-        return checkpoint(plain, *arguments, use_reentrant=False, **options)
+        call = Call(arguments, options)
+        if torch.compiler.is_compiling():
+            call = without_caches(call)
+            return checkpoint(plain, *call.arguments, use_reentrant=False, **call.options)
+        watch = None if checked else InPlaceWatch(block, call)
+        outputs = checkpoint(Passes(block, plain, call), *arguments, use_reentrant=False, **options)
+        if watch is not None:
+            watch.refuse_changes(name)
+        checked = True
+        return outputs
 
     block.forward = forward
 
@@ -72,11 +90,17 @@ class Checkpointing(Strategy):
 
     def transform(self, model: nn.Module, context: Context) -> None:
         """Wrap the blocks in place."""
-        chosen = []
+        chosen: list[tuple[str, nn.Module]] = []
         for roots in context.layout.groups(model, self.scope).values():
-            blocks = [block for block in blocks_or_roots(model, roots).values() if can_checkpoint(block)]
+            blocks = [part for part in blocks_or_roots(model, roots).items() if can_checkpoint(part[1])]
             chosen += blocks[:: self.every_n]
         if not chosen:
-            raise PlanError("checkpointing: no block in scope trains without batch normalisation; leave it out")
-        for block in chosen:
-            checkpoint_block(block)
+            raise PlanError(f"checkpointing: {self._why_not(model, context)}; leave it out, or name another scope")
+        for name, block in chosen:
+            checkpoint_block(block, name)
+
+    def _why_not(self, model: nn.Module, context: Context) -> str:
+        """Say why no block was chosen."""
+        names = context.layout.parameter_names(model, self.scope)
+        trains = any(model.get_parameter(name).requires_grad for name in names)
+        return "every block in scope that trains holds batch normalisation" if trains else "nothing in scope trains"

@@ -23,6 +23,9 @@ from strategies.errors import PlanError
 from strategies.layout import is_within
 from strategies.protocol import Context, Kind, Strategy
 from strategies.structure.blocks import uncalled_layers
+from strategies.structure.layers.kept_precision import kept_in_float32
+from strategies.structure.layers.linear_subclasses import computing_as_linear
+from strategies.structure.layers.replaced_layers import take_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,9 +56,11 @@ def to_float8(model: nn.Module, names: list[str], recipe: str, *, emulate: bool)
     # Padding: the number of tokens in a batch need not be a multiple of 16.
     config = dataclasses.replace(config, emulate=emulate, pad_inner_dim=True)
     for name in names:
-        holder = nn.ModuleDict({"layer": model.get_submodule(name)})
+        before = model.get_submodule(name)
+        holder = nn.ModuleDict({"layer": before})
         convert_to_float8_training(holder, config=config)
-        model.set_submodule(name, holder["layer"].train(model.get_submodule(name).training))
+        take_over(holder["layer"], before)
+        model.set_submodule(name, holder["layer"])
 
 
 @final
@@ -90,19 +95,19 @@ class Fp8(Strategy):
         """Swap the layers that gain; refuse when none does."""
         if self.recipe == "rowwise" and not self.emulate and context.facts.get("precision") != "bf16":
             raise PlanError("fp8: recipe='rowwise' gives bf16 results only: add amp(dtype='bf16') or use 'tensorwise'")
-        from torch import nn
         from torchao.float8 import _auto_filter_for_recipe
 
         gains: Callable[[nn.Linear, str], bool] = (
             divisible if self.emulate else _auto_filter_for_recipe(self.recipe, [])
         )
-        hidden = uncalled_layers(model)
+        hidden, kept = uncalled_layers(model), kept_in_float32(model)
+        plain = computing_as_linear(model.modules())
         layers = {
             name: layer
             for prefixes in context.layout.groups(model, self.scope).values()
             for name, layer in model.named_modules()
-            if type(layer) is nn.Linear and is_within(name, prefixes)
-            if name not in hidden and not context.layout.is_new(name)
+            if id(layer) in plain and is_within(name, prefixes)
+            if name not in hidden and not context.layout.is_new(name) and f"{name}.weight" not in kept
         }  # fmt: skip
         chosen = [name for name, layer in layers.items() if gains(layer, name)]
         if not chosen:

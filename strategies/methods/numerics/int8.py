@@ -80,7 +80,7 @@ class Int8(Strategy):
         def make(layer: nn.Linear) -> nn.Linear:
             return to_8bit(layer, threshold=self.threshold)
 
-        swap_linears(model, context.layout, self.scope, make)
+        swap_linears(self, model, context, make)
 
     def simulate_move(self, model: nn.Module, context: Context) -> None:
         """Give the layers their packed shapes."""

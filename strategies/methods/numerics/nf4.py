@@ -45,7 +45,7 @@ class Nf4(Strategy):
         def make(layer: nn.Linear) -> nn.Linear:
             return to_4bit(layer, quant_type="nf4", double_quant=self.double_quant)
 
-        swap_linears(model, context.layout, self.scope, make, multiple=SMALL_BLOCK)
+        swap_linears(self, model, context, make, multiple=SMALL_BLOCK)
 
     def simulate_move(self, model: nn.Module, context: Context) -> None:
         """Give the layers their packed shapes."""

@@ -10,7 +10,9 @@ weight of 1.0 where it was. When not to use it: memory suffices for amp. On a CP
 compiling it there takes tens of seconds: slower than torch's own.
 Paper: Zamirai et al., Revisiting BFloat16 Training, 2020, https://arxiv.org/abs/2010.06192
 
-Batch norms stay in float32, as their running averages would stop moving just so; quantised layers keep their storage.
+Batch norms stay in float32, as their running averages would stop moving just so, and so does what the model's class
+keeps there (`_keep_in_fp32_modules`) and what is computed and not saved (rotary frequencies); quantised layers keep
+their storage.
 """
 
 from __future__ import annotations
@@ -23,25 +25,48 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 from strategies.execution.optimizer import WEIGHT_DECAY
 from strategies.methods.numerics.amp import native_bf16
 from strategies.protocol import OPTIMIZER, ROUNDING, Context, Kind, Strategy
+from strategies.structure.layers.kept_precision import kept_in_float32
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
 
 def to_bf16(model: nn.Module) -> None:
-    """Cast floating parameters and buffers in place, but for batch norms and what is stored quantised."""
+    """Cast floating parameters and saved buffers in place.
+
+    Batch norms stay as they are, and so do what is stored quantised, what the model's class keeps in float32, and
+    buffers that are computed and not saved, such as the frequencies of rotary positions.
+    """
     import torch
     from torch.nn.modules.batchnorm import _BatchNorm
 
+    names = kept_in_float32(model)
+    kept = {id(t) for name, t in [*model.named_parameters(), *model.named_buffers()] if name in names}  # also if shared
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             continue
-        for tensor in [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
-            if tensor.is_floating_point() and type(tensor) in {torch.Tensor, torch.nn.Parameter, torch.nn.Buffer}:
+        unsaved = module._non_persistent_buffers_set  # noqa: SLF001 - torch has no other list
+        for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            plain = type(tensor) in {torch.Tensor, torch.nn.Parameter, torch.nn.Buffer} and name not in unsaved
+            if plain and tensor.is_floating_point() and id(tensor) not in kept:
                 tensor.data = tensor.data.to(torch.bfloat16)
+
+
+def cast_inputs_of_norms(model: nn.Module) -> None:
+    """Let norms in bf16 take float32 inputs, which a GPU's autocast sees to and a CPU's does not."""
+    import torch
+
+    for module in model.modules():
+        norm = isinstance(module, torch.nn.LayerNorm | torch.nn.GroupNorm) and module.weight is not None
+        if norm and module.weight.dtype == torch.bfloat16:
+            module.register_forward_pre_hook(_to_weights_type)
+
+
+def _to_weights_type(norm: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (inputs[0].to(norm.get_parameter("weight").dtype), *inputs[1:]) if inputs else inputs
 
 
 def rounding_adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -90,8 +115,9 @@ class PureBf16(Strategy):
 
     def transform(self, model: nn.Module, context: Context) -> None:
         """Cast the model."""
-        del context
         to_bf16(model)
+        if context.device.type == "cpu":
+            cast_inputs_of_norms(model)
 
     def wrap_forward(self, forward: Callable[..., Any], context: Context) -> Callable[..., Any]:
         """Run under autocast, so that float32 inputs and batch norms' outputs meet bf16 weights."""

@@ -1,24 +1,22 @@
 """Swap linear layers for quantised ones, in memory: shared by `nf4`, `fp4` and `int8`.
 
 transformers' own replacement builds empty weights and accelerate's needs a GPU, so this walks the model itself:
-each plain `nn.Linear` of a scope becomes a bitsandbytes layer that still holds the float weight, and bitsandbytes
+each linear layer of a scope becomes a bitsandbytes layer that still holds the float weight, and bitsandbytes
 quantises it when the model moves to its device (CPU counts). GPT-2's `Conv1D` is turned into a linear layer before.
-Left alone: everything that is no linear layer (embeddings, norms, convolutions), layers inside
-`nn.MultiheadAttention`, and weights shared with another module.
+Left alone: everything that is no linear layer (embeddings, norms, convolutions, fused weights of experts), and the
+linear layers that `quantisable.py` names; `Tuned.describe` lists them.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from strategies.errors import PlanError
 from strategies.execution.engine import torch_dtype
-from strategies.layout import is_within
-from strategies.structure.blocks import uncalled_layers
+from strategies.methods.numerics.quantisable import Storage, reasons_to_keep, sort_layers, why_kept
+from strategies.structure.layers.replaced_layers import refuse_whole_numbers, take_over
 from strategies.structure.linear_layers import conv1d_to_linear
-from strategies.structure.roles import linear_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from strategies.layout import Layout
+    from strategies.protocol import Context, Strategy
 
 
 # Values of a weight that share a scale. bitsandbytes' CPU kernel unpacks rows that are no multiple of it wrongly (an
@@ -36,43 +34,40 @@ NESTED_BLOCK = 256  # scales that share a scale
 
 
 def swap_linears(
-    model: nn.Module, layout: Layout, scope: str | None, make: Callable[[nn.Linear], nn.Linear], *, multiple: int = 1
+    strategy: Strategy, model: nn.Module, context: Context, make: Callable[[nn.Linear], nn.Linear], *, multiple: int = 1
 ) -> None:
-    """Replace the plain linear layers of a scope by `make(layer)`; a tower without any is an error.
+    """Replace the linear layers of the strategy's scope by `make(layer)`; a tower without any is an error.
 
-    Layers whose number of inputs is no multiple of `multiple` are left alone.
+    What stays as it is is left in `context.member_state`. multiple: of which the number of inputs has to be one.
     """
-    from torch import nn
-
-    everywhere = [module for _, module in model.named_modules(remove_duplicate=False)]
-    uses = Counter(id(p) for module in everywhere for p in module.parameters(recurse=False))
-    left_alone = uncalled_layers(model)
-    for label, prefixes in layout.groups(model, scope).items():
-        for name, layer in linear_layers(model, prefixes).items():
-            if uses[id(layer.weight)] == 1:
-                conv1d_to_linear(model, name)
-        layers = {
-            name: module
-            for name, module in model.named_modules()
-            if type(module) is nn.Linear and is_within(name, prefixes) and name not in left_alone
-        }  # fmt: skip
-        own = {
-            name: layer
-            for name, layer in layers.items()
-            if uses[id(layer.weight)] == 1 and not layer.in_features % multiple
-        }
-        if not own:
-            widths = f", nor those whose inputs are no multiple of {multiple}" if multiple > 1 else ""
+    scope = strategy.scope_name()
+    why, owned = reasons_to_keep(model, multiple, scope), context.layout.module_names(model, scope)
+    whole = Storage()
+    for label, prefixes in context.layout.groups(model, scope).items():
+        storage = sort_layers(model, prefixes, owned, why)
+        if not storage.quantised:
+            there = why_kept(storage.kept) or "none at all"
             raise PlanError(
-                f"{label!r} has no linear layer to quantise (those inside nn.MultiheadAttention are not{widths})"
+                f"{strategy.name}: {label!r} has no linear layer to quantise, but: {there}. Name another scope, or "
+                f"leave {strategy.name} out"
             )
-        new = [name for name in own if layout.is_new(name)]
+        new = [name for name in storage.quantised if context.layout.is_new(name)]
         if new:
             raise PlanError(f"{new[0]!r} belongs to a new part: quantise pretrained towers only, not fusion or head")
-        for name, layer in own.items():
-            swapped = make(layer)
-            swapped.bias = layer.bias
-            model.set_submodule(name, swapped.requires_grad_(False).train(layer.training))
+        for name in storage.quantised:
+            _swap(model, name, make)
+        whole.add(storage)
+    context.member_state[strategy] = whole
+
+
+def _swap(model: nn.Module, name: str, make: Callable[[nn.Linear], nn.Linear]) -> None:
+    """Replace one layer."""
+    conv1d_to_linear(model, name)
+    layer = cast("nn.Linear", model.get_submodule(name))
+    swapped = make(layer)
+    take_over(swapped, layer)
+    refuse_whole_numbers(swapped, name)
+    model.set_submodule(name, swapped.requires_grad_(False))
 
 
 def to_4bit(layer: nn.Linear, *, quant_type: Literal["nf4", "fp4"], double_quant: bool) -> nn.Linear:

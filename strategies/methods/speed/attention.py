@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 FLASH_GPU = (8, 0)
 KERNELS = {"math": "MATH", "flash": "FLASH_ATTENTION", "efficient": "EFFICIENT_ATTENTION", "cudnn": "CUDNN_ATTENTION"}
+TORCHS = "sdpa"  # transformers' name for torch's attention function
 ONLY_GPU = ("efficient", "cudnn")
 ONLY_16_BIT = ("flash", "cudnn")  # on GPUs
 KERNEL_ERRORS = (
@@ -91,14 +92,37 @@ def forward_with_kernel(backend: str, forward: Callable[..., Any]) -> Callable[.
 def attention_modules(model: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
     """Give the transformers models, and torch's own attention layers, that use torch's attention function."""
     from torch import nn
+
+    theirs = [part for part, used in implementations(model) if used == TORCHS]
+    return theirs, [part for part in model.modules() if isinstance(part, nn.MultiheadAttention)]
+
+
+def implementations(model: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Give the transformers models, outermost first, and the name of the code that computes each one's attention."""
     from transformers import PreTrainedModel
 
-    theirs = [
-        part
-        for part in model.modules()
-        if isinstance(part, PreTrainedModel) and part.config._attn_implementation == "sdpa"  # noqa: SLF001
-    ]
-    return theirs, [part for part in model.modules() if isinstance(part, nn.MultiheadAttention)]
+    theirs = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
+    return [(part, str(part.config._attn_implementation)) for part in theirs]  # noqa: SLF001
+
+
+def why_no_kernel(model: nn.Module) -> str:
+    """Say why a model without attention by torch's function has none, and what to do about it."""
+    found = implementations(model)
+    if not found:
+        return (
+            f"{type(model).__name__} has no transformers model and no encoder layer of torch in it (attention written "
+            "out in a model of one's own is not seen); leave it out"
+        )
+    part, used = found[0]
+    if part._supports_sdpa:  # noqa: SLF001
+        return (
+            f"{type(part).__name__} computes attention by its {used!r} code, which has no kernels to choose: call "
+            f"model.set_attn_implementation({TORCHS!r}) before, or leave it out"
+        )
+    return (
+        f"transformers' {type(part).__name__} has no attention by torch's function (its code, if it has any, is "
+        f"{used!r}); leave it out"
+    )
 
 
 @final
@@ -132,21 +156,24 @@ class Attention(Strategy):
         theirs, own = attention_modules(model)
         if self.backend == "eager":
             if not theirs:
-                raise PlanError("attention: 'eager' is transformers' own code, and no part of this model would use it")
+                raise PlanError(f"attention: 'eager' would change nothing: {self._why_not_eager(model)}; leave it out")
             for part in theirs:
                 part.set_attn_implementation("eager")  # type: ignore[operator]
             return
         if not theirs and not own:
-            raise PlanError(
-                f"attention: would do nothing, {type(model).__name__} has no transformers model and no encoder layer "
-                "of torch (attention written out in a model of one's own is not seen)"
-            )
+            raise PlanError(f"attention: would do nothing, {why_no_kernel(model)}")
         if context.device.type == "cuda" and self.backend in ONLY_16_BIT and context.facts.get("precision") == "fp32":
             raise PlanError(f"attention: {self.backend!r} computes in 16 bits only: add amp, or choose 'efficient'")
         disable_fast_path(model, everywhere=True)
         for roots in context.layout.groups(model, EVERYTHING).values():
             for block in repeated_blocks(model, roots).values():
                 block.forward = block_with_kernel(self.backend, block.forward)
+
+    def _why_not_eager(self, model: nn.Module) -> str:
+        """Say why no part of a model could be switched to transformers' own code."""
+        used = {name for _, name in implementations(model)}
+        there = f"its transformers models run {' and '.join(map(repr, sorted(used)))} already"
+        return there if used else "it is transformers' own code, and there is no transformers model in this one"
 
     def wrap_forward(self, forward: Callable[..., Any], context: Context) -> Callable[..., Any]:
         """Choose the kernel in training and evaluation."""

@@ -47,7 +47,8 @@ class InBackward(Engine):
         self._running = False
         self._groups: list[dict[str, Any]] = []
         self._members = {id(group["params"]): set(group["params"]) for group in self.optimizer.param_groups}
-        self._first: dict[Tensor, Tensor] | None = {}
+        self._finite: dict[Tensor, Tensor] | None = {}  # of the first update, which is checked for its values
+        self._reported: set[Tensor] = set()
         for group in self.optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.register_post_accumulate_grad_hook(self._update_one)
@@ -56,6 +57,7 @@ class InBackward(Engine):
     def backward(self, loss: Tensor) -> None:
         """Compute gradients and update; a backward pass from elsewhere leaves gradients as usual."""
         self._groups = [dict(group) for group in self.optimizer.param_groups]
+        self._reported.clear()
         self._running = True
         try:
             super().backward(loss)
@@ -65,8 +67,9 @@ class InBackward(Engine):
     def _update_one(self, parameter: Tensor) -> None:
         if not self._running or parameter.grad is None:
             return
-        if self._first is not None:
-            self._first[parameter] = parameter.grad.sum().mul(0)  # zero, or nan if anything is not finite
+        self._reported.add(parameter)
+        if self._finite is not None:
+            self._finite[parameter] = parameter.grad.sum().mul(0)  # zero, or nan if anything is not finite
         for group, start in zip(self.optimizer.param_groups, self._groups, strict=True):
             group.clear()
             group.update(start, params=[parameter] if parameter in self._members[id(start["params"])] else [])
@@ -76,9 +79,13 @@ class InBackward(Engine):
         parameter.grad = None
 
     def named_gradients(self) -> Iterator[tuple[str, Tensor | None]]:
-        """Give what is left of the first update's gradients: a finite number for each that was finite."""
-        first, self._first = self._first or {}, None
-        return ((name, first.get(p)) for name, p in self.model.named_parameters() if p.requires_grad)
+        """Give what is left of an update's gradients: a number for each, one that is not finite where they were not.
+
+        Values are looked at in the first update only.
+        """
+        left = self._finite if self._finite is not None else dict.fromkeys(self._reported, self._one)
+        self._finite = None
+        return ((name, left.get(p)) for name, p in self.model.named_parameters() if p.requires_grad)
 
     def clip(self, clip_gradients: Callable[[Sequence[Tensor]], object]) -> None:
         """Leave it: no gradient is there any more."""

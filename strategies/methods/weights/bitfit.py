@@ -1,6 +1,6 @@
 """bitfit — train the bias vectors only.
 
-What: every bias of the scope trains (also the fused one of `nn.MultiheadAttention`); all weight matrices,
+What: every bias of the scope trains (also the fused ones of `nn.MultiheadAttention` and of LSTMs); all weight matrices,
 embeddings and the scales of norms rest. Nothing is added, so inference costs what it did.
 Why it helps: about 0.1 % of the weights train, with optimizer state for no more; activations need not be kept for
 the weight gradients of frozen matrices; a file of a few hundred KB per task.
@@ -21,17 +21,18 @@ from strategies.errors import PlanError
 from strategies.layout import is_within
 from strategies.options import Rate
 from strategies.protocol import FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
-from strategies.structure.freezing import train_only
+from strategies.structure.freezing import is_vector, train_only
 
 if TYPE_CHECKING:
     from torch import nn
 
-BIASES = ("bias", "in_proj_bias")  # the second: query, key and value of nn.MultiheadAttention in one vector
-
 
 def bias_vectors(model: nn.Module) -> list[str]:
-    """Name the bias vectors of a model."""
-    return [name for name, p in model.named_parameters() if name.rpartition(".")[2] in BIASES and p.ndim == 1]
+    """Name the bias vectors of a model: parameters with `bias` in their own name and one dimension that counts.
+
+    Fused and odd ones are among them: `in_proj_bias` and `bias_k` of `nn.MultiheadAttention`, `bias_hh_l0` of an LSTM.
+    """
+    return [name for name, p in model.named_parameters() if "bias" in name.rpartition(".")[2] and is_vector(p)]
 
 
 @final
@@ -54,5 +55,5 @@ class BitFit(Strategy):
         names = bias_vectors(model)
         for label, roots in context.layout.groups(model, self.scope).items():
             if not any(is_within(name, roots) for name in names):
-                raise PlanError(f"bitfit: {label!r} has no bias vectors; train its norms with layernorm, or use lora")
+                raise PlanError(f"bitfit: {label!r} has no bias vectors; use lora, or layernorm where it has norms")
         train_only(model, context, self.scope, names)

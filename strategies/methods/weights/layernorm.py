@@ -1,6 +1,7 @@
 """layernorm — train the scales and biases of the normalisation layers only.
 
-What: the weight and bias of every LayerNorm, RMSNorm, GroupNorm and batch norm of the scope train; all else rests.
+What: the weight and bias of every LayerNorm, RMSNorm, GroupNorm and batch norm of the scope train; all else is frozen.
+A layer is a norm if its class is called so and holds vectors, so a model's own kinds count, too.
 Batch norms that train also go on updating their statistics, as in full fine-tuning.
 Why it helps: well under 0.1 % of the weights train (0.04 % of BERT-base), with optimizer state for no more; nothing
 is added, so inference costs what it did.
@@ -22,7 +23,7 @@ from strategies.errors import PlanError
 from strategies.layout import is_within
 from strategies.options import Rate
 from strategies.protocol import FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
-from strategies.structure.freezing import train_only
+from strategies.structure.freezing import is_vector, train_only
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,16 +31,24 @@ if TYPE_CHECKING:
 
 def norm_parameters(model: nn.Module) -> list[str]:
     """Name the weights and biases of the normalisation layers of a model."""
-    from torch import nn
-    from torch.nn.modules.batchnorm import _BatchNorm
-
-    kinds = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, _BatchNorm)
     return [
         f"{name}.{own}".lstrip(".")
         for name, module in model.named_modules()
-        if isinstance(module, kinds) or type(module).__name__.endswith("RMSNorm")
+        if _is_norm(module)
         for own, _ in module.named_parameters(recurse=False)
     ]
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """Say whether a module is one of torch's norms, or a leaf that is called a norm and holds vectors only."""
+    from torch import nn
+    from torch.nn.modules.batchnorm import _NormBase
+
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.GroupNorm | _NormBase):
+        return True
+    called_so = any("norm" in kind.__name__.lower() for kind in type(module).__mro__)
+    leaf = all(not any(True for _ in child.parameters()) for child in module.children())
+    return called_so and leaf and all(is_vector(parameter) for parameter in module.parameters(recurse=False))
 
 
 @final
