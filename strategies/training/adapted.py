@@ -58,7 +58,7 @@ def _outside(model: nn.Module, layout: Layout, members: Sequence[Strategy]) -> l
     trains = {name: (parameter.numel(), parameter.requires_grad) for name, parameter in model.named_parameters()}
     scopes = [member.scope_name() for member in weights_members(members)]
     planned = frozenset().union(*(layout.parameter_names(model, scope) for scope in scopes))
-    offered = frozenset().union(*(layout.parameter_names(model, scope) for scope in layout.scopes))
+    offered = frozenset().union(*(layout.owned(scope, trains) for scope in layout.scopes))
     lines = []
     for words, names in (
         ("in no scope of the plan", [n for n in trains if n not in planned and not layout.is_new(n)]),

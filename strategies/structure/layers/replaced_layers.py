@@ -73,6 +73,12 @@ def refuse_whole_numbers(layer: nn.Module, name: str) -> None:
     layer.register_forward_pre_hook(_refuse_whole_numbers)
 
 
+def has_hooks_of_others(layer: nn.Module) -> bool:
+    """Say whether a layer has hooks around its forward pass besides the one that refuses whole numbers."""
+    hooks = [hook for kind in ("_forward_pre_hooks", "_forward_hooks") for hook in vars(layer)[kind].values()]
+    return any(hook is not _refuse_whole_numbers for hook in hooks)
+
+
 def _refuse_whole_numbers(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
     inputs = cast("Tensor", arguments[0]) if arguments else None
     if inputs is not None and not inputs.is_floating_point():

@@ -234,6 +234,7 @@ def test_conflicts_still_fail_upstream(one, other, foreign, monkeypatch):
 
     def watched():
         gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        assert len(gradients) == sum(p.requires_grad for p in model.parameters())
         update()
         assert all(map(torch.equal, gradients, [p.grad for p in model.parameters() if p.grad is not None]))
 

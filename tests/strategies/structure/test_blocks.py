@@ -119,7 +119,7 @@ def test_encoder_and_decoder_are_two_chains_whose_last_blocks_train():
     tuned = compose("freeze(last_n=1)").apply(built)
     trained = {name.rpartition(".")[0].rpartition(".")[0] for name in tuned.trained if "head" not in name}
     assert trained == {"encoder.layers.1", "decoder.layers.2"}
-    with pytest.raises(PlanError, match=r"last_n=3, but 'body' has 2 repeated blocks, from encoder\.layers\.0 on"):
+    with pytest.raises(PlanError, match=r"last_n=3, but 'encoder' has 2 repeated blocks, from encoder\.layers\.0 on"):
         compose("freeze(last_n=3)").apply(
             model(encoder=built["encoder"], decoder=built["decoder"], head=nn.Linear(8, 2))
         )

@@ -10,14 +10,14 @@ from strategies import compose
 from strategies.errors import PlanError
 from strategies.protocol import Context
 from strategies.structure.adapters import chosen_layers
+from strategies.structure.find_layout import find_layout
 from strategies.structure.roles import ALL_LINEAR
 from strategies.training.adapted import compact
 
 
-def choose(model, scope=None, default=("query", "value"), head=None, **asked):
+def choose(model, scope=None, default=("query", "value"), head="auto", **asked):
     """Give the layers that options would choose, and the notes."""
-    tuned = compose("freeze").apply(model, head=head)
-    context = Context(tuned.context.layout, torch.device("cpu"))
+    context = Context(find_layout(model, head), torch.device("cpu"))
     options = {"name": "lora", "scope": scope, "roles": None, "target_modules": None, **asked}
     chosen = chosen_layers(SimpleNamespace(**options), model, context, default, convolutions=False)
     return [name for names in chosen.values() for name in names], context.notes["lora"]
