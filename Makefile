@@ -12,7 +12,7 @@ INSTALL   := '$(PYTHON)' install/environment.py $(VENV) --torch '$(TORCH)' --cpu
 PYTEST    := env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 SWEEPS := $(patsubst %/runs.csv,%,$(wildcard results/*/runs.csv))
 
-.PHONY: setup tools matrix report test durations test-install predictions check lint typecheck format docs site compatibility gpu-reference performance pins clean help FORCE
+.PHONY: setup tools matrix report test durations test-install predictions check lint typecheck format docs site compatibility zoo gpu-reference performance pins clean help FORCE
 .DEFAULT_GOAL := help
 
 help:
@@ -83,6 +83,9 @@ docs: tools ## write the generated pages under docs/ and the tables in Markdown,
 	@$(BIN)/python -m strategies.cards.book > docs/strategies.md
 	@$(BIN)/python -m report tables README.md docs/*.md
 	@$(MAKE) --no-print-directory site
+
+zoo: tools ## try every plan on every architecture of the zoo and write docs/models.md (25 minutes on two cores); ARGS=--only=bert
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.zoo $(ARGS)
 
 compatibility: tools ## try every pair of strategies and write docs/compatibility.md and .csv
 	OMP_NUM_THREADS=1 $(BIN)/python -m strategies.compatibility.probe

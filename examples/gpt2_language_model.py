@@ -3,9 +3,9 @@
     python examples/gpt2_language_model.py --strategies "full(lr=3e-3), lora(lr=2e-2), freeze(last_n=1, lr=3e-3)"
 
 The base has learnt to count up and is tuned to count down. One learns that `lora` finds GPT-2's transposed `Conv1D`
-layers by their role (`c_attn` is query, key and value in one), that `merge` leaves them as they were made, and what a
-tied head means: `lm_head` shares its weight with the embedding, so it belongs to the body and rests when the body
-does. Adapters or the last block then learn everything; plain `freeze` is refused, as nothing would be left to train.
+layers by their role (`c_attn` is query, key and value in one), that `merge` leaves them as they were made, and that a
+language model has no new head: `lm_head` shares its weight with the embedding, so it belongs to the body and is frozen
+when the body is. Adapters or the last block learn everything; plain `freeze` is refused, as nothing would be left to train.
 """
 
 import argparse

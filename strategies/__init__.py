@@ -36,7 +36,8 @@ from strategies.recipe import load, load_plain
 __all__ += ["load", "load_plain", "save_peft"]
 
 # Checkpoint.
-from strategies.training.checkpoints import load_checkpoint, not_resumable, restore_random, save_checkpoint
+from strategies.execution.random_state import restore_random
+from strategies.training.checkpoints import load_checkpoint, not_resumable, save_checkpoint
 
 __all__ += ["load_checkpoint", "not_resumable", "restore_random", "save_checkpoint"]
 

@@ -1,16 +1,17 @@
 """Where things are in a model: towers, fusion, head, and what a scope means.
 
 A scope is a name from `model.scopes`, a module's name, or a glob over `named_modules`; `None` is everything but
-fusion and head. Everything is kept as *names*, so that a layout survives surgery which replaces modules. The
-first half of the file answers for a model, the second half compares scopes when there is no model yet.
+what is new (fusion, head). Everything is kept as *names*, so that a layout survives surgery which replaces modules.
+The first half of the file answers for a model, the second half compares scopes when there is no model yet. How a
+layout is found: `strategies/structure/find_layout.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from strategies.errors import PlanError, closest_first
 
@@ -19,20 +20,26 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+HeadChoice: TypeAlias = str | Sequence[str] | None  # "auto": found by rules; one or several names; `None`: nothing new
 EVERYTHING = "*"  # the whole model, head and fusion included
+BODY = "body"  # all that is pretrained, in a model that offers no scopes
 NEW_PARTS = ("fusion", "head")  # trained from scratch: always train, with their own rate
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Names of modules: `scopes` as offered or guessed, `new_parts` = fusion and head.
+    """Names: `scopes` as offered or found, `new_parts` = what trains from scratch, fusion and head.
 
-    `head_origin` says how the head was found.
+    `scopes["head"]` and `new_parts` hold modules and single parameters, and may be empty. `head_origin` says how the
+    head was found. `left_out`: what no checkpoint had, and the caller does not call new. `divided`: the towers were
+    found, not offered, and are the scope `body` together.
     """
 
     scopes: Mapping[str, tuple[str, ...]]
     new_parts: tuple[str, ...]
     head_origin: str
+    left_out: tuple[str, ...] = ()
+    divided: bool = False
 
     @property
     def towers(self) -> dict[str, tuple[str, ...]]:
@@ -40,31 +47,37 @@ class Layout:
         return {name: prefixes for name, prefixes in self.scopes.items() if name not in NEW_PARTS}
 
     def is_new(self, name: str) -> bool:
-        """Say whether a parameter or module belongs to fusion or head."""
+        """Say whether a parameter or module is new or lies in a new part."""
         return is_within(name, self.new_parts)
 
     def tied_head(self, model: nn.Module) -> str | None:
         """Name the parameter that a head without its own shares with a part before it, as in language models."""
-        head = self.scopes["head"]
-        if self.parameter_names(model, "head"):
+        if self.owned("head", [name for name, _ in model.named_parameters()]):
             return None
-        used = {id(p) for name in head for p in model.get_submodule(name).parameters()}
+        heads = (module for name, module in model.named_modules() if name in self.scopes["head"])
+        used = {id(p) for module in heads for p in module.parameters()}
         return next((name for name, parameter in model.named_parameters() if id(parameter) in used), None)
 
     def groups(self, model: nn.Module, scope: str | None) -> dict[str, tuple[str, ...]]:
-        """Resolve a scope to labelled groups of module names; a scope that matches nothing is an error."""
-        if scope is None:
+        """Resolve a scope to labelled groups of module names; a scope that matches nothing is an error.
+
+        Repeated blocks in a group may hold new parts, which `parameter_names` and `module_names` leave out.
+        """
+        if scope is None or (scope == BODY and self.divided):
             return self.towers
         if scope == EVERYTHING:
             return {EVERYTHING: ("",)}
+        names = [name for name, _ in model.named_modules()]
         if scope in self.scopes:
-            return {scope: self.scopes[scope]}
+            matches = [name for name in self.scopes[scope] if name in set(names)]
+            if not matches and scope in NEW_PARTS:
+                raise PlanError(f"scope {scope!r} holds no module of {type(model).__name__}: {self.head_origin}")
+            return {scope: tuple(matches)}
         first, _, rest = scope.partition(".")
-        patterns = [f"{root}.{rest}" for root in self.scopes.get(first, ())] + [scope]
-        names = [name for name, _ in model.named_modules() if name]
-        matches = [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+        patterns = [f"{root}.{rest}".lstrip(".") for root in self.scopes.get(first, ())] + [scope]
+        matches = [name for name in names if name and any(fnmatchcase(name, pattern) for pattern in patterns)]
         if not matches:
-            known = [*self.scopes, *(name for name in names if name.count(".") <= 1)]
+            known = [*self.scopes, *(name for name in names if name and name.count(".") <= 1)]
             raise PlanError(
                 f"scope {scope!r} matches nothing in {type(model).__name__}; there is: "
                 f"{closest_first(scope, dict.fromkeys(known))}"
@@ -73,71 +86,36 @@ class Layout:
         return {scope: tuple(outermost)}
 
     def parameter_names(self, model: nn.Module, scope: str | None) -> frozenset[str]:
-        """Give the names of the parameters in a scope."""
-        return self._within(model, scope, (name for name, _ in model.named_parameters()))
+        """Give the names of the parameters in a scope, those of new parts only if the scope names them."""
+        return self._within(model, scope, [name for name, _ in model.named_parameters()])
 
     def module_names(self, model: nn.Module, scope: str | None) -> frozenset[str]:
-        """Give the names of the modules in a scope."""
-        return self._within(model, scope, (name for name, _ in model.named_modules()))
+        """Give the names of the modules in a scope, those of new parts only if the scope names them."""
+        return self._within(model, scope, [name for name, _ in model.named_modules()])
 
-    def _within(self, model: nn.Module, scope: str | None, names: Iterable[str]) -> frozenset[str]:
+    def owned(self, label: str, names: Iterable[str]) -> frozenset[str]:
+        """Keep the names that lie in one of `scopes`, which may be empty."""
+        return self._below(self.scopes[label], names)
+
+    def _within(self, model: nn.Module, scope: str | None, names: list[str]) -> frozenset[str]:
         """Keep the names that lie in a scope."""
-        if scope is None:
+        if scope is None or (scope == BODY and self.divided):
             return frozenset(name for name in names if not self.is_new(name))
-        prefixes = tuple(prefix for group in self.groups(model, scope).values() for prefix in group)
-        return frozenset(name for name in names if is_within(name, prefixes))
+        if scope == EVERYTHING:
+            return frozenset(names)
+        if self.scopes.get(scope):
+            return self.owned(scope, names)
+        return self._below([prefix for group in self.groups(model, scope).values() for prefix in group], names)
+
+    def _below(self, prefixes: Sequence[str], names: Iterable[str]) -> frozenset[str]:
+        """Keep the names below one of `prefixes`: what is new only if the prefix is new itself."""
+        new = tuple(prefix for prefix in prefixes if self.is_new(prefix))
+        return frozenset(name for name in names if is_within(name, new if self.is_new(name) else tuple(prefixes)))
 
 
 def is_within(name: str, prefixes: tuple[str, ...]) -> bool:
     """Say whether the module or parameter `name` is one of `prefixes` or lies below one."""
     return any(not prefix or name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
-
-
-def find_layout(model: nn.Module, head: str | None = None) -> Layout:
-    """Find towers, fusion and head: `head=`, else `model.scopes["head"]`, else the last child with parameters."""
-    offered = _scopes_of(model)
-    found: tuple[str, ...]
-    if head is not None:
-        names = {name for name, _ in model.named_modules()} - {""}
-        if head not in names:
-            raise PlanError(
-                f"head={head!r} is no module of {type(model).__name__}; there is: {closest_first(head, names)}"
-            )
-        found, origin = (head,), "named by the caller"
-    elif "head" in offered:
-        found, origin = offered["head"], "model.scopes"
-    else:
-        children = [name for name, child in model.named_children() if any(True for _ in child.parameters())]
-        if len(children) <= 1:
-            raise PlanError(f"cannot tell the head of {type(model).__name__} from its body: name it with head=…")
-        found, origin = (children[-1],), "the last child with parameters"
-    new = tuple(dict.fromkeys((*found, *offered.get("head", ()), *offered.get("fusion", ()))))
-    scopes = {**offered, "head": found}
-    if not set(scopes) - set(NEW_PARTS):
-        scopes = {"body": tuple(_body(model, "", new)), **scopes}
-    return Layout(scopes=scopes, new_parts=new, head_origin=origin)
-
-
-def _scopes_of(model: nn.Module) -> dict[str, tuple[str, ...]]:
-    """Read `model.scopes`, a dict of sub-modules that a model may offer, as names."""
-    offered = getattr(model, "scopes", None)
-    if not isinstance(offered, Mapping):
-        return {}
-    names = {id(module): name for name, module in model.named_modules()}
-    strangers = [scope for scope, module in offered.items() if id(module) not in names]
-    if strangers:
-        raise PlanError(f"{type(model).__name__}.scopes[{strangers[0]!r}] is not a sub-module of the model")
-    return {scope: (names[id(module)],) for scope, module in offered.items()}
-
-
-def _body(model: nn.Module, name: str, new: tuple[str, ...]) -> list[str]:
-    """List the largest modules with parameters that hold no part of `new`."""
-    if is_within(name, new) and name:
-        return []
-    if name and not any(is_within(part, (name,)) for part in new):
-        return [name] if any(True for _ in model.parameters()) else []
-    children = model.named_children()
-    return [found for child, module in children for found in _body(module, f"{name}.{child}".lstrip("."), new)]
 
 
 def surely_contains(outer: str | None, inner: str | None) -> bool:

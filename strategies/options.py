@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import types
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ Natural = Annotated[int, Range("0 or more", lambda value: value >= 0)]
 Share = Annotated[float, Range("in [0, 1)", lambda value: 0 <= value < 1)]
 NonNegative = Annotated[float, Range("0 or more", lambda value: value >= 0)]
 Names = tuple[str, ...]
+Numbers = tuple[Natural, ...]
+ADDED = "added after 0.1.0"
 
 
 class Options(dict[str, Any]):
@@ -38,6 +40,31 @@ class Options(dict[str, Any]):
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(repr(sorted(self.items())))
+
+
+def _are_counts(values: Any) -> bool:
+    return bool(values) and all(type(value) is int and value >= 1 for value in values.values())
+
+
+def _are_rows(values: Any) -> bool:
+    return bool(values) and all(
+        isinstance(rows, list | tuple) and rows and all(type(row) is int and row >= 0 for row in rows)
+        for rows in values.values()
+    )
+
+
+Counts = Annotated[Options, Range("a number, 1 or more, for each name", _are_counts)]
+Rows = Annotated[Options, Range("a list of numbers, 0 or more, for each name", _are_rows)]
+
+
+def added(default: Any) -> Any:
+    """Declare an option that came after 0.1.0: it enters a run's id only where it differs from its default."""
+    return field(default=default, metadata={ADDED: True})
+
+
+def following(strategy: Any) -> dict[str, Any]:
+    """Give option → what it comes to unless given, for the options of a strategy that follow another one."""
+    return {option: times * getattr(strategy, other) for option, (other, times) in strategy.follows.items()}
 
 
 def conform(value: object, hint: Any) -> tuple[bool, Any]:
@@ -77,18 +104,24 @@ def _conform_one(value: object, hint: Any) -> tuple[bool, Any]:
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return math.isfinite(value), float(value)
     if hint is Options and isinstance(value, dict):
-        return all(isinstance(key, str) for key in value), Options(sorted(value.items()))
+        plain = {key: list(part) if isinstance(part, tuple) else part for key, part in value.items()}
+        return all(isinstance(key, str) for key in value), Options(sorted(plain.items()))
     return isinstance(value, hint) and not (hint is int and isinstance(value, bool)), value
 
 
 def _type_text(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return f"{arguments[0].__name__} ({arguments[1].description})"
+        return f"{_type_text(arguments[0])} ({arguments[1].description})"
     if origin is Literal:
         return "one of " + ", ".join(map(repr, arguments))
     if origin is tuple:
-        return "a list of names" if arguments[0] is str else _type_text(arguments[0]).replace("one of", "a list from")
+        each = _type_text(arguments[0])
+        return "a list of names" if arguments[0] is str else _list_text(each)
     if hint is Options:
         return "a dictionary such as {'r': 8}"
     return str(getattr(hint, "__name__", hint)).replace("NoneType", "None")
+
+
+def _list_text(each: str) -> str:
+    return each.replace("one of", "a list from") if each.startswith("one of") else f"a list of {each}"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from strategies.errors import PlanError
 from strategies.layout import EVERYTHING
-from strategies.options import conform, describe_type
+from strategies.options import conform, describe_type, following
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +55,9 @@ class Context:
     seed: int = 0
     total_steps: int | None = None
     member_state: dict[Strategy, Any] = field(default_factory=dict)  # what a member keeps from hook to hook
+    notes: dict[str, dict[str, str]] = field(default_factory=dict)  # a member's → a layer's name → what is said of it
+    changed_weights: set[str] = field(default_factory=set)  # of the base, by more than base and seed tell: to be saved
+    with_optimizer: list[Callable[..., Any]] = field(default_factory=list)  # called with the optimizer once it is made
 
 
 @dataclass
@@ -89,8 +92,10 @@ class Strategy:
     setup_during_move: ClassVar[bool] = False  # its work happens while the model moves to the device
     needs_losses: ClassVar[bool] = False  # the loss function must give each example's loss
     needs_items: ClassVar[bool] = False  # the loader keeps the items of a batch for it: it divides them or reads keys
+    trains_scope: ClassVar[bool] = False  # every weight of its scope trains at some time, so that all of it is saved
     resumable: ClassVar[bool] = True  # a checkpoint holds exactly what it needs to go on
     trial: ClassVar[Mapping[str, Any]] = {}  # options for a trial on a tiny model on CPU, where defaults do not fit
+    follows: ClassVar[Mapping[str, tuple[str, int]]] = {}  # option → of which, given before, it is how many times
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self), include_extras=True)
@@ -98,7 +103,7 @@ class Strategy:
             value, hint = getattr(self, option.name), hints[option.name]
             fits, kept = conform(value, hint)
             self.require(fits, f"{option.name}={value!r} should be {describe_type(hint)}")
-            object.__setattr__(self, option.name, kept)
+            object.__setattr__(self, option.name, following(self).get(option.name) if kept is None else kept)
 
     def require(self, condition: bool, message: str) -> None:
         """Refuse a hyper-parameter with a `PlanError` that names the strategy."""

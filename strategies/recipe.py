@@ -15,15 +15,17 @@ from strategies.integrations.huggingface_trainer import for_trainer
 from strategies.language.grammar import Call
 from strategies.language.parse import expand, parse_members
 from strategies.language.plan import Plan
+from strategies.saving.base_hashes import NO_HASHES, check_base, from_json
 from strategies.saving.dequantise import to_float
 from strategies.saving.manifest import MANIFEST_FILE, check
-from strategies.saving.weights_file import load_weights, read_facts
+from strategies.saving.weights_file import BASE, load_weights, read_facts
 from strategies.training.apply import apply, transform
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from strategies.layout import HeadChoice
     from strategies.protocol import Context
     from strategies.saving.merge import Merged
     from strategies.training.tuned import Tuned
@@ -34,13 +36,14 @@ class Recipe(Plan):
     """A plan that can be applied to a model, here or in the loops of others; make one with `compose`."""
 
     def apply(
-        self, model: nn.Module, *, device: torch.device | str = "cpu", head: str | None = None, seed: int = 0,
+        self, model: nn.Module, *, device: torch.device | str = "cpu", head: HeadChoice = "auto", seed: int = 0,
         total_steps: int | None = None, lr: float | None = None, head_lr: float | None = None,
     ) -> Tuned:  # fmt: skip
         """Prepare `model` for training in place, and give it with its optimizer: structure, device, parameter groups.
 
         model: any `nn.Module` in float32, on the CPU.
-        head: name of the head's module, where the model does not say and it is not the last child with parameters.
+        head: what is new and trains from scratch, where it is not found by itself: names of modules (or of parameters),
+        or None where all is pretrained. How it is found: `strategies/structure/find_layout.py`; `describe()` says it.
         seed: of new weights and of the random stream of training.
         total_steps: number of updates, for the schedule and for members that must know it.
         lr, head_lr: peak learning rates instead of the plan's.
@@ -50,7 +53,7 @@ class Recipe(Plan):
         return apply(self, model, device=device, head=head, seed=seed, total_steps=total_steps, lr=lr, head_lr=head_lr)
 
     def transform(
-        self, model: nn.Module, *, device: torch.device | str = "cpu", head: str | None = None, seed: int = 0,
+        self, model: nn.Module, *, device: torch.device | str = "cpu", head: HeadChoice = "auto", seed: int = 0,
         total_steps: int | None = None,
     ) -> Context:  # fmt: skip
         """Change the structure of `model` only, in place, on the CPU or on `meta`; arguments as in `apply`.
@@ -61,7 +64,7 @@ class Recipe(Plan):
         return transform(self, model, device=device, head=head, seed=seed, total_steps=total_steps)
 
     def for_trainer(
-        self, model: nn.Module, args: Any, *, head: str | None = None, seed: int | None = None, collate: Any = None,
+        self, model: nn.Module, args: Any, *, head: HeadChoice = "auto", seed: int | None = None, collate: Any = None,
         total_steps: int | None = None, lr: float | None = None, head_lr: float | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         """Apply the plan for Hugging Face's Trainer: `Trainer(**plan.for_trainer(model, args), train_dataset=…)`.
@@ -69,7 +72,7 @@ class Recipe(Plan):
         args: `TrainingArguments`; seed: `args.seed` if not given; collate: becomes Trainer's `data_collator`.
         Members that must know the number of updates beforehand (adalora, say) take it from `args.max_steps` or
         `total_steps`; the schedule knows it once training begins. `callbacks[0].save(folder)` writes what
-        `strategies.load` reads. The loss of an update is the mean of its micro-batches' losses.
+        `strategies.load` reads. The loss of an update is that of its whole batch, however many micro-batches it has.
         `PlanError` for a plan with problems, for members whose hooks Trainer has no place for, and for settings of
         `args` that contradict the plan. See https://huggingface.co/docs/transformers/main_classes/trainer
         """
@@ -78,11 +81,12 @@ class Recipe(Plan):
         )
 
     def for_accelerate(
-        self, accelerator: Any, model: nn.Module, *, head: str | None = None, seed: int = 0,
+        self, accelerator: Any, model: nn.Module, *, head: HeadChoice = "auto", seed: int = 0,
         total_steps: int | None = None, lr: float | None = None, head_lr: float | None = None,
     ) -> PreparedLoop:  # fmt: skip
         """Apply the plan in an Accelerate loop, with model, optimizer and schedule prepared; arguments as in `apply`.
 
+        Micro-batches count by what the model's loss is a mean over; a loss that the loop computes itself, each alike.
         `PlanError` for a plan with problems, for members whose hooks such a loop has no place for, and for an
         `Accelerator` whose settings contradict the plan. See https://huggingface.co/docs/accelerate
         """
@@ -133,22 +137,30 @@ def baseline() -> Recipe:
 def load(folder: Path, model: nn.Module, *, device: torch.device | str = "cpu") -> Tuned:
     """Apply the plan that `Tuned.save` wrote to a freshly built base `model`, in place, and put the tuned tensors back.
 
-    model: with its pretrained weights, which the folder does not hold.
-    `PlanError` for a folder that is incomplete, whose files are not those of its manifest (SHA-256), or that was saved
-    from another model, and for a plan with problems on `device`. Format: https://github.com/huggingface/safetensors
+    model: with its pretrained weights, which the folder does not hold; they are held to the folder's hashes of them.
+    The model is left in evaluation mode; `Tuned.step` puts it into training mode.
+    `PlanError` for a folder that is incomplete, whose files are not those of its manifest (SHA-256), that was saved
+    from another model or tuned on another base, and for a plan with problems on `device`; a warning where a base of
+    another number type cannot be compared. Format: https://github.com/huggingface/safetensors
     """
-    facts = read_facts(folder)
+    facts, base = read_facts(folder), None
     if (Path(folder) / MANIFEST_FILE).is_file():  # folders of before have none
-        check(Path(folder))
+        base = check(Path(folder)).get(BASE)
     plan = Recipe.of([part for member in facts["members"] for part in expand(Call(member.pop("name"), member))])
-    overrides = {key: facts.get(key) for key in ("total_steps", "lr", "head_lr")}
-    tuned = plan.apply(model, device=device, head=facts["head"], seed=facts["seed"], **overrides)
+    known = None if base is None else from_json(base)
+    checked = NO_HASHES if known is None else check_base(Path(folder), known, model)
+    tuned = apply(
+        plan, model, device=device, head=facts["head"] or None, seed=facts["seed"],
+        **{key: facts.get(key) for key in ("total_steps", "lr", "head_lr")}, base=known if checked.exact else None,
+    )  # fmt: skip
     load_weights(folder, model, tuned.full_state())
+    tuned.base_note = checked.note
+    model.eval()
     return tuned
 
 
 def load_plain(folder: Path, model: nn.Module, *, device: torch.device | str = "cpu") -> Merged:
-    """Put a saved plan's result into a freshly built base `model` as plain float weights, adapters merged.
+    """Put a saved plan's result into a freshly built base `model` as plain float weights, adapters merged, to evaluate.
 
     Gives the number of merged layers and the relative drift of their outputs, as `Tuned.merge` does.
     `PlanError` where `load` raises it, and for adapters that cannot be merged (`load` keeps them as they are).

@@ -11,7 +11,7 @@ import re
 import typing
 from typing import Final
 
-from strategies.cards.card import card
+from strategies.cards.card import card, default_text
 from strategies.language.catalogue import catalogue
 from strategies.language.recipes import recipes
 from strategies.options import describe_type
@@ -71,15 +71,14 @@ def _card_lines(strategy: type[Strategy]) -> list[str]:
     if options := defaults(strategy):
         hints = typing.get_type_hints(strategy, include_extras=True)
         lines += ["| option | default | may be |", "|---|---|---|"]
-        lines += [
-            f"| `{name}` | {_default_text(value)} | {describe_type(hints[name])} |" for name, value in options.items()
-        ]
+        lines += [f"| `{name}` | {_default_text(strategy, name)} | {describe_type(hints[name])} |" for name in options]
         lines += [""]
     return lines
 
 
-def _default_text(default: object) -> str:
-    return "must be given" if default is dataclasses.MISSING else f"`{default!r}`"
+def _default_text(strategy: type[Strategy], option: str) -> str:
+    given = defaults(strategy)[option] is dataclasses.MISSING
+    return "must be given" if given else f"`{default_text(strategy, option)}`"
 
 
 def _with_links(words: str) -> str:

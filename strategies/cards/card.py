@@ -20,11 +20,17 @@ PAPER = re.compile(r"https?://\S+[\w/]|arXiv:\d{4}\.\d{4,5}")
 
 
 def options_text(strategy: type[Strategy]) -> str:
-    """Give the options with their defaults as they would be typed: `r=8, alpha=16`."""
-    return ", ".join(
-        f"{option}=…" if default is dataclasses.MISSING else f"{option}={default!r}"
-        for option, default in defaults(strategy).items()
-    )
+    """Give the options with their defaults as they would be typed, `r=8, alpha=2*r`: alpha follows r."""
+    return ", ".join(f"{option}={default_text(strategy, option)}" for option in defaults(strategy))
+
+
+def default_text(strategy: type[Strategy], option: str) -> str:
+    """Give an option's default as it would be typed; `…` where it must be given, `2*r` where it follows another."""
+    if option in strategy.follows:
+        other, times = strategy.follows[option]
+        return other if times == 1 else f"{times}*{other}"
+    default = defaults(strategy)[option]
+    return "…" if default is dataclasses.MISSING else repr(default)
 
 
 def card(strategy: type[Strategy]) -> dict[str, Any]:

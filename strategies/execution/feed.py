@@ -1,8 +1,8 @@
 """What one update is fed with: its examples, whole or in parts, and the keys of what they share.
 
 A loader of ours yields a `Feed` where a member of the plan asks for the items (`needs_items`); a batch from anywhere
-else is divided along dimension 0. Dividing items and collating again keeps what a batch holds once for several examples
-(a picture with five questions) once in each part.
+else is divided by its rows (`rows.py`). Dividing items and collating again keeps what a batch holds once for several
+examples (a picture with five questions) once in each part.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError
+from strategies.execution.rows import Rows, rows_of, take_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,23 +34,41 @@ class MicroBatch:
 
 
 class Feed:
-    """The examples of one update: `items`, and `collate`, which makes a batch of some of them."""
+    """The examples of one update: `items`, and `collate`, which makes a batch of some of them.
 
-    def __init__(self, items: Sequence[Any], collate: Collate, feeder: FeedCollator | None = None) -> None:
-        self.items, self.collate, self._feeder = items, collate, feeder
+    `rows` where they are rows of a batch that was handed over as it is, which may be one that cannot be divided.
+    """
+
+    def __init__(
+        self, items: Sequence[Any], collate: Collate, feeder: FeedCollator | None = None, rows: Rows | None = None
+    ) -> None:
+        self.items, self.collate, self._feeder, self.rows = items, collate, feeder, rows
         self._collated: tuple[int, list[MicroBatch]] | None = None
 
     def __len__(self) -> int:
         return len(self.items)
 
+    @property
+    def problem(self) -> str | None:
+        """Why the examples cannot be told apart, or `None`; `len` is a guess then."""
+        return self.rows.problem if self.rows else None
+
     def micro_batches(self, max_size: int) -> list[MicroBatch]:
-        """Give batches of at most `max_size` examples each, in order."""
+        """Give batches of at most `max_size` examples each, in order; `PlanError` where they cannot be told apart."""
         if self._feeder is not None:
             self._feeder.max_size = max_size
         if self._collated is None or self._collated[0] != max_size:
-            chunks = [self.items[start : start + max_size] for start in range(0, len(self.items), max_size)]
-            self._collated = max_size, [MicroBatch(self.collate(chunk), len(chunk), keys_of(chunk)) for chunk in chunks]
+            places = range(len(self))
+            starts = range(0, len(self), max_size)
+            self._collated = max_size, [self.batch_of(places[start : start + max_size]) for start in starts]
         return self._collated[1]
+
+    def batch_of(self, chosen: Sequence[int]) -> MicroBatch:
+        """Give a batch of the examples at these positions."""
+        if self.problem and len(chosen) < len(self):
+            raise PlanError(self.problem)
+        items = [self.items[place] for place in chosen]
+        return MicroBatch(self.collate(items), len(items), keys_of(items))
 
     @property
     def collated(self) -> list[MicroBatch]:
@@ -65,7 +84,9 @@ class Feed:
 
     def subset(self, chosen: Sequence[int]) -> Feed:
         """Give a feed of the examples at these positions."""
-        return Feed([self.items[place] for place in chosen], self.collate)
+        if self.problem:
+            raise PlanError(self.problem)
+        return Feed([self.items[place] for place in chosen], self.collate, rows=self.rows)
 
 
 class FeedCollator:
@@ -96,23 +117,16 @@ def missing_key(item: Any, scope: str) -> str | None:
 
 
 def as_feed(batch: Any) -> Feed:
-    """Give a feed of what was handed to a step: one already, or a batch of tensors that share dimension 0."""
+    """Give a feed of what was handed to a step: one already, or a batch of any kind."""
     if isinstance(batch, Feed):
         return batch
-    lengths = sorted({len(tensor) for tensor in tensors_of(batch) if tensor.ndim})
-    return Feed(range(max(lengths, default=1)), partial(_rows, batch, lengths))
+    rows = rows_of(batch)
+    return Feed(range(rows.size), partial(_rows, batch, rows), rows=rows)
 
 
-def _rows(batch: Any, lengths: Sequence[int], chosen: Sequence[int]) -> Any:
-    """Take rows of every tensor; scalars belong to every part."""
-    if len(chosen) == max(lengths, default=1):
-        return batch
-    if len(lengths) > 1:
-        raise PlanError(
-            f"a batch whose tensors have {' and '.join(map(str, lengths))} rows cannot be divided: take batches from "
-            "tuned.loader(…), which divides the items and collates each part"
-        )
-    return map_tensors(batch, lambda tensor: tensor[list(chosen)] if tensor.ndim else tensor)
+def _rows(batch: Any, rows: Rows, chosen: Sequence[int]) -> Any:
+    """Take rows of every tensor; all of them are the batch itself."""
+    return batch if len(chosen) == rows.size else take_rows(batch, rows.size, chosen)
 
 
 def volume(batch: Any) -> int:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
     from strategies.language.plan import Plan
+    from strategies.layout import HeadChoice
     from strategies.training.tuned import Tuned
 
 # What a strategy's `external_loop_settings` may give → what an Accelerator has to be, and how it is made so.
@@ -110,7 +111,7 @@ class _WholeBatchCollator:
 
 
 def for_accelerate(
-    plan: Plan, accelerator: Any, model: nn.Module, *, head: str | None = None, seed: int = 0,
+    plan: Plan, accelerator: Any, model: nn.Module, *, head: HeadChoice = "auto", seed: int = 0,
     total_steps: int | None = None, lr: float | None = None, head_lr: float | None = None,
 ) -> PreparedLoop:  # fmt: skip
     """Apply a plan and prepare model, optimizer and schedule; see `Recipe.for_accelerate`."""
@@ -127,8 +128,9 @@ def for_accelerate(
         plan, model, device=accelerator.device, head=head, seed=seed, total_steps=total_steps, lr=lr, head_lr=head_lr
     )
     hooks = PlanHooks(
-        tuned, forward_members, precision=accelerator.mixed_precision, processes=accelerator.num_processes
-    )
+        tuned, forward_members, precision=accelerator.mixed_precision, processes=accelerator.num_processes,
+        micro_batches=accelerator.gradient_accumulation_steps,
+    )  # fmt: skip
     tuned.optimizer.register_step_pre_hook(lambda *_: hooks.check())
     tuned.optimizer.register_step_post_hook(lambda *_: hooks.end_update())
     accelerator.register_for_checkpointing(hooks)

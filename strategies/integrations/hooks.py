@@ -15,6 +15,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError
+from strategies.integrations.loop_shares import NUM_ITEMS, LoopShares, loss_in, with_loss
 from strategies.protocol import Strategy
 from strategies.training.apply import overridden
 from strategies.training.parameter_groups import plan_lr_multiplier
@@ -66,8 +67,13 @@ def loop_settings(
 class PlanHooks:
     """The hooks of a plan's members for a loop that is not ours; `tuned` is what `Recipe.apply` gave."""
 
-    def __init__(self, tuned: Tuned, forward_members: Sequence[Strategy], *, precision: str, processes: int) -> None:
+    def __init__(
+        self, tuned: Tuned, forward_members: Sequence[Strategy], *, precision: str, processes: int,
+        micro_batches: int = 1, counts_labels: bool = False,
+    ) -> None:  # fmt: skip
         self.tuned = tuned
+        self._shares = LoopShares(tuned, several=micro_batches > 1, processes=processes)
+        self._counts_labels = counts_labels  # whether the loop hands over the number of an update's labels
         # Whether batches come from the plan's own loader.
         self.uses_plan_loader = not any(overridden(member, ["loader"]) for member in tuned.plan.members)
         self._members = tuned.plan.members
@@ -114,6 +120,7 @@ class PlanHooks:
             member.after_update(self.tuned.state)
         self.tuned.state.step += 1
         self._in_update = False
+        self._shares.end_update()
 
     def use_averaged_weights(self) -> None:
         """Put in place what is to be evaluated and saved, unless it is there or an update is under way."""
@@ -164,16 +171,17 @@ class PlanHooks:
 
         @wraps(plain)
         def forward(*arguments: Any, **options: Any) -> Any:
+            total = options.pop(NUM_ITEMS, None) if self._counts_labels else None
             if self.tuned.merged:
                 return plain(*arguments, **options)
             if not model.training:
                 self.use_averaged_weights()
             if not (model.training and torch.is_grad_enabled()):
-                return inner(*arguments, **options)
+                return self._shares.of_evaluation(inner(*arguments, **options), options, total)
             self.begin_update()
             with self.tuned.losses.check.watching():
                 outputs = inner(*arguments, **options)
-            return self._add_extra_losses(outputs)
+            return self._shares.of_training(self._add_extra_losses(outputs), inner, options, total)
 
         model.forward = forward
         model.register_state_dict_pre_hook(lambda *_: self.use_averaged_weights())
@@ -196,15 +204,13 @@ def _restore_at_exit(reference: weakref.ref[PlanHooks]) -> None:
 
 def with_extra_loss(outputs: Any, term: Any) -> Any:
     """Give outputs whose loss is larger by `term`: a mapping with `loss`, or a tuple with the loss in front."""
-    if isinstance(outputs, Mapping) and outputs.get("loss") is not None:
-        outputs["loss"] = outputs["loss"] + term  # type: ignore[index]
-        return outputs
-    if isinstance(outputs, tuple) and outputs[0].ndim == 0:
-        return (outputs[0] + term, *outputs[1:])
-    raise PlanError(
-        "a member of the plan adds to the loss, so the model has to compute it: give it labels, and leave "
-        "compute_loss_func and label_smoothing_factor out"
-    )
+    loss = loss_in(outputs)
+    if loss is None:
+        raise PlanError(
+            "a member of the plan adds to the loss, so the model has to compute it: give it labels, and leave "
+            "compute_loss_func and label_smoothing_factor out"
+        )
+    return with_loss(outputs, loss + term)
 
 
 def exclude_base_weights(tuned: Tuned) -> None:

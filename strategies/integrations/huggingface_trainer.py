@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from strategies.language.plan import Plan
+    from strategies.layout import HeadChoice
 
 # What a strategy's `external_loop_settings` may give → the fields of TrainingArguments it fixes.
 FIELDS: dict[str, Callable[[Any], dict[str, Any]]] = {
@@ -41,7 +42,7 @@ IGNORED_ARGUMENTS = {
 
 
 def for_trainer(
-    plan: Plan, model: nn.Module, args: Any, *, head: str | None = None, seed: int | None = None,
+    plan: Plan, model: nn.Module, args: Any, *, head: HeadChoice = "auto", seed: int | None = None,
     collate: Callable[..., Any] | None = None, total_steps: int | None = None,
     lr: float | None = None, head_lr: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
@@ -59,10 +60,13 @@ def for_trainer(
         head_lr=head_lr,
     )  # fmt: skip
     precision = "fp16" if changed.fp16 else "fp32"
-    hooks = PlanHooks(tuned, forward_members, precision=precision, processes=args.world_size)
-    # With a forward that takes **kwargs Trainer leaves it to the model to divide its loss by all labels of the update,
-    # and adds up micro-batches and processes: BERT's classifier does not divide, and its gradients would grow n-fold.
-    tuned.model.accepts_loss_kwargs = False  # type: ignore[assignment]
+    hooks = PlanHooks(
+        tuned, forward_members, precision=precision, processes=args.world_size,
+        micro_batches=changed.gradient_accumulation_steps, counts_labels=True,
+    )  # fmt: skip
+    # Trainer counts the labels of an update for models that divide by them. Not all that say so do (BERT's classifier),
+    # so the hooks take the count and share the model's own mean by it.
+    tuned.model.accepts_loss_kwargs = True  # type: ignore[assignment]
     callback = _callback(hooks, writes=args.process_index == 0)
     given = {"data_collator": collate} if collate else {}
     optimizers = (tuned.optimizer, hooks.schedule())

@@ -4,9 +4,10 @@
     PeftModel.from_pretrained(fresh_base_model, "adapter/")         # anywhere, with PEFT alone
 
 Adapters are injected tower by tower here and over the whole model there, but the layers are the same, so their tensors
-are copied by name, whatever the method. Fusion and head, which train whole, are PEFT's `modules_to_save`. Nothing is
-taken on trust: PEFT reads the files back, and what it makes of them has to be what was trained (`peft_verify`). An
-adapter that was trained over a quantised base loads on the float one, where its outputs are close and not equal.
+are copied by name, whatever the method. Fusion, head and what else trains whole are PEFT's `modules_to_save`, rows of
+an embedding its `trainable_token_indices`. Nothing is taken on trust: PEFT reads the files back, and what it makes of
+them has to be what was trained (`peft_verify`). An adapter that was trained over a quantised base loads on the float
+one, where its outputs are close and not equal.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError
 from strategies.integrations.peft_verify import largest_difference
+from strategies.language.rates import weights_members
 from strategies.layout import is_within
 from strategies.quiet import quiet
 from strategies.structure.peft_config import REMEDY, joint_config
+from strategies.structure.token_rows import is_token_layer, row_layers
+from strategies.structure.trained_whole import is_tied, trained_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -49,13 +53,19 @@ def save_peft(tuned: Tuned, base: nn.Module, folder: Path) -> float:
 
     layers = _adapted_layers(tuned.model)
     saved = _modules_to_save(tuned, layers)
+    rows = row_layers(tuned.model)
     config = joint_config(layers)
     config.modules_to_save = saved
+    if any(is_tied(tuned.model, name) for name in saved):
+        config.ensure_weight_tying = True
+    if rows:
+        config.trainable_token_indices = {name: layer.token_indices["default"] for name, layer in rows.items()}
     another = deepcopy(base)
     with tempfile.TemporaryDirectory() as scratch, tuned.evaluating(), _peft_errors_in_one_line(config):
         model: Any = peft.get_peft_model(base, config)
         _copy_adapters(model, layers, config)
         _copy_modules(model, tuned.model, saved)
+        _copy_rows(model, rows)
         draft = Path(scratch) / "adapter"
         model.save_pretrained(str(draft))
         read = peft.PeftModel.from_pretrained(another, str(draft)).eval()
@@ -67,26 +77,33 @@ def save_peft(tuned: Tuned, base: nn.Module, folder: Path) -> float:
 def _adapted_layers(model: nn.Module) -> dict[str, Any]:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    layers = {name: part for name, part in model.named_modules() if isinstance(part, BaseTunerLayer)}
+    parts = {name: part for name, part in model.named_modules() if isinstance(part, BaseTunerLayer)}
+    layers = {name: part for name, part in parts.items() if not is_token_layer(part)}
     if not layers:
         raise PlanError(f"no PEFT adapter in this plan; {REMEDY}")
     return layers
 
 
 def _modules_to_save(tuned: Tuned, layers: Mapping[str, Any]) -> list[str]:
-    """Name the new parts; `PlanError` when anything else but adapters trained."""
-    layout = tuned.context.layout
+    """Name new parts and what else the plan trains whole; `PlanError` when anything but these and adapters trained."""
+    layout, model = tuned.context.layout, tuned.model
+    members = weights_members(tuned.plan.members)
+    saved = (*layout.new_parts, *(name for member in members for name in trained_whole(member, model, layout)))
+    rows = tuple(row_layers(model))
     for name in layers:
         if is_within(name, layout.new_parts):
             raise PlanError(f"{name!r} is an adapter in a new part, whose first weights PEFT's file lacks; {REMEDY}")
-    whole = [name for name in tuned.full_state() if not is_within(name, tuple(layers))]
+    whole = [name for name in tuned.full_state() if not is_within(name, (*layers, *rows))]
     for name in whole:
-        if name in tuned.trained and not is_within(name, layout.new_parts):
+        if name in tuned.trained and not is_within(name, saved):
             raise PlanError(
                 f"{name!r} trains beside adapters, within a tower: PEFT's files have no place for it; "
                 f"{_freeze_hint(layout, name, layers)}{REMEDY}"
             )
-    return [part for part in layout.new_parts if any(is_within(name, (part,)) for name in whole)]
+    parts = [part for part in dict.fromkeys(saved) if any(is_within(name, (part,)) for name in whole)]
+    if single := [part for part in parts if part in whole]:
+        raise PlanError(f"{single[0]!r} is a new parameter, for which PEFT's files have no place; {REMEDY}")
+    return parts
 
 
 def _freeze_hint(layout: Layout, name: str, layers: Iterable[str]) -> str:
@@ -157,3 +174,10 @@ def _copy_modules(model: nn.Module, trained: nn.Module, saved: Sequence[str]) ->
     for name in saved:
         target: Any = model.get_submodule(f"{PREFIX}{name}.modules_to_save.default")
         target.load_state_dict(trained.get_submodule(name).state_dict())
+
+
+def _copy_rows(model: nn.Module, rows: Mapping[str, Any]) -> None:
+    """Copy trained rows of embeddings."""
+    for name, layer in rows.items():
+        target: Any = model.get_submodule(f"{PREFIX}{name}.token_adapter")
+        target.trainable_tokens_delta["default"].data.copy_(layer.trainable_tokens_delta["default"])

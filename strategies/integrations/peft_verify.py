@@ -12,9 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from strategies.errors import PlanError
-from strategies.saving.merge import random_inputs
+from strategies.structure.layers.random_inputs import random_inputs
 from strategies.structure.linear_layers import WAS_CONV1D
 from strategies.structure.peft_config import REMEDY
+from strategies.structure.token_rows import is_token_layer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,6 +35,7 @@ def largest_difference(trained: nn.Module, read: nn.Module, layers: Mapping[str,
     theirs = model.get_base_model()
     _refuse_bypassed(theirs, layers)
     _compare_unadapted(trained, theirs)
+    _compare_rows(trained, theirs)
     return max(_layer_difference(name, layer, theirs.get_submodule(name)) for name, layer in layers.items())
 
 
@@ -41,13 +43,15 @@ def _layer_difference(name: str, layer: Any, read: Any) -> float:
     """Compare one layer's outputs; what rounding the base moved is told and not refused."""
     import torch
 
+    stored: torch.dtype = read.get_base_layer().weight.dtype
+    read = deepcopy(read).float()
     base, plain = layer.get_base_layer(), read.get_base_layer()
     own_inputs = random_inputs(base)
     inputs = own_inputs.to(plain.weight.device, torch.float32)
     expected = read(inputs)
     ours, rounding = deepcopy(layer), 0.0
     other_kind = type(base) is not type(plain) and WAS_CONV1D not in vars(base)
-    if other_kind or base.weight.dtype != plain.weight.dtype:
+    if other_kind or base.weight.dtype != stored:
         rounding = _relative(layer(own_inputs).to(expected), expected)
         ours.base_layer = deepcopy(plain)
     try:
@@ -57,7 +61,7 @@ def _layer_difference(name: str, layer: Any, read: Any) -> float:
             f"the adapter of {name!r} works on packed weights, not on a float base, which PEFT's file is for; {REMEDY}"
         ) from None
     exact = _relative(found, expected)
-    if not exact <= TOLERANCE:
+    if not exact <= max(TOLERANCE, torch.finfo(stored).eps):  # over 16 bits some of PEFT's methods have 16, too
         raise PlanError(
             f"{name!r} ({type(layer).__name__}) is not the trained one when PEFT reads it back: {exact:.0e} off; "
             f"{REMEDY}"
@@ -76,8 +80,21 @@ def _compare_unadapted(trained: nn.Module, read: nn.Module) -> None:
         other = theirs.get(name)
         if other is None or other.shape != tensor.shape or not tensor.is_floating_point():
             continue  # packed into few bits, or turned (`conv1d_to_linear`)
-        if not other.to(tensor).equal(tensor):
+        narrow = min(tensor, other, key=lambda each: each.dtype.itemsize)  # what trains is in 32 bits over a base in 16
+        if not other.to(narrow).equal(tensor.to(narrow)):
             raise PlanError(f"{name!r} is another one in the fresh base, and PEFT's file has no place for it; {REMEDY}")
+
+
+def _compare_rows(trained: nn.Module, read: nn.Module) -> None:
+    """Refuse trained rows that PEFT gives other values, or does not put into a layer that shares them."""
+    for name, layer in [(name, part) for name, part in trained.named_modules() if is_token_layer(part)]:
+        places = dict(read.named_modules(remove_duplicate=False))
+        other: Any = places.get(name)
+        weight = layer.get_merged_weights(layer.active_adapters)
+        if other is None or not other.get_merged_weights(other.active_adapters).to(weight).equal(weight):
+            raise PlanError(
+                f"the trained rows of {name.rpartition('.')[0]!r} are not the same when PEFT reads them back; {REMEDY}"
+            )
 
 
 def _plain_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

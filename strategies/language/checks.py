@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from strategies.errors import PlanError
 from strategies.language.conflicts import CONFLICTS
+from strategies.language.coverage import frozen_rest
 from strategies.language.rates import head_lrs, weights_members
 from strategies.layout import surely_contains, surely_disjoint
 from strategies.protocol import FROZEN, FROZEN_BASE
@@ -66,7 +67,9 @@ def find_problems(
         else:
             scoped_members.append(ScopedMember(member, owned))
     found += _slots(scoped_members)
-    found += _capabilities(scoped_members)
+    lost = any(problem.kind == "scope" for problem in found)
+    known = None if model is None or layout is None or lost else frozen_rest(model, layout, members).parameters
+    found += _capabilities(scoped_members, known or frozenset())
     found += _conflicts(scoped_members, device)
     rates = head_lrs(weights_members(members))
     if len(rates) > 1:
@@ -91,14 +94,16 @@ def _slot_advice(one: Strategy, other: Strategy) -> str:
     return "choose one, or give them disjoint scopes"
 
 
-def _capabilities(scoped_members: Sequence[ScopedMember]) -> Iterator[Problem]:
-    """What a member requires must hold in its whole scope; what makes it inert or wrong must not."""
+def _capabilities(scoped_members: Sequence[ScopedMember], rest: frozenset[str]) -> Iterator[Problem]:
+    """What a member requires must hold in its whole scope; what makes it inert or wrong must not.
+
+    `rest` is frozen beside what members adapt.
+    """
     for scoped in scoped_members:
         name = f"{scoped.member.name}{_scope_text(scoped.member)}"
         for required in sorted(scoped.member.requires):
-            if not _possibly_covered(
-                scoped, [other for other in scoped_members if required in other.member.capabilities()]
-            ):
+            providers = [other for other in scoped_members if required in other.member.capabilities()]
+            if not _possibly_covered(scoped, providers, rest if required == FROZEN_BASE else frozenset()):
                 source = OFFERED_BY.get(required, "another strategy")
                 example = source.partition(" ")[0]
                 yield Problem(
@@ -136,10 +141,10 @@ def _overlap(one: ScopedMember, other: ScopedMember) -> bool:
     return bool(one.parameters & other.parameters)
 
 
-def _possibly_covered(scoped: ScopedMember, providers: Sequence[ScopedMember]) -> bool:
+def _possibly_covered(scoped: ScopedMember, providers: Sequence[ScopedMember], rest: frozenset[str]) -> bool:
     if scoped.parameters is None:
         return any(not surely_disjoint(other.member.scope_name(), scoped.member.scope_name()) for other in providers)
-    return scoped.parameters <= frozenset().union(*(other.parameters or frozenset() for other in providers))
+    return scoped.parameters <= rest.union(*(other.parameters or frozenset() for other in providers))
 
 
 def _surely_covered(scoped: ScopedMember, providers: Sequence[ScopedMember]) -> bool:

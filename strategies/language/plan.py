@@ -17,13 +17,16 @@ from typing_extensions import Self
 from strategies.errors import PlanError
 from strategies.language.checks import Problem, find_problems
 from strategies.language.rates import LearningRates, plan_lrs, weights_members
-from strategies.layout import find_layout
 from strategies.methods.weights.full import Full
+from strategies.options import ADDED, following
 from strategies.protocol import Strategy, defaults
+from strategies.structure.find_layout import find_layout
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from strategies.layout import HeadChoice
 
 AnyPlan = TypeVar("AnyPlan", bound="Plan")
 
@@ -56,12 +59,13 @@ class Plan:
     def canonical(self) -> list[dict[str, Any]]:
         """Give every option of every member, defaults filled in, as JSON-able dicts with the name added.
 
-        What a run's id and saved plans are made from: a default that changes later changes neither.
+        What a run's id and saved plans are made from: a default that changes later changes neither. An option that came
+        after 0.1.0 is there only where it differs from its default, so that what was run before keeps its id.
         """
         return [_fields(member) for member in self.members or (Full(),)]
 
     def problems(
-        self, device: torch.device | str, model: nn.Module | None = None, head: str | None = None, item: Any = None
+        self, device: torch.device | str, model: nn.Module | None = None, head: HeadChoice = "auto", item: Any = None
     ) -> tuple[Problem, ...]:
         """Give all reasons why this plan cannot run on `device`, none if it can; raises nothing.
 
@@ -101,8 +105,12 @@ def _sort_key(member: Strategy) -> tuple[int, str, str, str]:
 
 
 def _fields(member: Strategy) -> dict[str, Any]:
-    values = {option.name: getattr(member, option.name) for option in dataclasses.fields(member)}
-    return {"name": member.name} | {key: _as_json(value) for key, value in values.items()}
+    fields = {"name": member.name}
+    for option in dataclasses.fields(member):
+        value = getattr(member, option.name)
+        if ADDED not in option.metadata or value != option.default:
+            fields[option.name] = _as_json(value)
+    return fields
 
 
 def _as_json(value: Any) -> Any:
@@ -110,6 +118,7 @@ def _as_json(value: Any) -> Any:
 
 
 def _label(member: Strategy) -> str:
-    plain = {"name": member.name} | {key: _as_json(value) for key, value in defaults(type(member)).items()}
+    plain = {key: _as_json(value) for key, value in (defaults(type(member)) | following(member)).items()}
+    plain["name"] = member.name
     changed = [f"{key}={value!r}" for key, value in _fields(member).items() if value != plain[key]]
     return f"{member.name}({', '.join(changed)})" if changed else member.name

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from strategies.language.plan import Plan
+    from strategies.layout import HeadChoice
     from strategies.training.losses import LossFunction
     from strategies.training.tuned import Tuned
 
@@ -107,7 +108,7 @@ def _as_unpredictable() -> Iterator[None]:
 
 def predict(
     plan: Plan, make_model: Callable[[], nn.Module], loss_fn: LossFunction, batches: Sequence[Any], *,
-    device: torch.device | str = "cpu", head: str | None = None, total_steps: int | None = None,
+    device: torch.device | str = "cpu", head: HeadChoice = "auto", total_steps: int | None = None,
     distinct: Mapping[str, int] | None = None,
 ) -> list[Prediction]:  # fmt: skip
     """Predict one update on each of `batches` (what `Tuned.step` takes).
@@ -189,7 +190,7 @@ class SingleMicroBatchFeed(Feed):
                 made = feed.collate(items)
             return map_tensors(made, mode.from_tensor)
 
-        super().__init__(feed.items, collate)
+        super().__init__(feed.items, collate, rows=feed.rows)
         self._tuned, self._tracker = tuned, tracker
         self.flops_scale = 1.0
 

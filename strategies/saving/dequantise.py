@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from strategies.quiet import quiet
+from strategies.structure.half_precision import is_half
 from strategies.structure.layers.replaced_layers import give_back
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ ROWS = 512  # unit vectors at a time
 
 @quiet()
 def to_float(model: nn.Module) -> int:
-    """Replace every quantised linear layer, its adapter with it, by an equal `nn.Linear`; gives their number."""
+    """Replace every quantised linear layer, its adapter with it, by an equal `nn.Linear`; gives their number.
+
+    In a model whose other weights are in 16 bits they are, too.
+    """
     import bitsandbytes as bnb
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -30,8 +34,9 @@ def to_float(model: nn.Module) -> int:
         base = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
         if isinstance(base, quantised) and not any(name.startswith(f"{outer}.") for outer in found):
             found[name] = base
+    half = next((parameter.dtype for parameter in model.parameters() if is_half(parameter)), None)
     for name, base in found.items():
-        model.set_submodule(name, _plain(model.get_submodule(name), base))
+        model.set_submodule(name, _plain(model.get_submodule(name), base).to(half))
     return len(found)
 
 

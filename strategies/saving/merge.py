@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError
 from strategies.quiet import quiet
+from strategies.structure.half_precision import restore
 from strategies.structure.layers.computed_weights import remedy_for_computed_weight
 from strategies.structure.layers.random_inputs import random_inputs
 from strategies.structure.linear_layers import linear_to_conv1d
+from strategies.structure.token_rows import is_token_layer, merge_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from torch import Tensor, nn
 
@@ -65,11 +67,22 @@ def merge_adapters(model: nn.Module, outputs: Callable[[nn.Module], Tensor] | No
     return dataclasses.replace(merged, output_drift=float((outputs(model) - before).abs().max()))
 
 
+def settle(model: nn.Module, weights: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Leave parameters with the values beside them, in the types that the model's modules were loaded in."""
+    import torch
+
+    with torch.no_grad():
+        for parameter, values in weights:
+            parameter.copy_(values)
+    restore(model)
+
+
 def _merge_layers(model: nn.Module) -> Merged:
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    layers = {name: part for name, part in model.named_modules() if isinstance(part, BaseTunerLayer)}
+    parts = {name: part for name, part in model.named_modules() if isinstance(part, BaseTunerLayer)}
+    layers = {name: part for name, part in parts.items() if not is_token_layer(part)}
     refuse_bottlenecks(model)
     refuse_computed(layers)
     refuse_shared(model, layers)
@@ -85,6 +98,7 @@ def _merge_layers(model: nn.Module) -> Merged:
     for name, layer in layers.items():
         model.set_submodule(name, layer.get_base_layer())
     linear_to_conv1d(model)
+    merge_rows(model)
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     worst = max(drifts, key=lambda name: drifts[name], default="")

@@ -10,22 +10,29 @@ from __future__ import annotations
 
 import copy
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from strategies.layout import is_within
+from strategies.structure.choice.choosing import Tower
+from strategies.structure.choice.requests import Request, check_request
 from strategies.structure.freezing import freeze_batch_norms, freeze_parameters
+from strategies.structure.half_precision import adapters_in_float32, compute_in_float32, is_half
 from strategies.structure.layers.computed_weights import refusing_adapters_that_lose_them
 from strategies.structure.layers.tied_weights import refuse_tied_layers
 from strategies.structure.linear_layers import conv1d_to_linear
+from strategies.structure.named_layers import layer_values
 from strategies.structure.peft_config import note_config
-from strategies.structure.roles import QUERY_AND_VALUE, targets
+from strategies.structure.roles import QUERY_AND_VALUE
+from strategies.structure.token_rows import token_rows, train_rows
+from strategies.structure.trained_whole import train_whole, trained_whole, without
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import peft
+    import torch
     from peft.tuners.tuners_utils import BaseTuner
-    from torch import nn
+    from torch import Tensor, nn
 
     from strategies.protocol import Context, Strategy
 
@@ -33,6 +40,8 @@ if TYPE_CHECKING:
 class AdapterOptions(Protocol):
     """The options of a strategy that say where its adapters go."""
 
+    @property
+    def name(self) -> str: ...
     @property
     def scope(self) -> str | None: ...
     @property
@@ -67,10 +76,28 @@ def inject(module: nn.Module, config: peft.PeftConfig, layers: Sequence[str]) ->
         "is_loaded_in_8bit": any(isinstance(base, bnb.nn.Linear8bitLt) for base in bases),
     }
     vars(module).update(flags)
+    weights = {name: cast("Tensor", base.weight) for name, base in zip(layers, bases, strict=True)}
+    halves = {name: weight.dtype for name, weight in weights.items() if is_half(weight)}
     tuner_class = peft.PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
     tuner: BaseTuner = tuner_class(module, config, "default", low_cpu_mem_usage=on_meta(module))
+    adapters_in_float32(tuner)
+    if config.peft_type != peft.PeftType.LORA:
+        for name, half in halves.items():
+            _give_half(module.get_submodule(name), half)
     note_config(module, config)
     return tuner
+
+
+def _give_half(layer: Any, half: torch.dtype) -> None:
+    """Let one of PEFT's layers over few bits give 16-bit numbers: most methods' give 32, and want them over 8 bits."""
+    import bitsandbytes as bnb
+
+    base = layer.get_base_layer()
+    in_8bit = isinstance(base, bnb.nn.Linear8bitLt)
+    if in_8bit or isinstance(base, bnb.nn.Linear4bit):
+        compute_in_float32(layer, half, inputs=in_8bit)
+    if in_8bit and base.bias is not None:
+        base.bias.data = base.bias.data.float()
 
 
 def refuse_quantised(strategy: Strategy, layers: list[AdaptedLayer]) -> None:
@@ -98,16 +125,21 @@ def chosen_layers(
 ) -> dict[str, list[str]]:
     """Choose the layers to adapt: root module → full names; roots without any are left out.
 
-    Without a choice by the user, they are those with the `default` roles, and where roles mean nothing all linear
-    layers in repeated blocks, all linear layers, or (if the method can) all convolutions.
+    Without a choice by the user, they are those with the `default` roles (`ALL_LINEAR`: all linear layers in repeated
+    blocks), and where roles mean nothing all linear layers in repeated blocks, all linear layers, or (if the method
+    can) all convolutions. What that leaves out is noted in the context. `PlanError` for an entry that matches nothing
+    in the scope, for a layer that cannot have an adapter, and for a tower without any.
     """
+    request = Request.of(strategy)
+    groups = context.layout.groups(model, strategy.scope)
+    towers = {label: Tower(model, label, roots, convolutions=convolutions) for label, roots in groups.items()}
+    check_request(request, model, list(towers.values()))
     chosen: dict[str, list[str]] = {}
-    for label, roots in context.layout.groups(model, strategy.scope).items():
-        names = targets(
-            model, label, roots, strategy.roles, strategy.target_modules, default=default, convolutions=convolutions
-        )
-        for root in roots:
-            chosen[root] = [name for name in names if is_within(name, (root,))]
+    owned = context.layout.module_names(model, strategy.scope)  # a tower's blocks may hold new parts
+    for label, roots in groups.items():
+        names = [name for name in towers[label].choose(request, default) if name in owned]
+        context.notes.setdefault(request.name, {}).update(towers[label].notes)
+        chosen |= {root: [name for name in names if is_within(name, (root,))] for root in roots}
     return {root: names for root, names in chosen.items() if names}
 
 
@@ -124,13 +156,18 @@ def adapt(
 ) -> list[BaseTuner]:  # fmt: skip
     """Freeze the strategy's scope and inject adapters into each of its towers, from the plan's seed.
 
-    `adjust` may change a tower's copy of `config` after its layers, or refuse them with a `PlanError`.
+    `adjust` may change a tower's copy of `config` after its layers, or refuse them with a `PlanError`. What the
+    strategy trains beside adapters (`modules_to_save`, `trainable_token_indices`) is let train.
     """
     import torch
     from torch import nn
 
-    chosen = chosen_layers(strategy, model, context, default, convolutions=convolutions)
-    refuse_tied_layers(model, context.layout, strategy.scope, [name for names in chosen.values() for name in names])
+    member = cast("Strategy", strategy)
+    whole, rows = trained_whole(member, model, context.layout), token_rows(member, model, context.layout)
+    chosen = without(chosen_layers(strategy, model, context, default, convolutions=convolutions), whole, member)
+    names_of_all = [name for names in chosen.values() for name in names]
+    refuse_tied_layers(model, context.layout, strategy.scope, names_of_all)
+    patterns = layer_values(member, names_of_all)
     outside = _requires_grad(model, context.layout.parameter_names(model, strategy.scope))
     freeze_scope(model, context, strategy.scope)
     torch.manual_seed(context.seed)
@@ -142,6 +179,9 @@ def adapt(
         holder = nn.ModuleDict({"root": model.get_submodule(root)})
         paths = [f"root.{name[len(root) :].lstrip('.')}".rstrip(".") for name in names]
         adjusted = copy.deepcopy(config)
+        for option, values in patterns.items():
+            towers = {path: values.get(name) for path, name in zip(paths, names, strict=True)}
+            vars(adjusted)[option] = {path: value for path, value in towers.items() if value is not None}
         if adjust is not None:
             adjust(
                 adjusted,
@@ -151,8 +191,10 @@ def adapt(
             tuners.append(inject(holder, adjusted, paths))
             if holder["root"] is not model.get_submodule(root):
                 model.set_submodule(root, holder["root"])
-    for name, trains in outside.items():  # PEFT freezes what a tower shares with other parts, too
+    for name, trains in outside.items():  # PEFT freezes all of a root: what is new in it, and what others share with it
         model.get_parameter(name).requires_grad_(trains)
+    train_whole(model, whole)
+    train_rows(model, rows)
     return tuners
 
 

@@ -1,8 +1,9 @@
-"""The repeated blocks of a model (transformer layers, residual stages): what checkpointing and compile work on.
+"""The repeated blocks of a model (transformer layers, residual blocks): what checkpointing and compile work on.
 
-Blocks are found by shape, not by name: the outermost containers with at least two children of one class that
-have children of their own. A scope without such a stack counts as one block. The second half names the two
-torch modules that read the weights of their children directly and never call them.
+Blocks are found by shape, not by name: the children of one kind in the outermost containers, and where such a child is
+only a stage (a stack of blocks, and one layer at most that changes the size) the blocks within it. Of several stacks
+those count whose blocks are most like a network's layers: with norms, and with two weights or more. The second half
+names layers that cannot be replaced, and turns off code of torch's that would pass replaced layers over.
 """
 
 from __future__ import annotations
@@ -10,44 +11,165 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from strategies.structure.choice.direct_reads import direct_reads
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from torch import nn
 
+Stack = dict[str, "nn.Module"]  # name → block, in the model's order
+ADAPTED = "base_layer"  # how PEFT and this package call the layer within an adapter
+PARAMETRISED = "parametrizations"  # torch's child of a layer whose weight is computed
+SEVERAL = 2  # weights of a block that is more than one layer with what belongs to it
 
-def repeated_blocks(model: nn.Module, roots: Iterable[str]) -> dict[str, nn.Module]:
+
+def repeated_blocks(model: nn.Module, roots: Iterable[str]) -> Stack:
     """Give name → block for each stack below `roots`; a root that belongs to no stack and has none is left out."""
-    blocks: dict[str, nn.Module] = {}
-    for root in roots:
-        _collect(root, model.get_submodule(root), blocks)
-    return blocks
+    return {name: block for chain in chains(model, roots) for name, block in chain.items()}
 
 
-def blocks_or_roots(model: nn.Module, roots: Iterable[str]) -> dict[str, nn.Module]:
-    """Give the repeated blocks; without any, the roots themselves."""
+def chains(model: nn.Module, roots: Iterable[str]) -> list[Stack]:
+    """Give the repeated blocks, chain by chain: stacks of one module (`layer1`, `layer2`) are one chain.
+
+    An encoder's and a decoder's blocks, or an image and a text tower's, are two.
+    """
+    found = _stacks(model, roots)
+    best = max(map(_likeness, found.values()), default=0)
+    grouped: dict[str, Stack] = {}
+    for container, stack in found.items():
+        if _likeness(stack) == best:
+            grouped.setdefault(container.rpartition(".")[0], {}).update(stack)
+    return list(grouped.values())
+
+
+def all_blocks(model: nn.Module, roots: Iterable[str]) -> Stack:
+    """Give name → block for every stack below `roots`, those of a front end (convolutions before them) too."""
+    return {name: block for stack in _stacks(model, roots).values() for name, block in stack.items()}
+
+
+def blocks_or_roots(model: nn.Module, roots: Iterable[str]) -> Stack:
+    """Give all blocks; without any, the roots themselves."""
     roots = tuple(roots)
-    return repeated_blocks(model, roots) or {root: model.get_submodule(root) for root in roots}
+    return all_blocks(model, roots) or {root: model.get_submodule(root) for root in roots}
 
 
-def _collect(name: str, module: nn.Module, blocks: dict[str, nn.Module]) -> None:
+def _stacks(model: nn.Module, roots: Iterable[str]) -> dict[str, Stack]:
+    """Give container → its blocks for the outermost stacks below `roots`."""
+    found: dict[str, Stack] = {}
+    for root in roots:
+        _collect(root, model.get_submodule(root), found)
+    return found
+
+
+def _collect(name: str, module: nn.Module, found: dict[str, Stack]) -> None:
     """Add the outermost stacks at or below `module`."""
     from torch import nn
 
-    children = dict(module.named_children())
-    stacked = {child: part for child, part in children.items() if any(True for _ in part.children())}
-    counts = Counter(type(part) for part in stacked.values())
-    is_stack = isinstance(module, nn.ModuleList | nn.Sequential)
-    for child, part in children.items():
+    members = _members(name, module)
+    counts = Counter(map(_kind, members.values()))
+    stacked = isinstance(module, nn.ModuleList | nn.Sequential)
+    blocks = {path: part for path, part in members.items() if stacked and counts[_kind(part)] > 1}
+    if blocks:
+        found.setdefault(name, {}).update(_without_stages(blocks))
+    for child, part in module.named_children():
         path = f"{name}.{child}" if name else child
-        if is_stack and child in stacked and counts[type(part)] > 1:
-            blocks[path] = part
+        if path not in blocks:
+            _collect(path, part, found)
+
+
+def _members(name: str, module: nn.Module) -> Stack:
+    """Give name → child for the children that have children of their own and are no layers."""
+    children = {f"{name}.{child}" if name else child: part for child, part in module.named_children()}
+    return {path: part for path, part in children.items() if not _is_layer(part)}
+
+
+def _is_layer(part: nn.Module) -> bool:
+    """Say whether a module is a single layer, also with an adapter or a parametrised weight."""
+    children = {name for name, _ in part.named_children()}
+    return ADAPTED in children or children <= {PARAMETRISED}
+
+
+def _kind(part: nn.Module) -> type:
+    """Give the class that a block shares with its neighbours, also with those of another make (hybrid models)."""
+    from torch import nn
+
+    return [kind for kind in type(part).__mro__ if issubclass(kind, nn.Module) and kind is not nn.Module][-1]
+
+
+def _without_stages(parts: Stack) -> Stack:
+    """Give the blocks within, where all parts are stages or bare containers, which are never called; else the parts."""
+    inner = {name: _stage(name, part) for name, part in parts.items()}
+    if not all(inner.values()):
+        return parts
+    found: Stack = {}
+    for blocks in inner.values():
+        found |= _without_stages(blocks)
+    return found
+
+
+def _stage(name: str, part: nn.Module) -> Stack:
+    """Give the blocks of a part that is a stage or a container; none if it is a block itself."""
+    from torch import nn
+
+    if isinstance(part, nn.ModuleList | nn.ModuleDict):
+        return _members(name, part)
+    stacks = list(_outermost_stacks(name, part))
+    return _members(*stacks[0]) if len(stacks) == 1 and _is_stage(part, *stacks[0]) else {}
+
+
+def _outermost_stacks(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Give the outermost containers below a module that hold more than single layers."""
+    from torch import nn
+
+    for child, part in module.named_children():
+        path = f"{name}.{child}"
+        if isinstance(part, nn.ModuleList | nn.Sequential) and _members(path, part):
+            yield path, part
         else:
-            _collect(path, part, blocks)
+            yield from _outermost_stacks(path, part)
+
+
+def _is_stage(part: nn.Module, name: str, stack: nn.Module) -> bool:
+    """Say whether a part is a stack of layers of one class and one layer at most beside it."""
+    layers = _members(name, stack)
+    inside = {id(weight) for weight in _weights(stack)}
+    beside = [weight for weight in _weights(part) if id(weight) not in inside]
+    alike = len({type(layer) for layer in layers.values()}) == 1
+    return alike and len(beside) <= 1 and _has_norms(layers) and _has_weights(layers)
+
+
+def _likeness(stack: Stack) -> int:
+    """Say how much blocks are like a network's layers, 0 to 2: they have norms, they have several weights."""
+    return _has_norms(stack) + _has_weights(stack)
+
+
+def _has_norms(stack: Stack) -> bool:
+    leaves = [part for block in stack.values() for part in block.modules() if not any(True for _ in part.children())]
+    return any("norm" in type(part).__name__.lower() for part in leaves)
+
+
+def _has_weights(stack: Stack) -> bool:
+    return any(len(_weights(block)) >= SEVERAL for block in stack.values())
+
+
+def _weights(module: nn.Module) -> list[nn.Parameter]:
+    """Give the matrices of a module without those of adapters, shared ones once.
+
+    Tokens and positions, of shape (1, n, d), are none.
+    """
+    found = {id(own): own for own in module.parameters(recurse=False) if own.ndim > 1 and len(own) > 1}
+    children = dict(module.named_children())
+    for child in [children[ADAPTED]] if ADAPTED in children else children.values():
+        found |= {id(weight): weight for weight in _weights(child)}
+    return list(found.values())
 
 
 def uncalled_layers(module: nn.Module, prefix: str = "") -> frozenset[str]:
-    """Name the linear layers inside `nn.MultiheadAttention`: their weights are read, their forward is never called."""
+    """Name the layers whose weights are read or changed by others: what takes their place might never be called.
+
+    Those inside `nn.MultiheadAttention` are among them.
+    """
     from torch import nn
 
     names = {
@@ -57,7 +179,8 @@ def uncalled_layers(module: nn.Module, prefix: str = "") -> frozenset[str]:
         for child, _ in part.named_modules()
         if child
     }
-    return frozenset(names)
+    read = {f"{prefix}.{name}".strip(".") for name, read in direct_reads(module).items() if read.kind != "elsewhere"}
+    return frozenset(names | read)
 
 
 def disable_fast_path(model: nn.Module, *, everywhere: bool = False) -> None:

@@ -2,7 +2,9 @@
 
 Own code, since no library offers them for transformers 5. The classes are made when first asked for, so that planning
 needs no torch. Each wrapper keeps the wrapped layer at `base_layer` and its parameters as the same objects, and shows
-none of its attributes: torch's encoder layer, which reads `linear1.weight`, has to call it.
+its weight, bias and sizes, as T5 asks for the weight's type before it calls the layer. Layers whose weight is computed
+with directly get no wrapper (`unfit_layers`), and torch's encoder layer, which may read `linear1.weight`, is kept from
+it (`disable_fast_path`).
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from strategies.layout import is_within
 from strategies.structure.roles import roles_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -33,12 +35,21 @@ def adapter_classes() -> AdapterClasses:
     """Make the classes, once."""
     from torch import nn
 
-    class BottleneckAdapter(nn.Module):
+    class WrappedLayer(nn.Module):
+        """A layer in another's place, which answers as that does when asked for weight, bias or size."""
+
+        def __init__(self, base: nn.Module) -> None:
+            super().__init__()
+            self.base_layer = base
+
+        weight, bias, in_features, out_features = map(_shown, ("weight", "bias", "in_features", "out_features"))
+
+    class BottleneckAdapter(WrappedLayer):
         """A layer, and a branch up(act(down(x))) that starts at zero; everything of the branch is float32."""
 
         def __init__(self, base: nn.Module, down: nn.Module, up: nn.Module, *, activation: str, scale: float) -> None:
-            super().__init__()
-            self.base_layer, self.down, self.up = base, down, up
+            super().__init__(base)
+            self.down, self.up = down, up
             self.activation = nn.GELU() if activation == "gelu" else nn.ReLU()
             self.scale = scale
 
@@ -74,12 +85,12 @@ def adapter_classes() -> AdapterClasses:
             self.branch_output["value"] = self.branch(x)
             return cast("Tensor", self.base_layer(x))
 
-    class ExitBottleneckAdapter(nn.Module):
+    class ExitBottleneckAdapter(WrappedLayer):
         """The last layer of a feed-forward part: adds what the entrance has handed over, and forgets it."""
 
         def __init__(self, branch_output: dict[str, Tensor], base: nn.Module) -> None:
-            super().__init__()
-            self.base_layer, self.branch_output = base, branch_output
+            super().__init__(base)
+            self.branch_output = branch_output
 
         def forward(self, x: Tensor) -> Tensor:
             value = self.branch_output.pop("value")
@@ -89,6 +100,15 @@ def adapter_classes() -> AdapterClasses:
     return AdapterClasses(
         SerialBottleneckAdapter, ParallelBottleneckAdapter, EntranceBottleneckAdapter, ExitBottleneckAdapter
     )
+
+
+def _shown(name: str) -> property:
+    """Make a property that gives the wrapped layer's."""
+
+    def get(wrapper: Any) -> Any:
+        return getattr(wrapper.base_layer, name)
+
+    return property(get)
 
 
 def projections(base: nn.Module, other: nn.Module, r: int, *, behind: bool = False) -> tuple[nn.Module, nn.Module]:
@@ -148,25 +168,26 @@ def wrap_pair(model: nn.Module, first: str, last: str, r: int, scale: float) -> 
     model.set_submodule(last, adapter_classes().exit(branch_output, end).train(end.training))
 
 
-def pairs(names: Sequence[str], blocks: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    """Pair each "down" layer among `names` (in the model's order) with the nearest "up" before it in its block.
+def pairs(
+    names: Sequence[str], blocks: Sequence[str], roles: Mapping[str, Sequence[str]] | None = None
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """Pair each "down" layer among `names` (in the model's order) with an "up" of its module, else of its block.
 
-    Also gives the layers that stay single; a second "up" of a pair's block (a gate) is neither.
+    roles: name → roles, by default those that the names say. Also gives the layers that stay single; a second "up"
+    beside a pair (a gate) is neither.
     """
+    roles = roles or {name: roles_of(name) for name in names}
+    block_of = {name: next((block for block in blocks if is_within(name, (block,))), None) for name in names}
+    free = [name for name in names if "up" in roles[name]]
     found: list[tuple[str, str]] = []
-    first: str | None = None
-    for name in names:
-        if "up" in roles_of(name):
-            first = name
-        elif "down" in roles_of(name) and first is not None:
-            if _block(first, blocks) == _block(name, blocks):
-                found.append((first, name))
-            first = None
+    for place, name in enumerate(names):
+        if "down" not in roles[name]:
+            continue
+        before = [up for up in free if up in names[:place] and block_of[up] == block_of[name]]
+        beside = [up for up in free if up.rpartition(".")[0] == name.rpartition(".")[0]]
+        if first := (beside or before)[-1:]:
+            found.append((first[0], name))
+            free = [up for up in free if up not in (beside or before)]
     paired = {name for pair in found for name in pair}
-    settled = {_block(first, blocks) for first, _ in found}
-    gates = {name for name in names if "up" in roles_of(name) and _block(name, blocks) in settled}
+    gates = {name for name in names if "up" in roles[name] and name not in free}
     return found, [name for name in names if name not in paired | gates]
-
-
-def _block(name: str, blocks: Sequence[str]) -> str | None:
-    return next((block for block in blocks if is_within(name, (block,))), None)

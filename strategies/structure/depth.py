@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from strategies.layout import is_within
-from strategies.structure.blocks import blocks_or_roots
+from strategies.structure.blocks import repeated_blocks
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def block_names(model: nn.Module, roots: tuple[str, ...]) -> list[str]:
     """Name the repeated blocks of a tower that hold parameters, first to last; without any, the tower's roots."""
     order = {name: place for place, (name, _) in enumerate(model.named_modules())}
-    blocks = blocks_or_roots(model, roots)
+    blocks = repeated_blocks(model, roots) or {root: model.get_submodule(root) for root in roots}
     return sorted(
         (name for name, block in blocks.items() if any(True for _ in block.parameters())), key=order.__getitem__
     )

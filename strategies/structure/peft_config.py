@@ -20,7 +20,10 @@ INJECTION_ATTRIBUTE: Final = "_made_by_peft"  # on every injected layer
 REMEDY: Final = "strategies.load puts such weights back, load_plain merges them"
 # Field → the values that can be written, and what is wrong with any other.
 WRITABLE: Final[Mapping[str, tuple[tuple[object, ...], str]]] = {
-    "init_lora_weights": ((True, False, "gaussian", "orthogonal"), "changed the base weights, which PEFT's file lacks"),
+    "init_lora_weights": (
+        (True, False, "gaussian", "orthogonal", "mica"),
+        "changed the base weights, which PEFT's file lacks",
+    ),
     "boft_n_butterfly_factor": ((1,), "is read as 1 by PEFT alone where no CUDA compiler is installed"),
 }
 # Field → the field for layers in which it differs.

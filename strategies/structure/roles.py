@@ -1,41 +1,76 @@
 """Which layer plays which role: query, key, value, output, up, down — the one table of name patterns.
 
-Names differ (ViT `q_proj`, `fc1`; BERT `query`, `intermediate.dense`; GPT-2 `c_attn` as `Conv1D`) and change
-between releases (ViT's `attention.attention.query` became `attention.q_proj`), so adapters are asked for by
-role. Without a match by role the fallback is every linear layer in repeated blocks, then every linear layer.
+Names differ (ViT `q_proj`, `fc1`; BERT `query`, `intermediate.dense`; GPT-2 `c_attn` as `Conv1D`) and change between
+releases, so adapters are asked for by role. A fused projection has several roles; a gate of a feed-forward part is an
+`up`. Layers of a block whose names say nothing are a feed-forward part where they look like one: into a greater width
+and back.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from strategies.errors import PlanError, closest_first
 from strategies.layout import is_within
-from strategies.structure.blocks import repeated_blocks, uncalled_layers
 from strategies.structure.linear_layers import is_conv1d
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
     from torch import nn
 
-# The first role whose pattern matches the end of a layer's name decides; a fused projection has three roles.
+_ATTENTION = r"\w*(?:[Aa]ttention|attn|_att)"
+_FEED_FORWARD = r"(?:mlp|ffn|ff|feed_forward|DenseReluDense|expert\w*|experts\.\w+)"
+# The first line with a pattern (one a word) that fits the end of a layer's name decides.
 ROLES: tuple[tuple[str, str], ...] = (
-    ("query", r"q_proj|query|q_lin|to_q|wq|q"),
-    ("key", r"k_proj|key|k_lin|to_k|wk|k"),
-    ("value", r"v_proj|value|v_lin|to_v|wv|v"),
-    ("query key value", r"c_attn|qkv|qkv_proj|query_key_value|Wqkv"),
-    ("down", r"mlp\.Wo|DenseReluDense\.wo"),
+    ("up", rf"{_FEED_FORWARD}\.(?:key|in_proj|net\.0\.proj|dense\.dense|intermediate)"),
+    ("down", rf"{_FEED_FORWARD}\.(?:value|out_proj|wo|Wo|net\.2|output)"),
+    (
+        "query key value",
+        r"""c_attn att_proj qkv qkv_proj qkv_linear query_key_value queries_keys_values Wqkv in_proj_qkvz?
+        attention\.self\.in_proj""",
+    ),
+    ("query key", r"query_key"),
+    ("key value", r"kv kv_proj to_kv kv_[ab]_proj kv_a_proj_with_mqa"),
+    (
+        "query",
+        r"""q wq Wq q_proj query query_proj query_global q_lin q_linear linear_q q_attn q_head to_q to_query q_[ab]_proj
+        wq_[ab] projection_query (?:\w+_)?(?:q|query)_content_proj [ew]2[ew]_query attention\.receptance""",
+    ),
+    (
+        "key",
+        r"""k wk Wk k_proj key key_proj key_global k_lin k_linear linear_k k_head to_k to_key projection_key
+        (?:\w+_)?(?:k|key)_content_proj""",
+    ),
+    (
+        "value",
+        r"""v wv Wv v_proj value value_proj value_global v_lin v_linear linear_v v_head to_v to_value projection_value
+        \w+_attn_(?:v|value)_proj""",
+    ),
     (
         "output",
-        r"attn\.Wo|(?:Self|EncDec)Attention\.o|o_proj|out_proj|out_lin|to_out\.0|wo|attention\.output\.dense|attention\.dense|attn\.c_proj|attn\.proj",
+        rf"""{_ATTENTION}\.(?:dense|output(?:\.dense)?|proj|projection|c_proj|Wo|o|out)
+        o_proj out_proj o_b_proj output_proj out_lin linear_out to_out(?:\.0)? post_proj wo""",
     ),
-    ("up", r"fc1|up_proj|gate_proj|lin1|linear1|c_fc|wi(?:_[01])?|Wi|intermediate\.dense|ffn"),
-    ("down", r"fc2|down_proj|lin2|linear2|mlp\.c_proj|output\.dense|ffn_output"),
+    (
+        "up",
+        r"""fc1 fc_in up_proj gate_proj gate_up_proj up_gate_proj w1 w3 w12 lin1 linear1 linear_fc1 linear_up c_fc
+        wi(?:_[01])? Wi intermediate(?:_query)?\.dense \w+_inter\.dense intermediate_dense dense_h_to_4h dense1 pwconv1
+        weights_in ffn""",
+    ),
+    (
+        "down",
+        r"""fc2 fc_out down_proj w2 lin2 linear2 linear_fc2 linear_down mlp\.c_proj (?:\w+_)?output(?:_query)?\.dense
+        output_dense dense_4h_to_h dense2 pwconv2 weights_out ffn_output""",
+    ),
 )
 Role = Literal["query", "key", "value", "output", "up", "down"]
 QUERY_AND_VALUE = ("query", "value")
-_PATTERNS = tuple((roles.split(), re.compile(rf"(?:.*\.)?(?:{pattern})")) for roles, pattern in ROLES)
+ALL_LINEAR: Final = ("all-linear",)  # in place of roles: every linear layer
+# A module that only wraps a linear layer (`q_proj.linear`) gives its name to it.
+_PATTERNS = tuple(
+    (roles.split(), re.compile(rf"(?:.*\.)?(?:{'|'.join(words.split())})(?:\.linear)?")) for roles, words in ROLES
+)
 
 
 def roles_of(name: str) -> list[str]:
@@ -43,8 +78,53 @@ def roles_of(name: str) -> list[str]:
     return next((roles for roles, pattern in _PATTERNS if pattern.fullmatch(name)), [])
 
 
+class _Shape(NamedTuple):
+    """Inputs and outputs of a linear layer."""
+
+    inputs: int
+    outputs: int
+
+
+def roles_in(layers: Mapping[str, nn.Module], blocks: Iterable[str] = ()) -> dict[str, list[str]]:
+    """Give name → roles of the layers of one tower: by name, else as feed-forward parts of `blocks`."""
+    roles = {name: roles_of(name) for name in layers}
+    for block in blocks:
+        shapes = {name: shape for name in layers if is_within(name, (block,)) and (shape := _shape(layers[name]))}
+        widths = {shape.inputs for name, shape in shapes.items() if roles[name]}
+        unknown = [name for name in shapes if not roles[name]]
+        for place, name in enumerate(unknown):
+            ups = _widening(unknown[:place], name, shapes)
+            if ups and (not widths or shapes[name].outputs in widths):
+                roles |= {**{up: ["up"] for up in ups}, name: ["down"]}
+    return roles
+
+
+def _widening(before: Sequence[str], down: str, shapes: Mapping[str, _Shape]) -> list[str]:
+    """Name the one or two layers in front of `down` that make its inputs from its outputs; none if it is no `down`.
+
+    Layers that keep the width count only where they share a module with no others.
+    """
+    narrow = shapes[down]
+    wide = (_Shape(narrow.outputs, narrow.inputs), _Shape(narrow.outputs, 2 * narrow.inputs))  # the latter holds a gate
+    ups = [name for name in before[-1:] if shapes[name] in wide]
+    ups += [name for name in before[-2:-1] if ups and shapes[name] == shapes[ups[0]] == wide[0]]
+    module = down.rpartition(".")[0]
+    beside = {name for name in shapes if name.rpartition(".")[0] == module}
+    strictly = narrow.inputs > narrow.outputs
+    return ups if strictly or (narrow.inputs == narrow.outputs and beside == {*ups, down}) else []
+
+
+def _shape(layer: nn.Module) -> _Shape | None:
+    """Give a linear layer's width at both ends, also `Conv1D`'s; `None` for convolutions."""
+    weight = getattr(layer, "weight", None)
+    sizes = (getattr(layer, "in_features", None), getattr(layer, "out_features", None))
+    if None not in sizes:
+        return _Shape(int(sizes[0] or 0), int(sizes[1] or 0))
+    return _Shape(*weight.shape) if weight is not None and weight.ndim == 2 else None  # noqa: PLR2004
+
+
 def linear_layers(model: nn.Module, roots: tuple[str, ...]) -> dict[str, nn.Module]:
-    """Give name → linear layer (also GPT-2's transposed `Conv1D`) below `roots`."""
+    """Give name → linear layer (also a subclass's, and GPT-2's transposed `Conv1D`) below `roots`."""
     from torch import nn
 
     return {
@@ -63,60 +143,3 @@ def convolution_layers(model: nn.Module, roots: tuple[str, ...]) -> dict[str, nn
         for name, module in model.named_modules()
         if is_within(name, roots) and isinstance(module, nn.Conv2d) and module.groups == 1
     }
-
-
-def targets(
-    model: nn.Module, label: str, roots: tuple[str, ...], roles: tuple[str, ...] | None, names: tuple[str, ...] | None,
-    *, default: tuple[str, ...] = QUERY_AND_VALUE, convolutions: bool = False,
-) -> list[str]:  # fmt: skip
-    """Choose the layers of one tower to adapt: by `names` (endings), else by `roles`, else `default` or a fallback.
-
-    `roles=None` means the `default` roles; a tower that has none of them offers its linear layers in repeated blocks,
-    else all of them, else (with `convolutions`) its convolutions. Roles asked for explicitly must match.
-    """
-    layers = linear_layers(model, roots)
-    if convolutions:
-        layers |= convolution_layers(model, roots)
-    hidden = uncalled_layers(model)
-    if names is not None:
-        chosen = [name for name in layers if any(name == end or name.endswith("." + end) for end in names)]
-    else:
-        wanted = set(roles or default)
-        chosen = [name for name in layers if wanted & set(roles_of(name)) and name not in hidden]
-        if not chosen and roles is None:
-            chosen = _fallback(model, roots, [name for name in layers if name not in hidden])
-    lost = [name for name in chosen or layers if name in hidden]
-    if lost:
-        raise PlanError(
-            f"{lost[0]!r} in {label!r} lies in nn.MultiheadAttention, which reads its weights without calling it: an "
-            "adapter there would be lost. Choose layers outside it, or split the attention into linears"
-        )
-    _refuse_shared_layers(model, label, chosen)
-    if not chosen:
-        asked = f"target_modules={list(names)}" if names is not None else f"roles={list(roles or default)}"
-        there = closest_first((names or roles or default)[0], {name.rpartition(".")[2] for name in layers})
-        kinds = "linear or convolution layers" if convolutions else "linear layers"
-        raise PlanError(f"no layer to adapt in {label!r}: {asked} matches none of its {kinds}; it has: {there or '–'}")
-    return chosen
-
-
-def _refuse_shared_layers(model: nn.Module, label: str, chosen: list[str]) -> None:
-    """Refuse a layer that stands in several places: it would be replaced in one of them only."""
-    places = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
-    for name in chosen:
-        if places[id(model.get_submodule(name))] > 1:
-            raise PlanError(
-                f"{name!r} in {label!r} stands in several places of the model and an adapter would reach one: choose "
-                "others with target_modules, or give each place a layer of its own"
-            )
-
-
-def _fallback(model: nn.Module, roots: tuple[str, ...], names: list[str]) -> list[str]:
-    """Choose where names say nothing: linear layers in repeated blocks, else linear layers, else convolutions."""
-    linear = linear_layers(model, roots)
-    stacked = tuple(repeated_blocks(model, roots))
-    for kind in ([name for name in names if name in linear], names):
-        in_blocks = [name for name in kind if stacked and is_within(name, stacked)]
-        if in_blocks or kind:
-            return in_blocks or kind
-    return []

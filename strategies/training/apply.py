@@ -7,57 +7,80 @@ device, `finish` with engine and optimizer.
 from __future__ import annotations
 
 import time
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError
 from strategies.execution.engine import Engine
 from strategies.execution.optimizer import adamw
-from strategies.layout import find_layout
+from strategies.language.coverage import frozen_rest, with_frozen_base
+from strategies.language.rates import weights_members
 from strategies.protocol import ROUNDING, Context, State, Strategy
 from strategies.quiet import import_packages
+from strategies.saving.base_hashes import hash_base
 from strategies.structure.blocks import disable_fast_path
+from strategies.structure.find_layout import find_layout
+from strategies.structure.freezing import freeze_batch_norms, freeze_parameters
+from strategies.structure.half_precision import is_half, train_in_float32
 from strategies.training.parameter_groups import parameter_groups
 from strategies.training.tuned import PLAN_ATTRIBUTE, Tuned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     import torch
     from torch import nn
 
     from strategies.language.plan import Plan
-
-HALF_PRECISION_BYTES = 2  # bytes of a 16-bit number
+    from strategies.layout import HeadChoice, Layout
+    from strategies.saving.base_hashes import Hash
 
 
 def apply(
-    plan: Plan, model: nn.Module, *, device: torch.device | str = "cpu", head: str | None = None, seed: int = 0,
+    plan: Plan, model: nn.Module, *, device: torch.device | str = "cpu", head: HeadChoice = "auto", seed: int = 0,
     total_steps: int | None = None, lr: float | None = None, head_lr: float | None = None,
+    base: Mapping[str, Hash] | None = None,
 ) -> Tuned:  # fmt: skip
-    """Make `model` ready in place; see `Recipe.apply`."""
+    """Make `model` ready in place; see `Recipe.apply`. `base`: hashes of what will not be saved, if they are known."""
     from torch.utils.weak import WeakIdKeyDictionary
 
     import_packages(plan.members)
-    base_parameters = WeakIdKeyDictionary(dict.fromkeys(model.parameters()))
+    base_parameters = WeakIdKeyDictionary({parameter: name for name, parameter in model.named_parameters()})
+    begin = _now(device)
+    context = _prepare(plan, model, device=device, head=head, seed=seed, total_steps=total_steps)
+    prepared = _now(device)
+    hashes = hash_base(model, _may_stay(plan, model, context)) if base is None else dict(base)
     start = _now(device)
-    context = transform(plan, model, device=device, head=head, seed=seed, total_steps=total_steps)
+    _change(plan, model, context)
     transformed = _now(device)
     model.to(context.device)
     moved = _now(device)
     place(plan, model, context)
-    setup = transformed - start + _now(device) - moved
+    setup = prepared - begin + transformed - start + _now(device) - moved
     if any(member.setup_during_move for member in plan.members):
         setup += moved - transformed
     tuned = finish(plan, model, context, lr=lr, head_lr=head_lr, base_parameters=base_parameters)
     tuned.setup_seconds = setup if plan.members else 0.0
+    saved = {base_parameters.get(p, name) for name, p in model.named_parameters() if name in tuned.saved_names}
+    tuned.base = {name: known for name, known in hashes.items() if name not in saved}
     return tuned
 
 
 def transform(
-    plan: Plan, model: nn.Module, *, device: torch.device | str = "cpu", head: str | None = None, seed: int = 0,
+    plan: Plan, model: nn.Module, *, device: torch.device | str = "cpu", head: HeadChoice = "auto", seed: int = 0,
     total_steps: int | None = None,
 ) -> Context:  # fmt: skip
     """Change the structure only, on CPU or meta; see `Recipe.transform`."""
+    import_packages(plan.members)
+    context = _prepare(plan, model, device=device, head=head, seed=seed, total_steps=total_steps)
+    _change(plan, model, context)
+    return context
+
+
+def _prepare(
+    plan: Plan, model: nn.Module, *, device: torch.device | str, head: HeadChoice, seed: int, total_steps: int | None
+) -> Context:
+    """Refuse what cannot be, and find the layout; nothing is changed."""
     import torch
 
     problems = plan.problems(device, model, head)
@@ -65,14 +88,38 @@ def transform(
         raise PlanError(f"{plan}: " + "; ".join(problem.reason for problem in problems))
     if PLAN_ATTRIBUTE in vars(model):
         raise PlanError(f"the model was changed by a plan before ({vars(model)[PLAN_ATTRIBUTE]}): build it again")
-    import_packages(plan.members)
-    context = Context(find_layout(model, head), torch.device(device), plan.facts(device), seed, total_steps)
+    layout = find_layout(model, head)
+    if layout.left_out:
+        warnings.warn(
+            f"head={head!r} leaves out {', '.join(layout.left_out)}, which the checkpoint did not have: where they are "
+            "frozen they stay as they were drawn, and are not saved; name them in head=[…], too",
+            stacklevel=4,
+        )
+    return Context(layout, torch.device(device), plan.facts(device), seed, total_steps)
+
+
+def _may_stay(plan: Plan, model: nn.Module, context: Context) -> set[str]:
+    """Name the parameters that may not be saved: the plan freezes them, or they do not train as they are."""
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    frozen |= frozen_rest(model, context.layout, plan.members).parameters
+    for member in weights_members(plan.members):
+        if not member.trains_scope:
+            frozen |= context.layout.parameter_names(model, member.scope_name())
+    return {name for name in frozen if not context.layout.is_new(name)}
+
+
+def _change(plan: Plan, model: nn.Module, context: Context) -> None:
+    """Change the structure of a model that was looked at."""
     if any(overridden(member, ("transform", "place")) for member in plan.members):  # `full` only trains it
         vars(model)[PLAN_ATTRIBUTE] = str(plan)
+    rest = frozen_rest(model, context.layout, plan.members)
+    freeze_parameters(model, rest.parameters)
+    freeze_batch_norms(map(model.get_submodule, rest.modules))
     for member in plan.members:
         member.transform(model, context)
+    if not any(ROUNDING in member.capabilities() for member in plan.members):
+        train_in_float32(model, with_frozen_base(model, context.layout, plan.members))
     disable_fast_path(model)
-    return context
 
 
 def overridden(member: Strategy, hooks: Iterable[str]) -> list[str]:
@@ -98,6 +145,8 @@ def finish(
         make_engine = member.engine(make_engine)
     engine = make_engine(context.device, str(context.facts["precision"]))
     model, optimizer = engine.prepare(model.train(), _optimizer_factory(plan, context, lr, head_lr))
+    for prepare in context.with_optimizer:
+        prepare(optimizer)
     torch.manual_seed(context.seed)  # the same random stream of training for every plan, whatever set-up drew
     state = State(model, optimizer, context.device, context.total_steps, context.member_state)
     saved_names = frozenset(
@@ -105,6 +154,7 @@ def finish(
         for name, parameter in model.named_parameters()
         if parameter.requires_grad or context.layout.is_new(name) or _is_added(parameter, base_parameters)
     )
+    saved_names |= context.changed_weights
     return Tuned(plan, engine, context, state, saved_names=saved_names, lr_overrides={"lr": lr, "head_lr": head_lr})
 
 
@@ -119,9 +169,7 @@ def _optimizer_factory(plan: Plan, context: Context, lr: float | None, head_lr: 
             factory = member.optimizer(factory)
         _refuse_half_precision(plan, groups)
         if not groups:
-            tied = context.layout.tied_head(model)
-            why = f": the head is tied to {tied}, which rests; train the last blocks or use adapters" if tied else ""
-            raise PlanError(f"{plan}: nothing is left to train{why}")
+            raise PlanError(f"{plan}: nothing is left to train{_why_nothing_trains(model, context.layout)}")
         optimizer: torch.optim.Optimizer = factory(groups)
         return optimizer
 
@@ -129,13 +177,23 @@ def _optimizer_factory(plan: Plan, context: Context, lr: float | None, head_lr: 
 
 
 def _refuse_half_precision(plan: Plan, groups: list[dict[str, Any]]) -> None:
-    """Refuse to train 16-bit weights with an optimizer that rounds small updates to nothing."""
-    halves = [p.dtype for group in groups for p in group["params"] if p.dtype.itemsize == HALF_PRECISION_BYTES]
+    """Refuse to train pretrained 16-bit weights with an optimizer that rounds small updates to nothing."""
+    halves = [p.dtype for group in groups for p in group["params"] if is_half(p)]
     if halves and not any(ROUNDING in member.capabilities() for member in plan.members):
         raise PlanError(
-            f"{plan}: {len(halves)} tensors would train in {halves[0]}, where small updates round to nothing: load "
-            "the model in 32 bits (model.float()), or add pure_bf16"
+            f"{plan}: {len(halves)} pretrained tensors would train in {halves[0]}, where small updates round to "
+            "nothing: add pure_bf16, load the model in 32 bits (model.float()), or take adapters (lora), which have 32"
         )
+
+
+def _why_nothing_trains(model: nn.Module, layout: Layout) -> str:
+    """Say what to do where the plan freezes all there is."""
+    if tied := layout.tied_head(model):
+        return f": the head is tied to {tied}, which is frozen; train the last blocks or use adapters"
+    if not layout.new_parts:
+        why = f": there is no head ({layout.head_origin})"
+        return f"{why}; name what is new with head=…, train the last blocks (freeze(last_n=1)) or use adapters (lora)"
+    return ""
 
 
 def _is_added(parameter: nn.Parameter, base_parameters: Any) -> bool:

@@ -5,22 +5,21 @@ model, then `load_checkpoint`. The optimizer's state is put back value by value,
 casts to the weights' number type and so would not go on to the bit. The order of the data is the caller's.
 
     save_checkpoint(tuned, file, epoch=2)
-    epoch = load_checkpoint(tuned, file)["epoch"]
+    epoch = load_checkpoint(tuned, file)["epoch"]      # random streams included
 """
 
 from __future__ import annotations
 
 import os
-import random
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError
+from strategies.execution.random_state import random_state, restore_random
+from strategies.saving.base_hashes import compare, from_json, to_json
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import torch
 
     from strategies.language.plan import Plan
     from strategies.training.tuned import Tuned
@@ -57,7 +56,8 @@ def save_checkpoint(tuned: Tuned, file: Path, **others: Any) -> int:
         "groups": [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups],
         "optimizer": {n: dict(optimizer.state[p]) for n, p in enumerate(parameters) if p in optimizer.state},
         "engine": tuned.engine.state_dict(), "kept": [member.state_dict(state) for member in tuned.plan.members],
-        "checked": tuned.losses.check.state_dict(), "random": _random_state(tuned.device), "others": others,
+        "base": to_json(tuned.base),
+        "checked": tuned.losses.check.state_dict(), "random": random_state(tuned.device), "others": others,
     }  # fmt: skip
     part = file.with_name(f".{file.name}")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -69,11 +69,14 @@ def save_checkpoint(tuned: Tuned, file: Path, **others: Any) -> int:
     return file.stat().st_size
 
 
-def load_checkpoint(tuned: Tuned, file: Path) -> dict[str, Any]:
+def load_checkpoint(tuned: Tuned, file: Path, *, random: bool = True) -> dict[str, Any]:
     """Resume a plan that was just applied to a fresh base from a checkpoint, bitwise identical to no pause.
 
+    random: put the random streams (Python's, numpy's, torch's, CUDA's) back to where they were, so that dropout goes on
+    as without a pause. What draws between this and the next update (a `DataLoader` without a generator of its own, say)
+    moves them on: call `restore_random(loaded["random"], tuned.device)` after it.
     Gives `others` of `save_checkpoint`, and under "random" what `restore_random` takes.
-    `PlanError` when the file is damaged, of another format, plan or model; `FileNotFoundError` where it is missing.
+    `PlanError` when the file is damaged, or of another format, plan, model or base; `FileNotFoundError` without a file.
     """
     import torch
 
@@ -86,6 +89,7 @@ def load_checkpoint(tuned: Tuned, file: Path) -> dict[str, Any]:
     optimizer, state, own = tuned.optimizer, tuned.state, tuned.full_state()
     if set(own) != set(whole["model"]):
         raise PlanError(f"{file} was written for another model")
+    compare(file, from_json(whole.get("base", {})), tuned.base)
     with torch.no_grad():
         for name, tensor in whole["model"].items():
             own[name].copy_(tensor)
@@ -99,28 +103,7 @@ def load_checkpoint(tuned: Tuned, file: Path) -> dict[str, Any]:
     tuned.engine.load_state_dict(whole["engine"])
     for member, saved in zip(tuned.plan.members, whole["kept"], strict=True):
         member.load_state_dict(state, saved)
+    if random:
+        restore_random(whole["random"], tuned.device)
     others: dict[str, Any] = whole["others"]
     return others | {"random": whole["random"]}
-
-
-def _random_state(device: torch.device) -> dict[str, Any]:
-    import torch
-
-    version, numbers, gauss = random.getstate()
-    on_gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    return {"python": [version, list(numbers), gauss], "torch": torch.get_rng_state(), "gpu": on_gpu}
-
-
-def restore_random(saved: dict[str, Any], device: torch.device) -> None:
-    """Set the random states of Python, torch and, on a GPU, CUDA: the last thing before training is resumed.
-
-    saved: the entry "random" of what `load_checkpoint` gave. device: where the plan trains.
-    See https://docs.pytorch.org/docs/stable/notes/randomness.html
-    """
-    import torch
-
-    version, numbers, gauss = saved["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    torch.set_rng_state(saved["torch"])
-    if saved["gpu"] is not None:
-        torch.cuda.set_rng_state(saved["gpu"], device)

@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from strategies.execution.optimizer import WEIGHT_DECAY, default_lr_multiplier
 from strategies.language.rates import plan_lr_scale, plan_lrs, weights_members
+from strategies.layout import is_within
 from strategies.methods.weights.full import Full
+from strategies.structure.token_rows import row_parameters
+from strategies.structure.trained_whole import trained_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,13 +27,15 @@ def parameter_groups(
     """Group what trains by name ("new" or "base"), rate and decay. `lr`, `head_lr` replace the plan's own rates.
 
     A parameter's rate is that of the weights member whose scope holds it; outside every scope it is fully
-    trained and has the rate of `full`.
+    trained and has the rate of `full`, and so have modules that a member trains whole beside its adapters.
     """
     plain = Full().lr
     head_rate = head_lr or plan_lrs(members).head_lr
+    weights = weights_members(members)
     scoped = [
-        (layout.parameter_names(model, member.scope_name()), vars(member).get("lr", plain))
-        for member in weights_members(members)
+        *((_within(model, trained_whole(member, model, layout)), plain) for member in weights),
+        *((row_parameters(member, model, layout), vars(member).get("lr", plain)) for member in weights),
+        *((layout.parameter_names(model, m.scope_name()), vars(m).get("lr", plain)) for m in weights),
     ]
     groups: dict[tuple[str, float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
@@ -42,6 +47,10 @@ def parameter_groups(
         empty: dict[str, Any] = {"params": [], "lr": rate, "weight_decay": decay, "name": part}
         groups.setdefault((part, rate, decay), empty)["params"].append(parameter)
     return list(groups.values())
+
+
+def _within(model: nn.Module, modules: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(name for name, _ in model.named_parameters() if is_within(name, modules))
 
 
 def plan_lr_multiplier(members: Sequence[Strategy], step: int, total_steps: int | None) -> float:

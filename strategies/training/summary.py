@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from strategies.methods.numerics.quantisable import Storage
+from strategies.structure.find_layout import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ def count_parameters(model: nn.Module, layout: Layout, trained: frozenset[str]) 
     """Count parameters, 4-bit ones unpacked: those `trained` at some time, total, and both for each scope."""
     counts = {"trainable_parameters": 0, "total_parameters": 0}
     for scope in layout.scopes:
-        owned = layout.parameter_names(model, scope)
+        owned = layout.owned(scope, [name for name, _ in model.named_parameters()])
         sizes = [(size, trains) for name, size, trains in _sizes(model, trained) if name in owned]
         counts[f"{scope}_parameters"] = sum(size for size, _ in sizes)
         counts[f"{scope}_trainable_parameters"] = sum(size for size, trains in sizes if trains)
@@ -34,6 +35,13 @@ def count_parameters(model: nn.Module, layout: Layout, trained: frozenset[str]) 
         counts["total_parameters"] += size
         counts["trainable_parameters"] += size * trains
     return counts
+
+
+def head_line(model: nn.Module, layout: Layout) -> str:
+    """Say what is new, and how that was found."""
+    tied = layout.tied_head(model)
+    note = f"; tied to {tied}, so it trains as that does" if tied else ""
+    return f"head: {shown(layout.scopes['head']) or 'none'} ({layout.head_origin}{note})"
 
 
 def memory_by_kind(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, int]:
@@ -55,6 +63,8 @@ def table(counts: dict[str, int], memory: dict[str, int], rates: Sequence[tuple[
     lines = []
     for scope in (key.removesuffix("_trainable_parameters") for key in counts if key.endswith("_trainable_parameters")):
         total, trained = counts[f"{scope}_parameters"], counts[f"{scope}_trainable_parameters"]
+        if not total:
+            continue
         lines.append(f"  {scope:<10} {trained:>13,} of {total:>13,} parameters train ({trained / max(total, 1):.2%})")
     lines.append("  rates      " + ", ".join(f"{name} {peak:g}" for name, peak in rates))
     sizes = ", ".join(f"{kind.removesuffix('_bytes')} {readable(size)}" for kind, size in memory.items())

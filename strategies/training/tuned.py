@@ -15,12 +15,13 @@ from strategies.errors import PlanError
 from strategies.execution.feed import as_feed
 from strategies.execution.optimizer import clip_grad_norm
 from strategies.protocol import Context, State, Strategy
-from strategies.saving.merge import Merged, merge_adapters
+from strategies.saving.merge import Merged, merge_adapters, settle
 from strategies.saving.weights_file import write
+from strategies.training.adapted import adapted_layers, layer_lines
 from strategies.training.loader import training_loader
 from strategies.training.losses import Losses
 from strategies.training.parameter_groups import plan_lr_multiplier, set_rates
-from strategies.training.summary import count_parameters, memory_by_kind, storage_lines, table
+from strategies.training.summary import count_parameters, head_line, memory_by_kind, storage_lines, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from strategies.execution.engine import Engine
     from strategies.language.plan import Plan
+    from strategies.saving.base_hashes import Hash
     from strategies.training.losses import LossFunction
 
 PLAN_ATTRIBUTE = "_tunematrix_plan"  # on a model that a plan has changed
@@ -51,6 +53,8 @@ class Tuned:
         self.saved_names = saved_names  # what a fresh base lacks: all that may train, new parts, what the plan added
         self.trained = frozenset(name for name, p in state.model.named_parameters() if p.requires_grad)
         self.setup_seconds = 0.0  # of the plan's own work on the model
+        self.base: Mapping[str, Hash] = {}  # what is not saved, as it was before the plan
+        self.base_note = ""  # what `load` found of it
         self.averaged_depth = 0  # how often `averaged` is entered
         self._lr_overrides = lr_overrides  # rates in place of the plan's
         self._peak_lrs = [float(group["lr"]) for group in state.optimizer.param_groups]
@@ -77,16 +81,18 @@ class Tuned:
         return self.state.device
 
     def step(self, loss_fn: LossFunction, batch: Any) -> Tensor:
-        """Do one optimizer update on `batch` and give the detached mean loss, (), still on the device.
+        """Do one optimizer update on `batch`, in training mode; give the detached mean loss, (), still on the device.
 
-        batch: what `loader` yields, or tensors that share dimension 0 (a mapping, dataclass, list or tuple of them).
-        loss_fn: `loss_fn(model, batch)` gives the mean loss, (), or the loss of each example, (n,).
+        batch: what `loader` yields, or any other; to be divided, tensors that share dimension 0 or lists of examples.
+        loss_fn: `loss_fn(model, batch)` gives each example's loss, (n,), their mean, (), or any mean as `(sum, count)`.
         `SelfCheckError` in the first updates where a whole tower or an adapter gets no gradient, or one is not finite
-        (a `UserWarning` names other parameters without any); `PlanError` for a batch that cannot be divided, for a mean
-        where a member needs each example's loss, and after `merge`.
+        (a `UserWarning` names other parameters without any); `PlanError` for what cannot be divided
+        (https://huggingface.co/blog/gradient_accumulation), a mean where losses are needed, and after `merge`.
         """
         self._refuse_merged()
         state, members = self.state, self.plan.members
+        if not state.model.training:  # as `load` leaves it
+            state.model.train()
         for member in members:
             member.before_step(state)
         feed = as_feed(batch)
@@ -119,14 +125,9 @@ class Tuned:
         return self._merged
 
     def loader(
-        self,
-        dataset: Any,
-        *,
-        batch_size: int,
-        collate: Callable[..., Any],
-        generator: torch.Generator,
+        self, dataset: Any, *, batch_size: int, collate: Callable[..., Any], generator: torch.Generator,
         drop_last: bool = True,
-    ) -> DataLoader[Any]:
+    ) -> DataLoader[Any]:  # fmt: skip
         """Give a shuffled loader over `dataset`, whose order comes from `generator` alone.
 
         batch_size: examples of an update, whatever a member divides it into. collate: items → batch.
@@ -173,9 +174,11 @@ class Tuned:
         self._refuse_merged()
         with self.averaged():
             layout, plan = self.context.layout, self.plan
-            facts: dict[str, Any] = {"plan": str(plan), "members": plan.canonical(), "head": layout.scopes["head"][0]}
-            facts |= {**self._lr_overrides, "seed": self.context.seed, "total_steps": self.state.total_steps}
-            return write(folder, self.full_state(), **facts)
+            return write(
+                folder, self.full_state(), self.base, plan=str(plan), members=plan.canonical(),
+                head=[*(layout.scopes["head"] or layout.new_parts)], **self._lr_overrides, seed=self.context.seed,
+                total_steps=self.state.total_steps,
+            )  # fmt: skip
 
     def full_state(self) -> dict[str, Tensor]:
         """Give what a fresh base lacks, name → tensor (not copied): what may train, new or added parts, buffers.
@@ -195,21 +198,18 @@ class Tuned:
     def merge(self, outputs: Callable[[nn.Module], Tensor] | None = None) -> Merged:
         """Add the adapters to the weights below them, in place: `model` is a plain one afterwards, free to train whole.
 
-        Gives the number of layers and the drift of their outputs, relative; with `outputs(model)`, a tensor, also the
-        largest absolute change of it. `PlanError`, and nothing changed, for adapters that cannot be merged.
+        Leaves it in evaluation mode. Gives the number of layers and the drift of their outputs, relative; with
+        `outputs(model)`, a tensor, also its largest absolute change. `PlanError` if adapters cannot be merged.
         Merging: Hu et al., LoRA, 2021, section 4.1, https://arxiv.org/abs/2106.09685
         """
-        import torch
-
         with self.evaluating():  # the weights that this plan evaluates and saves are merged
             merged = merge_adapters(self.model, outputs)
             evaluated = [(p, p.detach().clone()) for group in self.optimizer.param_groups for p in group["params"]]
-        with torch.no_grad():
-            for parameter, weights in evaluated:
-                parameter.copy_(weights)
+        settle(self.model, evaluated)
         self.optimizer.state.clear()  # nothing trains on from here
         self._merged = True
         vars(self.model).pop(PLAN_ATTRIBUTE, None)
+        self.model.eval()
         return merged
 
     def counts(self) -> dict[str, int]:
@@ -221,17 +221,25 @@ class Tuned:
         return memory_by_kind(self.model, self.optimizer)
 
     def describe(self) -> str:
-        """Give a table as text: what trains in each scope, rates, memory, how the head was found, and what was left."""
-        layout = self.context.layout
+        """Give a table as text: what trains, rates, memory by kind, adapted layers, what was left, how the head was found.
+
+        A line each for what a reader must know of it: the base not verified, parameters without gradients.
+        """
+        layout, members = self.context.layout, self.plan.members
         rates = sorted(
             {(group["name"], peak) for group, peak in zip(self.optimizer.param_groups, self._peak_lrs, strict=True)}
         )
-        tied = layout.tied_head(self.model)
-        note = f"; tied to {tied}, so it trains as that does" if tied else ""
-        first = f"plan {self.plan} on {self.device}; head: {layout.scopes['head'][0]} ({layout.head_origin}{note})"
+        head = "; ".join([head_line(self.model, layout), *self.losses.notes()])
+        first = [f"plan {self.plan} on {self.device}; {head}"]
+        first += [f"  base       {self.base_note}"] if self.base_note else []
         numbers = table(self.counts(), self.memory(), rates, expected=not self.optimizer.state)
+        layers = layer_lines(self.model, layout, members, self.context.notes)
         left = storage_lines(self.context.member_state) + self.losses.check.lines()
-        return "\n".join([first, numbers, *left])
+        return "\n".join([*first, numbers, *layers, *left])
+
+    def adapted_layers(self) -> dict[str, str]:
+        """Give name → kind of every layer with an adapter, such as `Linear → lora`."""
+        return adapted_layers(self.model, self.context.layout, self.plan.members)
 
     def _refuse_merged(self) -> None:
         if self._merged:

@@ -178,7 +178,7 @@ def test_conformance(name, kind, foreign, plan_of, shared_folder):
     assert not torch.allclose(after, before, atol=1e-4)
     folder, size = keep(tuned, name, kind, foreign, shared_folder)
     assert size == sum(path.stat().st_size for path in folder.iterdir() if path.name != "manifest.json")
-    if kind == "two":  # all of them, in a fresh process, below
+    if kind == "two":  # a third of all in a fresh process, below
         assert torch.equal(evaluated(foreign, load(folder, foreign.build(kind)), data), after)
 
 
@@ -237,12 +237,9 @@ for folder in sorted(path for path in Path(sys.argv[2]).glob("*/*") if path.is_d
 
 @pytest.mark.slow
 def test_saved_plans_load_in_a_fresh_process(foreign, plan_of, shared_folder, tmp_path):
-    """What the table above has saved is rebuilt in one new process that shares nothing with this one."""
+    """What the table above has saved is rebuilt in one new process that shares nothing: a third of the table."""
     expected, copied = {}, tmp_path / "saved"
-    for name, kind in CASES:
-        row = TABLE[name]
-        if kind in row.refused or row.forced:
-            continue
+    for name, kind in (case for place, case in enumerate(saved_cases()) if place % 3 == 0):
         scores = shared_folder / "conformance" / kind / f"{name}.json"
         if not scores.exists():  # the row was trained nowhere yet, or is not asked for
             tuned = plan_of(name).apply(foreign.build(kind), seed=3, total_steps=STEPS)
@@ -256,7 +253,13 @@ def test_saved_plans_load_in_a_fresh_process(foreign, plan_of, shared_folder, tm
     assert done.returncode == 0, done.stderr[-2000:]
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
     assert {(kind, name): scores for kind, name, scores in found} == expected
-    assert len(expected) > 300
+    assert len(expected) > 100
+    assert {kind for kind, _ in expected} == set(KINDS)
+
+
+def saved_cases():
+    """Words and models that the table trains and saves here."""
+    return [(name, kind) for name, kind in CASES if kind not in TABLE[name].refused and not TABLE[name].forced]
 
 
 def test_a_saved_plan_knows_its_model(foreign, tmp_path):

@@ -67,7 +67,7 @@ def test_dropout_is_no_drift(foreign):
     for _ in range(4):
         tuned.step(foreign.loss, foreign.batch("two"))
     assert tuned.merge().layer_drift < 1e-5
-    assert tuned.model.training
+    assert not tuned.model.training
 
 
 def test_shared_weights_are_not_merged(foreign):

@@ -8,9 +8,11 @@ quantised base each pass unpacks the weights again. When not to use it: the whol
 Paper: Goyal et al., Accurate, Large Minibatch SGD, 2017, https://arxiv.org/abs/1706.02677 (what a large batch needs);
 adding up gradients is older than any paper on it.
 
-Exact wherever the loss is a mean over examples: micro-batches count by their number of examples. Not exact with batch
-norms (each micro-batch has its own statistics), with losses averaged over tokens, and in the noise of dropout. Batches
-with something shared between examples are divided before collating, which `tuned.loader` does.
+Exact for each example's loss, for means over examples, and for means over labels or tokens that count, where each part
+counts by its own number of them and one without any adds nothing: a few examples' loss is compared with their halves'
+(in eval mode, without gradients) until it is clear which mean it is. Other losses, contrastive ones say, are refused.
+Not exact with batch norms (each micro-batch has its own statistics, which `describe()` says) and in the noise of
+dropout. Batches with something shared between examples are divided before collating, which `tuned.loader` does.
 """
 
 from __future__ import annotations

@@ -10,10 +10,10 @@ depend on the device (dropout draws other numbers for another division): take `a
 Paper: Smith et al., Don't Decay the Learning Rate, Increase the Batch Size, 2017, https://arxiv.org/abs/1711.00489
 (what matters is the batch of an update, which this leaves alone).
 
-Exact as `accumulate` is. Found is the largest half, quarter, … of the batch that fits, never a larger one again. Memory
-that runs out elsewhere, when the optimizer makes its state, say, is no reason to divide and is raised. On Linux a host
-that is out of memory kills processes without an exception unless a limit is set (`ulimit -v`), so that on a CPU this
-rarely has something to catch.
+Exact where `accumulate` is, and refused where that is. Found is the largest half, quarter, … of the batch that fits,
+never a larger one again. Memory that runs out elsewhere, when the optimizer makes its state, say, is no reason to
+divide and is raised. On Linux a host that is out of memory kills processes without an exception unless a limit is set
+(`ulimit -v`), so that on a CPU this rarely has something to catch.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from strategies.errors import is_out_of_memory
+from strategies.execution.random_state import random_state, restore_random
 from strategies.options import Count
 from strategies.protocol import MICRO_BATCHES, Kind, State, Strategy
 
@@ -115,11 +116,8 @@ class Snapshot:
     """What an attempt changes beside gradients, as it was before: random states, and statistics of batch norms."""
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
-        import torch
-
         self._model, self._device = model, device
-        self._random = torch.get_rng_state()
-        self._on_gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        self._random = random_state(device)
         self._statistics = [(buffer, buffer.clone()) for buffer in _statistics(model)]
 
     def restore(self) -> None:
@@ -127,12 +125,11 @@ class Snapshot:
         import torch
 
         self._model.zero_grad(set_to_none=True)
-        torch.set_rng_state(self._random)
+        restore_random(self._random, self._device)
         for buffer, old in self._statistics:
             buffer.copy_(old)
         gc.collect()
-        if self._on_gpu is not None:
-            torch.cuda.set_rng_state(self._on_gpu, self._device)
+        if self._device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self._device)  # what did not fit is not what the recipe needs
 

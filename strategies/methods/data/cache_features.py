@@ -94,7 +94,7 @@ class CacheFeatures(Strategy):
 
     def transform(self, model: nn.Module, context: Context) -> None:
         """Refuse layers with dropout."""
-        for root in context.layout.groups(model, self.scope).get(self.scope, ()):
+        for root in self._roots(model, context):
             dropping = _dropouts(model.get_submodule(root))
             if dropping:
                 raise PlanError(
@@ -108,7 +108,7 @@ class CacheFeatures(Strategy):
 
         shared = context.member_state[self] = CacheState()
         compiled = any(part._compiled_call_impl is not None for part in model.modules())  # noqa: SLF001
-        for root in context.layout.groups(model, self.scope)[self.scope]:
+        for root in self._roots(model, context):
             module = model.get_submodule(root)
             if context.device.type == "cpu":
                 vars(module)["kept_features"] = shared.device_rows  # found there when weights are counted
@@ -116,6 +116,10 @@ class CacheFeatures(Strategy):
             forward = self._forward(memo, shared)
             # As a part of a larger graph its look-ups would be traced, and its stores be guarded.
             vars(module)["forward"] = torch.compiler.disable(forward) if compiled else forward
+
+    def _roots(self, model: nn.Module, context: Context) -> list[str]:
+        """Name the modules whose outputs are kept."""
+        return [root for roots in context.layout.groups(model, self.scope).values() for root in roots]
 
     def _forward(self, memo: CachedModule, shared: CacheState) -> Callable[..., Any]:
         """Give what stands in for a module's forward."""

@@ -21,6 +21,7 @@ from strategies.errors import PlanError
 from strategies.execution.engine import torch_dtype
 from strategies.methods.numerics.mixed_types import naming_mixed_types
 from strategies.protocol import Context, Kind, Strategy
+from strategies.structure.half_precision import is_half
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,12 +69,20 @@ class Amp(Strategy):
         return {"precision": facts["precision"]}
 
     def place(self, model: nn.Module, context: Context) -> None:
-        """Check what the loss scaler needs: weights that train are kept in 32 bits."""
+        """Check the model's types: autocast knows 32 bits and one type of 16, the loss scaler trains 32 bits only."""
         import torch
 
-        halves = [name for name, p in model.named_parameters() if p.requires_grad and p.dtype == torch.float16]
-        if halves and context.facts["precision"] == "fp16":
-            raise PlanError(f"amp: {halves[0]!r} trains in float16; load the model in float32 (model.float())")
+        precision = str(context.facts["precision"])
+        halves = {name: p for name, p in model.named_parameters() if is_half(p)}
+        other = next((name for name, p in halves.items() if p.dtype != torch_dtype(precision)), None)
+        if other is not None:
+            kind = {torch.float16: "fp16"}.get(halves[other].dtype, "bf16")
+            raise PlanError(
+                f"amp: {other!r} is in {halves[other].dtype} and amp computes in {precision}, which do not mix: take "
+                f"amp(dtype={kind!r}), or load the model in float32 (model.float())"
+            )
+        if precision == "fp16" and (trained := next((name for name, p in halves.items() if p.requires_grad), None)):
+            raise PlanError(f"amp: {trained!r} trains in float16; load the model in float32 (model.float())")
 
     def wrap_forward(self, forward: Callable[..., Any], context: Context) -> Callable[..., Any]:
         """Run `forward` under autocast."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
-from strategies.layout import is_within
+from strategies.layout import EVERYTHING, is_within
 from strategies.structure.blocks import uncalled_layers
+from strategies.structure.head import output_embeddings
 from strategies.structure.layers.kept_precision import kept_in_float32
 from strategies.structure.layers.linear_subclasses import computing_as_linear
 from strategies.structure.layers.weight_reads import weight_reads
@@ -19,7 +20,7 @@ from strategies.structure.linear_layers import is_conv1d
 from strategies.structure.roles import linear_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from torch import nn
 
@@ -69,15 +70,16 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:MAX_SHOWN]) + (", …" if len(names) > MAX_SHOWN else "")
 
 
-def reasons_to_keep(model: nn.Module, multiple: int) -> Callable[[str, nn.Module], str | None]:
+def reasons_to_keep(model: nn.Module, multiple: int, scope: str | None) -> Callable[[str, nn.Module], str | None]:
     """Give the function `name, linear layer → why it cannot be quantised`, `None` where it can.
 
-    multiple: the number of inputs has to be a multiple of it.
+    multiple: the number of inputs has to be a multiple of it. scope: an output embedding named by it is no exception.
     """
     hidden, kept, read = uncalled_layers(model), kept_in_float32(model), weight_reads(model)
     everywhere = [module for _, module in model.named_modules(remove_duplicate=False)]
     uses = Counter(id(p) for module in everywhere for p in module.parameters(recurse=False))
-    scores, plain = {id(layer) for layer in _output_embeddings(model)}, computing_as_linear(model.modules())
+    scores = output_embeddings(model) if scope != EVERYTHING else frozenset()
+    plain = computing_as_linear(model.modules())
     plain |= {id(layer) for layer in model.modules() if is_conv1d(layer)}
 
     def why(name: str, layer: nn.Module) -> str | None:
@@ -90,21 +92,12 @@ def reasons_to_keep(model: nn.Module, multiple: int) -> Callable[[str, nn.Module
             f"of the class {type(layer).__name__}, which has a forward of its own": id(layer) not in plain,
             "shared with another layer": uses[id(weight)] > 1,
             "kept in float32 by the model's class": f"{name}.weight" in kept,
-            "giving the scores (output embedding)": id(layer) in scores,
+            "giving the scores (output embedding)": name in scores and name != scope,
             f"with inputs that are no multiple of {multiple}": inputs % multiple > 0,
         }
         return next((reason for reason, holds in reasons.items() if holds), None)
 
     return why
-
-
-def _output_embeddings(model: nn.Module) -> Iterator[nn.Module]:
-    """Give the layers that transformers' language models call their output embeddings."""
-    from transformers import PreTrainedModel
-
-    for part in model.modules():
-        if isinstance(part, PreTrainedModel) and (layer := part.get_output_embeddings()) is not None:
-            yield cast("nn.Module", layer)
 
 
 def fused_weights(model: nn.Module, prefixes: tuple[str, ...]) -> list[str]:
@@ -122,10 +115,14 @@ def fused_weights(model: nn.Module, prefixes: tuple[str, ...]) -> list[str]:
     ]
 
 
-def sort_layers(model: nn.Module, prefixes: tuple[str, ...], why: Callable[[str, nn.Module], str | None]) -> Storage:
-    """Divide the linear layers below `prefixes` into those to quantise and those to keep."""
+def sort_layers(
+    model: nn.Module, prefixes: tuple[str, ...], owned: frozenset[str], why: Callable[[str, nn.Module], str | None]
+) -> Storage:
+    """Divide the linear layers below `prefixes` that are among `owned` into those to quantise and those to keep."""
     storage = Storage(fused=fused_weights(model, prefixes))
     for name, layer in linear_layers(model, prefixes).items():
+        if name not in owned:
+            continue
         reason = why(name, layer)
         if reason is None:
             storage.quantised.append(name)

@@ -40,10 +40,11 @@ def swap_linears(
 
     What stays as it is is left in `context.member_state`. multiple: of which the number of inputs has to be one.
     """
-    why = reasons_to_keep(model, multiple)
+    scope = strategy.scope_name()
+    why, owned = reasons_to_keep(model, multiple, scope), context.layout.module_names(model, scope)
     whole = Storage()
-    for label, prefixes in context.layout.groups(model, strategy.scope_name()).items():
-        storage = sort_layers(model, prefixes, why)
+    for label, prefixes in context.layout.groups(model, scope).items():
+        storage = sort_layers(model, prefixes, owned, why)
         if not storage.quantised:
             there = f" but {why_kept(storage.kept)}" if storage.kept else ""
             raise PlanError(

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 from strategies.methods.update.optimizer_pair import is_matrix, pair_optimizers, split_groups
 from strategies.options import Count, Rate, Share
 from strategies.protocol import OPTIMIZER, Context, Kind, Strategy
+from strategies.structure.head import output_embeddings
 from strategies.structure.linear_layers import is_conv1d
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def hidden_matrices(model: nn.Module, context: Context) -> set[int]:
     """Give the ids of the weights of linear layers that belong neither to the head nor to an embedding."""
     from torch import nn
 
-    head = context.layout.module_names(model, "head")
+    head = context.layout.owned("head", [name for name, _ in model.named_modules()]) | output_embeddings(model)
     hidden: set[int] = set()
     others: set[int] = set()
     for name, module in model.named_modules():

@@ -14,14 +14,15 @@ https://arxiv.org/abs/2303.10512; ranks, betas and orth_reg_weight are PEFT's de
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, final, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from strategies.errors import PlanError
-from strategies.options import Count, Names, NonNegative, Rate, Share
+from strategies.options import Count, Names, NonNegative, Numbers, Rate, Rows, Share, added
 from strategies.protocol import ADAPTER_PACKAGES, FROZEN_BASE, WEIGHTS, Context, Kind, State, Strategy
 from strategies.structure.adapters import adapt, on_meta
-from strategies.structure.roles import Role
+from strategies.structure.roles import ALL_LINEAR, Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     import peft
     from torch import Tensor, nn
 
-ALL_ROLES: tuple[str, ...] = get_args(Role)
 IMPORTANCES = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # of PEFT's RankAllocator, by name of the weight
 MIN_STEPS = 2  # updates: one to measure importance, one to choose by it
 
@@ -58,10 +58,11 @@ class AdaLora(Strategy):
     slots: ClassVar[frozenset[str]] = frozenset({WEIGHTS})
     provides: ClassVar[frozenset[str]] = frozenset({FROZEN_BASE})
     packages: ClassVar[tuple[str, ...]] = ADAPTER_PACKAGES
+    follows: ClassVar[Mapping[str, tuple[str, int]]] = {"alpha": ("target_r", 2)}
 
     init_r: Count = 12
     target_r: Count = 8
-    alpha: Count = 16
+    alpha: Count | None = None
     tinit: Share = 0.1
     tfinal: Share = 0.5
     deltaT: Count = 1  # noqa: N815
@@ -71,6 +72,10 @@ class AdaLora(Strategy):
     dropout: Share = 0.0
     roles: tuple[Role, ...] | None = None
     target_modules: Names | None = None
+    exclude_modules: Names | None = added(None)
+    layers_to_transform: Numbers | None = added(None)
+    modules_to_save: Names | None = added(None)
+    trainable_token_indices: Numbers | Rows | None = added(None)
     scope: str | None = None
     lr: Rate = 3e-3
     head_lr: Rate = 1e-3
@@ -83,7 +88,7 @@ class AdaLora(Strategy):
 
     def transform(self, model: nn.Module, context: Context) -> None:
         """Freeze the scope and inject adapters tower by tower."""
-        tuners = adapt(self, model, context, self._config(context.total_steps), default=ALL_ROLES, convolutions=True)
+        tuners = adapt(self, model, context, self._config(context.total_steps), default=ALL_LINEAR, convolutions=True)
         context.member_state[self] = tuners
         if on_meta(model):
             for tuner in tuners:

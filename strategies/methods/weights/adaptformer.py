@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, ClassVar, final
 from strategies.options import Count, Names, Rate
 from strategies.protocol import FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
 from strategies.structure.adapters import chosen_layers, freeze_scope
-from strategies.structure.blocks import repeated_blocks
 from strategies.structure.bottlenecks import pairs, wrap_pair, wrap_parallel
+from strategies.structure.choice.choosing import blocks_of, known_roles
 from strategies.structure.linear_layers import conv1d_to_linear
 from strategies.structure.roles import Role
 
@@ -59,7 +59,7 @@ class AdaptFormer(Strategy):
         torch.manual_seed(context.seed)
         for roots in context.layout.groups(model, self.scope).values():
             names = [name for root in roots for name in chosen.get(root, ())]
-            together, single = pairs(names, list(repeated_blocks(model, roots)))
+            together, single = pairs(names, blocks_of(model, roots), known_roles(model, roots))
             for name in names:
                 conv1d_to_linear(model, name)
             for first, last in together:

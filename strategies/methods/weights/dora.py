@@ -14,11 +14,12 @@ Paper: Liu et al., DoRA: Weight-Decomposed Low-Rank Adaptation, 2024, https://ar
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
 from strategies.methods.weights.lora import adapt_low_rank, float_weights
-from strategies.options import Count, Names, Rate, Share
+from strategies.options import Count, Counts, Names, Numbers, Rate, Rows, Share, added
 from strategies.protocol import ADAPTER_PACKAGES, FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
 from strategies.structure.roles import Role
 
@@ -37,12 +38,19 @@ class Dora(Strategy):
     slots: ClassVar[frozenset[str]] = frozenset({WEIGHTS})
     provides: ClassVar[frozenset[str]] = frozenset({FROZEN_BASE})
     packages: ClassVar[tuple[str, ...]] = ADAPTER_PACKAGES
+    follows: ClassVar[Mapping[str, tuple[str, int]]] = {"alpha": ("r", 2)}
 
     r: Count = 8
-    alpha: Count = 16
+    alpha: Count | None = None
     dropout: Share = 0.0
     roles: tuple[Role, ...] | None = None
     target_modules: Names | None = None
+    rank_pattern: Counts | None = added(None)
+    alpha_pattern: Counts | None = added(None)
+    exclude_modules: Names | None = added(None)
+    layers_to_transform: Numbers | None = added(None)
+    modules_to_save: Names | None = added(None)
+    trainable_token_indices: Numbers | Rows | None = added(None)
     scope: str | None = None
     lr: Rate = 3e-3
     head_lr: Rate = 1e-3

@@ -1,7 +1,7 @@
 """freeze — train only fusion and head; the pretrained towers stay as they are.
 
-What: no weight of the scope trains, except in the last `last_n` repeated blocks of each tower; batch norms that
-rest use and keep their pretrained statistics, in training too.
+What: no weight of the scope trains, except in the last `last_n` repeated blocks of each tower (of an encoder and of a
+decoder, where a tower has both); batch norms that rest use and keep their pretrained statistics, in training too.
 Why it helps: no gradients, no optimizer state and no kept activations in the towers, so a step is one forward
 pass and little more.
 What it costs: the towers' features must already be good for the task. When not to use it: the task is far from
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 from strategies.errors import PlanError
 from strategies.options import Natural, Rate
 from strategies.protocol import FROZEN, FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
-from strategies.structure.blocks import repeated_blocks
+from strategies.structure.blocks import chains
 from strategies.structure.freezing import freeze_batch_norms, freeze_parameters
 
 if TYPE_CHECKING:
@@ -51,11 +51,12 @@ class Freeze(Strategy):
         freeze_parameters(model, layout.parameter_names(model, self.scope))
         frozen_modules = {id(part): part for part in map(model.get_submodule, layout.module_names(model, self.scope))}
         for label, roots in layout.groups(model, self.scope).items() if self.last_n else ():
-            blocks = list(repeated_blocks(model, roots).values())
-            if len(blocks) < self.last_n:
-                raise PlanError(f"freeze: last_n={self.last_n}, but {label!r} has {len(blocks)} repeated blocks")
-            for block in blocks[-self.last_n :]:
-                block.requires_grad_(True)
-                for part in block.modules():
+            for chain in chains(model, roots) or [{}]:
+                if len(chain) < self.last_n:
+                    where = "".join(f", from {first} on" for first in list(chain)[:1])
+                    blocks = f"{len(chain)} repeated blocks{where}"
+                    raise PlanError(f"freeze: last_n={self.last_n}, but {label!r} has {blocks}")
+                for part in (part for block in list(chain.values())[-self.last_n :] for part in block.modules()):
                     frozen_modules.pop(id(part), None)
+                    part.requires_grad_(True)
         freeze_batch_norms(frozen_modules.values())

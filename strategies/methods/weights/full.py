@@ -27,6 +27,7 @@ class Full(Strategy):
     stage: ClassVar[int] = 20
     slots: ClassVar[frozenset[str]] = frozenset({WEIGHTS})
 
+    trains_scope: ClassVar[bool] = True
     trial: ClassVar[Mapping[str, Any]] = {"lr": 1e-3}  # with defaults it is the empty sum
 
     lr: Rate = 1e-4

@@ -15,14 +15,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from strategies.options import Names, Rate
 from strategies.protocol import ADAPTER_PACKAGES, FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
 from strategies.structure.adapters import AdaptedLayer, adapt
-from strategies.structure.roles import Role, roles_of
+from strategies.structure.choice.choosing import known_roles
+from strategies.structure.roles import Role
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from torch import nn
 
 IA3_ROLES = ("key", "value", "down")
@@ -51,10 +55,13 @@ class Ia3(Strategy):
         import peft
 
         config = peft.IA3Config(feedforward_modules=[])
-        adapt(self, model, context, config, default=IA3_ROLES, convolutions=True, adjust=_scale_inputs_of_down)
+        groups = context.layout.groups(model, self.scope).values()
+        roles = {name: own for roots in groups for name, own in known_roles(model, roots).items()}
+        adjust = partial(_scale_inputs_of_down, roles)
+        adapt(self, model, context, config, default=IA3_ROLES, convolutions=True, adjust=adjust)
 
 
-def _scale_inputs_of_down(config: Any, layers: list[AdaptedLayer]) -> None:
+def _scale_inputs_of_down(roles: Mapping[str, Sequence[str]], config: Any, layers: list[AdaptedLayer]) -> None:
     """Tell PEFT which of the layers are a feed-forward's second."""
-    down = [re.escape(target.path) for target in layers if "down" in roles_of(target.name)]
+    down = [re.escape(target.path) for target in layers if "down" in roles[target.name]]
     config.feedforward_modules = "|".join(down) or "(?!)"  # `(?!)` matches nothing

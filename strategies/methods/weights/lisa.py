@@ -46,6 +46,7 @@ class Lisa(Strategy):
     kind: ClassVar[Kind] = "weights"
     stage: ClassVar[int] = 20
     slots: ClassVar[frozenset[str]] = frozenset({WEIGHTS})
+    trains_scope: ClassVar[bool] = True
     trial: ClassVar[Mapping[str, Any]] = {"n": 1}
 
     n: Count = 2
@@ -57,7 +58,8 @@ class Lisa(Strategy):
     def transform(self, model: nn.Module, context: Context) -> None:
         """Note the blocks; nothing is changed yet."""
         towers: list[list[list[str]]] = []
-        names = [name for name, _ in model.named_parameters()]
+        owned = context.layout.parameter_names(model, self.scope)
+        names = [name for name, _ in model.named_parameters() if name in owned]
         for label, roots in context.layout.groups(model, self.scope).items():
             blocks = block_names(model, roots)
             if len(blocks) <= self.n:

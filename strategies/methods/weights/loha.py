@@ -12,6 +12,7 @@ al., Navigating Text-To-Image Customization (LyCORIS), 2023, https://arxiv.org/a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
@@ -35,9 +36,10 @@ class Loha(Strategy):
     slots: ClassVar[frozenset[str]] = frozenset({WEIGHTS})
     provides: ClassVar[frozenset[str]] = frozenset({FROZEN_BASE})
     packages: ClassVar[tuple[str, ...]] = ADAPTER_PACKAGES
+    follows: ClassVar[Mapping[str, tuple[str, int]]] = {"alpha": ("r", 1)}
 
     r: Count = 8
-    alpha: Count = 8
+    alpha: Count | None = None
     rank_dropout: Share = 0.0
     module_dropout: Share = 0.0
     roles: tuple[Role, ...] | None = None

@@ -13,6 +13,7 @@ Customization (LyCORIS), 2023, https://arxiv.org/abs/2309.14859
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
@@ -36,9 +37,10 @@ class Lokr(Strategy):
     slots: ClassVar[frozenset[str]] = frozenset({WEIGHTS})
     provides: ClassVar[frozenset[str]] = frozenset({FROZEN_BASE})
     packages: ClassVar[tuple[str, ...]] = ADAPTER_PACKAGES
+    follows: ClassVar[Mapping[str, tuple[str, int]]] = {"alpha": ("r", 1)}
 
     r: Count = 8
-    alpha: Count = 8
+    alpha: Count | None = None
     rank_dropout: Share = 0.0
     module_dropout: Share = 0.0
     decompose_both: bool = False

@@ -13,11 +13,12 @@ https://arxiv.org/abs/2404.02948; from it alpha = r, so that the scale is 1. Con
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
 from strategies.methods.weights.lora import adapt_low_rank, check_splits, float_weights
-from strategies.options import Count, Names, Natural, Rate, Share
+from strategies.options import Count, Counts, Names, Natural, Numbers, Rate, Rows, Share, added
 from strategies.protocol import ADAPTER_PACKAGES, FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
 from strategies.structure.adapters import on_meta
 from strategies.structure.roles import Role
@@ -37,13 +38,20 @@ class Pissa(Strategy):
     slots: ClassVar[frozenset[str]] = frozenset({WEIGHTS})
     provides: ClassVar[frozenset[str]] = frozenset({FROZEN_BASE})
     packages: ClassVar[tuple[str, ...]] = ADAPTER_PACKAGES
+    follows: ClassVar[Mapping[str, tuple[str, int]]] = {"alpha": ("r", 1)}
 
     r: Count = 8
-    alpha: Count = 8
+    alpha: Count | None = None
     niter: Natural = 0
     dropout: Share = 0.0
     roles: tuple[Role, ...] | None = None
     target_modules: Names | None = None
+    rank_pattern: Counts | None = added(None)
+    alpha_pattern: Counts | None = added(None)
+    exclude_modules: Names | None = added(None)
+    layers_to_transform: Numbers | None = added(None)
+    modules_to_save: Names | None = added(None)
+    trainable_token_indices: Numbers | Rows | None = added(None)
     scope: str | None = None
     lr: Rate = 1.5e-3
     head_lr: Rate = 1e-3

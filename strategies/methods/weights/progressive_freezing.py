@@ -42,6 +42,7 @@ class ProgressiveFreezing(Strategy):
     kind: ClassVar[Kind] = "weights"
     stage: ClassVar[int] = 20
     slots: ClassVar[frozenset[str]] = frozenset({WEIGHTS})
+    trains_scope: ClassVar[bool] = True
     trial: ClassVar[Mapping[str, Any]] = {"start": 0.0}
 
     start: Share = 0.5
@@ -55,9 +56,10 @@ class ProgressiveFreezing(Strategy):
         if context.total_steps is None:
             raise PlanError("progressive_freezing: needs the length of the training: give total_steps to apply")
         towers: list[list[list[str]]] = []
+        owned = context.layout.parameter_names(model, self.scope)
         for roots in context.layout.groups(model, self.scope).values():
             blocks = block_names(model, roots)
-            found = depths(model, roots, blocks)
+            found = {name: depth for name, depth in depths(model, roots, blocks).items() if name in owned}
             layers = [[name for name, own in found.items() if own == depth] for depth in range(len(blocks) + 1)]
             towers.append([layer for layer in (trainable(model, names) for names in layers) if layer])
         if not any(towers):

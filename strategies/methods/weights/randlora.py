@@ -15,6 +15,7 @@ https://arxiv.org/abs/2502.00987
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, final
 
@@ -38,9 +39,10 @@ class RandLora(Strategy):
     slots: ClassVar[frozenset[str]] = frozenset({WEIGHTS})
     provides: ClassVar[frozenset[str]] = frozenset({FROZEN_BASE})
     packages: ClassVar[tuple[str, ...]] = ADAPTER_PACKAGES
+    follows: ClassVar[Mapping[str, tuple[str, int]]] = {"alpha": ("r", 20)}
 
     r: Count = 32
-    alpha: Count = 640
+    alpha: Count | None = None
     dropout: Share = 0.0
     projection: Literal["dense", "sparse", "very_sparse"] = "dense"
     save_projection: bool = True

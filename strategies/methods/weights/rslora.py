@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
 from strategies.methods.weights.lora import adapt_low_rank
-from strategies.options import Count, Names, Rate, Share
+from strategies.options import Count, Counts, Names, Numbers, Rate, Rows, Share, added
 from strategies.protocol import ADAPTER_PACKAGES, FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
 from strategies.structure.roles import Role
 
@@ -40,6 +40,12 @@ class Rslora(Strategy):
     dropout: Share = 0.0
     roles: tuple[Role, ...] | None = None
     target_modules: Names | None = None
+    rank_pattern: Counts | None = added(None)
+    alpha_pattern: Counts | None = added(None)
+    exclude_modules: Names | None = added(None)
+    layers_to_transform: Numbers | None = added(None)
+    modules_to_save: Names | None = added(None)
+    trainable_token_indices: Numbers | Rows | None = added(None)
     scope: str | None = None
     lr: Rate = 1e-3
     head_lr: Rate = 1e-3

@@ -32,7 +32,7 @@ def _usual_attributes() -> frozenset[str]:
 
 @cache
 def _class_in_place(new: Any, old: Any, *, stored: bool) -> Any:
-    """Give a class that computes as `new` does and is an `old`; `stored`: it takes and gives what a linear layer does."""
+    """Give a class that computes as `new` does and is an `old`; `stored`: taking and giving what a linear layer does."""
     from torch import nn
 
     def forward(self: Any, inputs: Tensor) -> Tensor:

@@ -139,7 +139,7 @@ def test_examples_have_pictures_and_every_runs_answer(root, tmp_path, data_of):
     data = data_of(folder)
     assert len(data["examples"]) == 6
     assert all(example["picture"].startswith("data:image/png;base64,") for example in data["examples"])
-    assert [len(answers) for answers in data["answers"]] == [6] * 10
+    assert [len(answers) for answers in data["answers"]] == [6] * 30
     table = pd.read_parquet(folder / "predictions.parquet")
     table = table[table["run_id"] == data["runs"]["run_id"][0]].set_index("id")
     for example, (text, _, score) in zip(data["examples"], data["answers"][0], strict=True):

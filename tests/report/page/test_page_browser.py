@@ -18,7 +18,7 @@ NASTY = "<script>window.hurt=1</script><img src=x onerror=window.hurt=1>\"'&amp;
 
 def test_the_embedded_sweep_sorts_filters_plots_and_compares(page, embedded):
     page.open(embedded)
-    assert "10 runs" in page.text("#facts")
+    assert "30 runs · 3 seeds" in page.text("#facts")
     quality = [float(text) for text in page.column(3)]
     assert quality == sorted(quality, reverse=True)
     assert page.plot()[:2] == ["peak_allocated_bytes", "vqa_accuracy"]
@@ -30,14 +30,13 @@ def test_the_embedded_sweep_sorts_filters_plots_and_compares(page, embedded):
     page.click("[data-sort=ttt_seconds]")
     assert page.js("return document.querySelector('[aria-sort]').getAttribute('aria-sort')") == "descending"
     page.choose("#search", "lora")
-    page.wait(lambda: sorted(page.column(0)) == ["lora", "lora+amp", "qlora", "qlora8"])
-    page.wait(lambda: page.plot()[2] == 4)
+    page.wait(lambda: sorted(page.column(0)) == sorted(["lora", "lora+amp", "qlora", "qlora8"] * 3))
+    page.wait(lambda: page.plot()[2] == 12)
     page.choose("#axis-x", "ttt_seconds")
     page.wait(lambda: page.plot()[0] == "ttt_seconds")
     assert "Time to train (TTT) in s, less is better" in page.text("#chart")
-    spot = (
-        "e.getAttribute('aria-label').startsWith('qlora,') && e.dispatchEvent(new MouseEvent('click', {bubbles: true}))"
-    )
+    is_it = "e.getAttribute('aria-label').startsWith('qlora, seed 0')"
+    spot = f"{is_it} && e.dispatchEvent(new MouseEvent('click', {{bubbles: true}}))"
     page.all("#chart path[aria-label]", spot)
     assert page.js("return document.getElementById('record').open")
     assert page.text("#record-title") == "qlora, seed 0"
@@ -49,7 +48,7 @@ def test_the_embedded_sweep_sorts_filters_plots_and_compares(page, embedded):
 def test_the_whole_record_of_a_run(page, embedded):
     page.open(embedded)
     page.choose("#search", "qlora8")
-    page.wait(lambda: len(page.column(0)) == 1)
+    page.wait(lambda: len(page.column(0)) == 3)
     page.click("#table tbody button")
     assert page.text("#record-title") == "qlora8, seed 0"
     shown = page.text("#record-body")

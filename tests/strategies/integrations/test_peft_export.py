@@ -40,6 +40,7 @@ WRITTEN = [
     *(plan for kind, plan in TYPES.items() if kind not in WHOLE_MODEL),
     *(f"{TYPES[kind][:-1]}, scope='vision')+freeze(scope='text')" for kind in WHOLE_MODEL),
     "lora(scope='vision')+freeze(scope='text')",
+    "lora(scope='vision.layers.*')+freeze(scope='text')",
     "lora(scope='vision', r=4)+lora(scope='text', r=8, alpha=4)",
     "rslora(scope='vision', r=4)+rslora(scope='text', r=8)",
     "dora(scope='vision', r=2)+dora(scope='text', r=4)",
@@ -244,7 +245,6 @@ REFUSED = {
     "lora(scope='vision')+bitfit(scope='text')": r"trains beside adapters, within a tower.*freeze\(scope='text'\)",
     "lora(scope='vision')": r"trains beside adapters, within a tower.*freeze\(scope='text'\) in the plan",
     "lora(scope='text')": r"trains beside adapters, within a tower.*freeze\(scope='vision'\) in the plan",
-    "lora(scope='vision.layers.*')+freeze(scope='text')": "trains beside adapters, within a tower",
 }
 
 

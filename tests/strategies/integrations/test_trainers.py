@@ -101,8 +101,8 @@ def hugging(foreign, tmp_path):
     """Train a tiny BERT by Trainer; give the trainer and its batches."""
 
     def run(
-        text, *, model=None, folder="out", resume=None, head=None, total_steps=None, train=True, lr=None, head_lr=None,
-        **options,
+        text, *, model=None, folder="out", resume=None, head="auto", total_steps=None, train=True, lr=None,
+        head_lr=None, **options,
     ):  # fmt: skip
         given = {"save_strategy": "no", "max_steps": STEPS} | options
         args = TrainingArguments(

@@ -122,7 +122,7 @@ def wide():
 def test_only_layers_that_gain_are_swapped(recipe, chosen):
     import torch
 
-    from strategies.layout import find_layout
+    from strategies.structure.find_layout import find_layout
 
     model = wide()
     context = Context(find_layout(model, "head"), torch.device("cuda"), {"precision": "bf16"})
@@ -133,7 +133,7 @@ def test_only_layers_that_gain_are_swapped(recipe, chosen):
 def test_where_nothing_gains_it_is_refused_with_the_sizes(foreign):
     import torch
 
-    from strategies.layout import find_layout
+    from strategies.structure.find_layout import find_layout
 
     model = foreign.build("text")
     context = Context(find_layout(model), torch.device("cuda"), {"precision": "bf16"})

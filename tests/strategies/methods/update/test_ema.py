@@ -119,7 +119,7 @@ def test_merged_models_hold_the_average(foreign):
     assert torch.allclose(found, scores, atol=1e-5)
     assert not torch.equal(tuned.model.classifier.weight, head)
     assert torch.allclose(evaluated(foreign, tuned), scores, atol=1e-5)
-    assert tuned.model.training
+    assert not tuned.model.training
 
 
 def test_batch_norms_keep_their_statistics(foreign):

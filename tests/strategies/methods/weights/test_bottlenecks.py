@@ -143,6 +143,60 @@ def test_pairs_stay_in_their_block_and_gates_are_part_of_theirs():
     assert pairs(gated, blocks) == ([("a.0.up_proj", "a.0.down_proj")], ["a.1.fc1"])
     assert pairs(["a.0.fc1", "a.1.fc2"], blocks) == ([], ["a.0.fc1", "a.1.fc2"])
     assert pairs(["q", "fc1", "fc2", "fc2x.fc2"], ()) == ([("fc1", "fc2")], ["q", "fc2x.fc2"])
+    experts = [f"a.0.experts.{number}.{name}" for number in (0, 1) for name in ("w1", "w2", "w3")]
+    found = [(f"a.0.experts.{number}.w3", f"a.0.experts.{number}.w2") for number in (0, 1)]
+    assert pairs(experts, blocks) == (found, [])
+
+
+def families():
+    """Make models that ask for a layer's weight before they call it, or compute with it."""
+    from transformers import MambaConfig, MambaModel, T5Config, T5EncoderModel
+
+    t5 = T5Config(d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, vocab_size=40, dropout_rate=0.0)
+    mamba = MambaConfig(hidden_size=16, num_hidden_layers=2, state_size=4, vocab_size=40)
+    return {"t5": T5EncoderModel(t5), "mamba": MambaModel(mamba)}
+
+
+@pytest.mark.parametrize("kind", ["t5", "mamba"])
+@pytest.mark.parametrize("strategy", BOTH)
+def test_models_that_read_weights_train(strategy, kind):
+    import torch
+
+    class Classifier(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.body, self.head = families()[kind], torch.nn.Linear(16, 3)
+
+        def forward(self, ids):
+            return self.head(self.body(input_ids=ids).last_hidden_state.mean(1))
+
+    model, ids = Classifier().eval(), torch.arange(24).view(4, 6)
+    with torch.no_grad():
+        untouched = model(ids)
+    tuned = Recipe.of([strategy]).apply(model)
+    with tuned.evaluating():
+        assert torch.allclose(model(ids), untouched, atol=1e-6)
+    start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for _ in range(2):
+        tuned.step(lambda m, x: torch.nn.functional.cross_entropy(m(x), torch.arange(4) % 3), ids)
+    assert {name for name, p in model.named_parameters() if not torch.equal(p, start[name])} == tuned.trained
+    expected = ("in_proj",) if kind == "mamba" else ("DenseReluDense.wi", "DenseReluDense.wo", "SelfAttention.o")
+    assert all(name.endswith(expected) for name in tuned.adapted_layers())
+
+
+def test_a_wrapper_shows_the_weight_and_the_fast_path_cannot_use_it(foreign):
+    import torch
+
+    model, data = foreign.build("conv").eval(), foreign.batch("conv")
+    tuned = Recipe.of([Houlsby(r=4)]).apply(model)
+    layer = model.encoder.layers[0].linear2
+    assert layer.weight is layer.base_layer.weight
+    assert (layer.in_features, layer.out_features) == (64, 32)
+    assert layer.bias is layer.base_layer.bias
+    before = evaluated(foreign, tuned, data)
+    shaken(model)
+    assert not torch.allclose(evaluated(foreign, tuned, data), before, atol=1e-3)
 
 
 def run(foreign, members, kind="two", steps=3):

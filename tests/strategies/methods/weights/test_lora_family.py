@@ -341,7 +341,7 @@ def test_adalora_equals_peft(foreign):
     import peft
     import torch
 
-    member = AdaLora(init_r=6, target_r=3, tinit=0.2, tfinal=0.2, deltaT=2, lr=1e-3)
+    member = AdaLora(init_r=6, target_r=3, alpha=16, tinit=0.2, tfinal=0.2, deltaT=2, lr=1e-3)
     ours = applied(foreign, member, kind="text", seed=7, total_steps=10)
     modules = {"target_modules": r".*layer\.\d+\..*(query|key|value|dense)", "modules_to_save": ["classifier"]}
     schedule = {"init_r": 6, "target_r": 3, "tinit": 2, "tfinal": 2, "deltaT": 2, "total_step": 10}

@@ -42,7 +42,7 @@ def test_a_tied_head_stays_tied(text, tmp_path):
             assert torch.allclose(tuned.model(IDS).logits, plain.eval()(IDS).logits, atol=1e-4)
 
 
-@pytest.mark.parametrize("text", ["lora(scope='head')", "adalora(scope='lm_head')", "oft(scope='head')"])
+@pytest.mark.parametrize("text", ["lora(scope='lm_head')", "adalora(scope='lm_head')", "oft(scope='lm_head')"])
 def test_adapters_on_a_tied_head_are_refused_in_words(text):
     words = (
         r"'lm_head' has the same weight as 'transformer\.wte\.weight', which lies outside.*tie_word_embeddings=False"

@@ -1,0 +1,155 @@
+"""Repeated blocks are those that a reader would name: no containers, no stages, no front ends, no adapted layers."""
+
+import pytest
+import torch
+from torch import nn
+
+from strategies import compose
+from strategies.errors import PlanError
+from strategies.structure.blocks import all_blocks, blocks_or_roots, chains, repeated_blocks
+
+
+class Layer(nn.Module):
+    """A block with a norm and two weights."""
+
+    def __init__(self, width=8):
+        super().__init__()
+        self.norm, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 16), nn.Linear(16, width)
+
+    def forward(self, x):
+        return x + self.down(self.up(self.norm(x)).relu())
+
+
+class Other(Layer):
+    """A block of another make, as in hybrids."""
+
+
+class Stage(nn.Module):
+    """Blocks, and perhaps a layer that changes the width."""
+
+    def __init__(self, depth, *, narrows=False):
+        super().__init__()
+        self.layers = nn.ModuleList(Layer() for _ in range(depth))
+        self.reduction = nn.Linear(8, 8) if narrows else nn.Identity()
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return self.reduction(x)
+
+
+class Mixture(nn.Module):
+    """A block with experts, which are no blocks."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.query, self.key = nn.LayerNorm(8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)) for _ in range(3))
+
+
+def model(**parts):
+    return nn.ModuleDict(parts)
+
+
+CASES = {
+    "a stack": (model(layers=nn.ModuleList([Layer(), Layer()])), "layers.0 layers.1"),
+    "a hybrid": (model(layers=nn.ModuleList([Layer(), Other(), Layer()])), "layers.0 layers.1 layers.2"),
+    "stages": (
+        model(stages=nn.ModuleList([Stage(1, narrows=True), Stage(2)])),
+        "stages.0.layers.0 stages.1.layers.0 stages.1.layers.1",
+    ),
+    "lists in a list": (
+        model(block=nn.ModuleList([nn.ModuleList([Layer()]), nn.ModuleList([Layer(), Layer()])])),
+        "block.0.0 block.1.0 block.1.1",
+    ),
+    "experts": (model(layers=nn.ModuleList([Mixture(), Mixture()])), "layers.0 layers.1"),
+    "a front end": (
+        model(
+            convolutions=nn.ModuleList(nn.Sequential(nn.Conv1d(1, 1, 3), nn.GELU()) for _ in range(3)),
+            layers=nn.ModuleList([Layer(), Layer()]),
+        ),
+        "layers.0 layers.1",
+    ),
+    "patch embeddings": (
+        model(
+            embeddings=nn.ModuleList(nn.Sequential(nn.Conv2d(3, 8, 4), nn.LayerNorm(8)) for _ in range(2)),
+            block=nn.ModuleList([nn.ModuleList([Layer()]), nn.ModuleList([Layer()])]),
+        ),
+        "block.0.0 block.1.0",
+    ),
+    "weight norms": (
+        model(net=nn.Sequential(*(nn.utils.parametrizations.weight_norm(nn.Linear(8, 8)) for _ in range(3)))), "",
+    ),
+    "single layers": (model(net=nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))), ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_blocks_are_those_that_a_reader_would_name(case):
+    built, expected = CASES[case]
+    assert list(repeated_blocks(built, ("",))) == expected.split()
+
+
+def test_a_front_end_is_recomputed_too_and_a_scope_without_a_stack_is_one_block():
+    front, _ = CASES["a front end"]
+    assert list(all_blocks(front, ("",)))[:3] == [f"convolutions.{number}" for number in range(3)]
+    assert list(blocks_or_roots(front, ("convolutions.0", "layers.0"))) == ["convolutions.0", "layers.0"]
+
+
+def test_adapters_change_no_block():
+    for case, (built, expected) in CASES.items():
+        if "up" in str(built):
+            tuned = compose("lora(target_modules=['up', 'down'], r=2)").apply(
+                nn.ModuleDict({"body": built, "head": nn.Linear(8, 2)})
+            )
+            found = repeated_blocks(tuned.model["body"], ("",))
+            assert list(found) == expected.split(), case
+    plain = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 2))
+    compose("lora(r=2)").apply(plain)
+    assert repeated_blocks(plain, ("",)) == {}
+
+
+def test_encoder_and_decoder_are_two_chains_whose_last_blocks_train():
+    built = model(
+        encoder=model(layers=nn.ModuleList([Layer(), Layer()])),
+        decoder=model(layers=nn.ModuleList([Layer(), Layer(), Layer()])),
+        head=nn.Linear(8, 2),
+    )
+    assert [len(chain) for chain in chains(built, ("encoder", "decoder"))] == [2, 3]
+    tuned = compose("freeze(last_n=1)").apply(built)
+    trained = {name.rpartition(".")[0].rpartition(".")[0] for name in tuned.trained if "head" not in name}
+    assert trained == {"encoder.layers.1", "decoder.layers.2"}
+    with pytest.raises(PlanError, match=r"last_n=3, but 'encoder' has 2 repeated blocks, from encoder\.layers\.0 on"):
+        compose("freeze(last_n=3)").apply(
+            model(encoder=built["encoder"], decoder=built["decoder"], head=nn.Linear(8, 2))
+        )
+
+
+def test_stages_of_one_module_are_one_chain():
+    built = model(layer1=nn.Sequential(Layer(), Layer()), layer2=nn.Sequential(Layer(), Layer()), head=nn.Linear(8, 2))
+    tuned = compose("freeze(last_n=1)").apply(built)
+    assert {name.split(".")[0] for name in tuned.trained} == {"layer2", "head"}
+    assert not any(name.startswith("layer2.0") for name in tuned.trained)
+
+
+def test_blocks_in_bare_lists_are_recomputed():
+    """A container is never called: checkpointing one would keep every activation."""
+    calls = []
+
+    class Nested(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block = nn.ModuleList(nn.ModuleList(Layer() for _ in range(2)) for _ in range(2))
+            self.head = nn.Linear(8, 2)
+
+        def forward(self, x):
+            for stage in self.block:
+                for layer in stage:
+                    x = layer(x)
+            return self.head(x)
+
+    built = Nested()
+    built.block[0][0].up.register_forward_hook(lambda *_: calls.append(1))
+    tuned = compose("checkpointing").apply(built)
+    tuned.step(lambda m, batch: m(batch).square().mean(), torch.randn(3, 8))
+    assert len(calls) == 2
