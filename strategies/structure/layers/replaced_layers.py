@@ -32,7 +32,7 @@ def _usual_attributes() -> frozenset[str]:
 
 @cache
 def _class_in_place(new: Any, old: Any, *, stored: bool) -> Any:
-    """Give a class that computes as `new` does and is an `old`; `stored`: taking and giving what a linear layer does."""
+    """Give a class that computes as `new` does and is an `old`; `stored`: takes and gives what a linear layer does."""
     from torch import nn
 
     def forward(self: Any, inputs: Tensor) -> Tensor:
@@ -44,7 +44,8 @@ def _class_in_place(new: Any, old: Any, *, stored: bool) -> Any:
         del protocol
         return _without_attributes, (new, old, stored), vars(self)
 
-    changes: dict[str, Any] = {"__reduce_ex__": rebuild, **({"forward": forward} if stored else {})}
+    changes: dict[str, Any] = {"__module__": new.__module__, "__reduce_ex__": rebuild}
+    changes |= {"forward": forward} if stored else {}
     return type(new.__name__, (new,) if old is nn.Linear else (new, old), changes)
 
 
