@@ -52,9 +52,7 @@ def give_back(plain: nn.Module, replaced: nn.Module) -> None:
 
     move_place(plain, replaced, vars(replaced).get(NAMES_BEFORE, ()))
     plain.__class__ = vars(replaced).get(CLASS_BEFORE, nn.Linear)
-    hooks = vars(plain)["_forward_pre_hooks"]
-    for key in [key for key, hook in hooks.items() if hook is _refuse_whole_numbers]:
-        del hooks[key]
+    allow_whole_numbers(plain)
 
 
 def move_place(new: nn.Module, old: nn.Module, names: tuple[str, ...] = ()) -> None:
@@ -73,10 +71,11 @@ def refuse_whole_numbers(layer: nn.Module, name: str) -> None:
     layer.register_forward_pre_hook(_refuse_whole_numbers)
 
 
-def has_hooks_of_others(layer: nn.Module) -> bool:
-    """Say whether a layer has hooks around its forward pass besides the one that refuses whole numbers."""
-    hooks = [hook for kind in ("_forward_pre_hooks", "_forward_hooks") for hook in vars(layer)[kind].values()]
-    return any(hook is not _refuse_whole_numbers for hook in hooks)
+def allow_whole_numbers(layer: nn.Module) -> None:
+    """Undo `refuse_whole_numbers`, if it was done."""
+    hooks = vars(layer)["_forward_pre_hooks"]
+    for key in [key for key, hook in hooks.items() if hook is _refuse_whole_numbers]:
+        del hooks[key]
 
 
 def _refuse_whole_numbers(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
