@@ -65,7 +65,9 @@ def table(counts: dict[str, int], memory: dict[str, int], rates: Sequence[tuple[
         total, trained = counts[f"{scope}_parameters"], counts[f"{scope}_trainable_parameters"]
         if not total:
             continue
-        lines.append(f"  {scope:<{width}} {trained:>13,} of {total:>13,} parameters train ({trained / max(total, 1):.2%})")
+        lines.append(
+            f"  {scope:<{width}} {trained:>13,} of {total:>13,} parameters train ({trained / max(total, 1):.2%})"
+        )
     lines.append("  rates      " + ", ".join(f"{name} {peak:g}" for name, peak in rates))
     sizes = ", ".join(f"{kind.removesuffix('_bytes')} {readable(size)}" for kind, size in memory.items())
     note = " (expected)" if expected else ""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from strategies.errors import PlanError
 from strategies.execution.engine import torch_dtype
-from strategies.layout import EVERYTHING, is_within
+from strategies.layout import BODY, EVERYTHING, is_within
 from strategies.structure.blocks import uncalled_layers
 from strategies.structure.head import output_embeddings
 from strategies.structure.linear_layers import conv1d_to_linear
@@ -50,9 +50,12 @@ def swap_linears(
     left_alone, owned = uncalled_layers(model), layout.module_names(model, scope)
     if scope != EVERYTHING:
         left_alone |= output_embeddings(model) - {scope}
-    for label, prefixes in layout.groups(model, scope).items():
+    groups = layout.groups(model, scope)
+    if layout.divided and scope in {None, BODY}:  # nobody named these towers: one without linear layers stays as it is
+        groups = {BODY: tuple(root for roots in groups.values() for root in roots)}
+    for label, prefixes in groups.items():
         for name, layer in linear_layers(model, prefixes).items():
-            if uses[id(layer.weight)] == 1:
+            if uses[id(layer.weight)] == 1 and name in owned - left_alone:
                 conv1d_to_linear(model, name)
         layers = {
             name: module
