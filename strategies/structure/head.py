@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from strategies.layout import is_within
 from strategies.structure.blocks import repeated_blocks
 from strategies.structure.marks import is_transformers
 from strategies.structure.towers import tower_names
@@ -73,7 +74,11 @@ def _of_transformers(model: Any) -> Head:
         return Head((), f"{kind} is a base model")
     if holders or (theirs and GENERATING_CLASSES.search(kind)):
         rest = {} if GENERATING_CLASSES.search(kind) else _beside(_behind(parts, holders), base)
-        held = f"{holders[0]} holds the output embedding{_tie(model, outputs)}, which is" if holders else "all of it is"
+        held = (
+            f"{holders[0]} holds the output embedding{_tie(model, outputs)}, which is"
+            if holders
+            else f"{kind} generates; all of it is"
+        )
         why = f"what {kind} has beside its base and language models" if rest else f"{held} pretrained"
         return Head(tuple(rest), why, by_class=True)
     towers = [] if base is not model else [name for name, part in parts.items() if theirs and is_tower(name, part)]
@@ -170,9 +175,10 @@ def _beside(parts: Mapping[str, nn.Module], base: nn.Module) -> dict[str, nn.Mod
 
 def _tie(model: nn.Module, outputs: Any) -> str:
     """Name the embedding that an output embedding shares its weight with."""
-    first = next((name for name, parameter in model.named_parameters() if parameter is outputs.weight), "")
-    own = {f"{name}.weight" for name, module in model.named_modules() if module is outputs}
-    return f", tied to {first}" if first and first not in own else ""
+    weight = next(outputs.parameters())
+    first = next(name for name, parameter in model.named_parameters() if parameter is weight)
+    own = {name for name, module in model.named_modules() if module is outputs}
+    return "" if is_within(first, tuple(own)) else f", tied to {first}"
 
 
 def _like_embedding(model: nn.Module, part: nn.Module) -> str:

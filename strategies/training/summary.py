@@ -61,11 +61,15 @@ def memory_by_kind(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[s
 def table(counts: dict[str, int], memory: dict[str, int], rates: Sequence[tuple[str, float]], *, expected: bool) -> str:
     """Draw both as text; `expected`: the optimizer's state is not there yet."""
     lines = []
-    for scope in (key.removesuffix("_trainable_parameters") for key in counts if key.endswith("_trainable_parameters")):
+    scopes = [key.removesuffix("_trainable_parameters") for key in counts if key.endswith("_trainable_parameters")]
+    width = max([10, *map(len, scopes)])
+    for scope in scopes:
         total, trained = counts[f"{scope}_parameters"], counts[f"{scope}_trainable_parameters"]
         if not total:
             continue
-        lines.append(f"  {scope:<10} {trained:>13,} of {total:>13,} parameters train ({trained / max(total, 1):.2%})")
+        lines.append(
+            f"  {scope:<{width}} {trained:>13,} of {total:>13,} parameters train ({trained / max(total, 1):.2%})"
+        )
     lines.append("  rates      " + ", ".join(f"{name} {peak:g}" for name, peak in rates))
     sizes = ", ".join(f"{kind.removesuffix('_bytes')} {readable(size)}" for kind, size in memory.items())
     note = " (expected)" if expected else ""

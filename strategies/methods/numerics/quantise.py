@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from strategies.errors import PlanError
 from strategies.execution.engine import torch_dtype
+from strategies.layout import BODY
 from strategies.methods.numerics.quantisable import Storage, reasons_to_keep, sort_layers, why_kept
 from strategies.structure.layers.replaced_layers import take_over
 from strategies.structure.linear_layers import conv1d_to_linear
@@ -42,8 +43,11 @@ def swap_linears(
     """
     scope = strategy.scope_name()
     why, owned = reasons_to_keep(model, multiple, scope), context.layout.module_names(model, scope)
+    groups = context.layout.groups(model, scope)
+    if context.layout.divided and scope in {None, BODY}:  # nobody named these towers: one may have no linear layer
+        groups = {BODY: tuple(root for roots in groups.values() for root in roots)}
     whole = Storage()
-    for label, prefixes in context.layout.groups(model, scope).items():
+    for label, prefixes in groups.items():
         storage = sort_layers(model, prefixes, owned, why)
         if not storage.quantised:
             there = f" but {why_kept(storage.kept)}" if storage.kept else ""

@@ -56,7 +56,7 @@ from strategies.structure.find_layout import find_layout
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-BERT = BertConfig(**SIZES, **STILL, vocab_size=60, max_position_embeddings=16)
+BERT = BertConfig(**{**SIZES, "hidden_size": 32}, **STILL, vocab_size=60, max_position_embeddings=16)
 DISTIL = DistilBertConfig(
     vocab_size=60, dim=16, n_layers=2, n_heads=2, hidden_dim=32, max_position_embeddings=16, dropout=0.0,
     attention_dropout=0.0, seq_classif_dropout=0.0, num_labels=3,
@@ -334,7 +334,9 @@ def test_without_a_head_what_needs_one_says_what_to_write():
             compose(text).apply(model())
     with pytest.raises(PlanError, match=r"scope 'head' holds no module of LlamaForCausalLM: lm_head holds"):
         compose("lora(scope='head')").apply(model())
-    assert not any("lm_head" in name for name in compose("nf4+lora(target_modules=['q_proj'])").apply(model()).trained)
+    quantised = compose("nf4+lora").apply(LlamaForCausalLM(LlamaConfig(**{**LLAMA, "hidden_size": 32}))).model
+    assert quantised.lm_head.weight.dtype == torch.float32
+    assert quantised.model.layers[0].mlp.up_proj.weight.dtype == torch.uint8
     tuned = compose("muon").apply(model())
     group = next(g for g in tuned.optimizer.param_groups if any(p is tuned.model.lm_head.weight for p in g["params"]))
     assert not any(p is tuned.model.model.layers[0].mlp.up_proj.weight for p in group["params"])
@@ -485,7 +487,10 @@ def test_what_is_new_within_blocks_neither_hides_them_nor_is_changed(folder):
     assert {name.partition(".")[0] for name in old} == {"encoder", "decoder"}
     adapted = compose("nf4+lora(roles=['query', 'value'])").apply(model())
     assert not any("crossattention" in name and "lora" in name for name in adapted.trained)
-    assert any("crossattention" in name for name in adapted.trained)
+    block = adapted.model.decoder.bert.encoder.layer[0]
+    assert block.crossattention.self.key.weight.dtype == torch.float32
+    assert block.attention.self.key.weight.dtype == torch.uint8
+    assert "decoder.bert.encoder.layer.0.crossattention.self.key.weight" in adapted.trained
     frozen = compose("lora(scope='decoder')").apply(model())
     assert any("crossattention.self.query.weight" in name for name in frozen.trained)
 
