@@ -9,7 +9,7 @@ and back.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, get_args
 
 from strategies.layout import is_within
 from strategies.structure.linear_layers import is_conv1d
@@ -31,11 +31,11 @@ ROLES: tuple[tuple[str, str], ...] = (
         attention\.self\.in_proj""",
     ),
     ("query key", r"query_key"),
-    ("key value", r"kv kv_proj to_kv kv_[ab]_proj kv_a_proj_with_mqa"),
+    ("key value", r"kv kv_proj to_kv keys_values kv_[ab]_proj kv_a_proj_with_mqa"),
     (
         "query",
-        r"""q wq Wq q_proj query query_proj query_global q_lin q_linear linear_q q_attn q_head to_q to_query q_[ab]_proj
-        wq_[ab] projection_query (?:\w+_)?(?:q|query)_content_proj [ew]2[ew]_query attention\.receptance""",
+        r"""q wq Wq q_proj query queries query_proj query_global q_lin q_linear linear_q q_attn q_head to_q to_query
+        q_[ab]_proj wq_[ab] projection_query (?:\w+_)?(?:q|query)_content_proj [ew]2[ew]_query attention\.receptance""",
     ),
     (
         "key",
@@ -50,7 +50,8 @@ ROLES: tuple[tuple[str, str], ...] = (
     (
         "output",
         rf"""{_ATTENTION}\.(?:dense|output(?:\.dense)?|proj|projection|c_proj|Wo|o|out)
-        o_proj out_proj o_b_proj output_proj out_lin linear_out to_out(?:\.0)? post_proj wo""",
+        o_proj out_proj o_b_proj output_proj out_lin linear_out to_out(?:\.0)? post_proj wo
+        projection\.linear""",
     ),
     (
         "up",
@@ -65,6 +66,7 @@ ROLES: tuple[tuple[str, str], ...] = (
     ),
 )
 Role = Literal["query", "key", "value", "output", "up", "down"]
+EVERY_ROLE: tuple[str, ...] = get_args(Role)
 QUERY_AND_VALUE = ("query", "value")
 ALL_LINEAR: Final = ("all-linear",)  # in place of roles: every linear layer
 # A module that only wraps a linear layer (`q_proj.linear`) gives its name to it.

@@ -48,6 +48,7 @@ class Freeze(Strategy):
     def transform(self, model: nn.Module, context: Context) -> None:
         """Freeze the scope's parameters, then let the last blocks of each tower train again."""
         layout = context.layout
+        trained = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
         freeze_parameters(model, layout.parameter_names(model, self.scope))
         frozen_modules = {id(part): part for part in map(model.get_submodule, layout.module_names(model, self.scope))}
         for label, roots in layout.groups(model, self.scope).items() if self.last_n else ():
@@ -57,6 +58,10 @@ class Freeze(Strategy):
                     blocks = f"{len(chain)} repeated blocks{where}"
                     raise PlanError(f"freeze: last_n={self.last_n}, but {label!r} has {blocks}")
                 for part in (part for block in list(chain.values())[-self.last_n :] for part in block.modules()):
-                    frozen_modules.pop(id(part), None)
-                    part.requires_grad_(True)
+                    own = list(part.parameters(recurse=False))
+                    again = [parameter for parameter in own if id(parameter) in trained]
+                    if again or not own:
+                        frozen_modules.pop(id(part), None)
+                    for parameter in again:  # what the model itself keeps frozen stays so
+                        parameter.requires_grad_(True)
         freeze_batch_norms(frozen_modules.values())

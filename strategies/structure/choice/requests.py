@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from strategies.errors import PlanError, closest_first
 from strategies.layout import is_within
-from strategies.structure.roles import ALL_LINEAR, linear_layers
+from strategies.structure.roles import ALL_LINEAR, EVERY_ROLE, linear_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ EXPRESSION = "re:"  # in front of a regular expression that must fit a whole nam
 
 
 class Request(NamedTuple):
-    """What a strategy's options ask for; `None` = not asked."""
+    """What a strategy's options ask for; `None` = not asked. Every role there is means all linear layers."""
 
     name: str
     roles: tuple[str, ...] | None
@@ -30,7 +30,9 @@ class Request(NamedTuple):
     def of(cls, strategy: Any) -> Request:
         """Read a strategy's options, of which it may lack some."""
         options = vars(strategy)
-        return cls(strategy.name, *(options.get(field) for field in cls._fields[1:]))
+        asked = cls(strategy.name, *(options.get(field) for field in cls._fields[1:]))
+        every = set(asked.roles or ()) == set(EVERY_ROLE) and asked.target_modules is None
+        return asked._replace(roles=None, target_modules=ALL_LINEAR) if every else asked
 
 
 class Candidates(Protocol):

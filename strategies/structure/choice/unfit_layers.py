@@ -79,7 +79,7 @@ def _strange(layers: Mapping[str, nn.Module]) -> dict[str, str]:
 
 
 def _quantised(layer: nn.Module) -> bool:
-    return type(layer).__module__.startswith("bitsandbytes.")
+    return any(kind.__module__.startswith("bitsandbytes.") for kind in type(layer).__mro__)
 
 
 def _is_linear(layer: nn.Linear) -> bool:
@@ -93,7 +93,7 @@ def _is_linear(layer: nn.Linear) -> bool:
         try:
             with torch.no_grad():
                 outputs = torch.func.functional_call(layer, empty, (inputs,))
-        except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError, LookupError):
+        except (RuntimeError, TypeError, ValueError, AssertionError, AttributeError, LookupError):
             continue
         if isinstance(outputs, torch.Tensor) and outputs.shape == (*shape, layer.out_features):
             return True

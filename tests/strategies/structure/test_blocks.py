@@ -125,6 +125,15 @@ def test_encoder_and_decoder_are_two_chains_whose_last_blocks_train():
         )
 
 
+def test_what_the_model_keeps_frozen_stays_so_in_the_last_blocks():
+    built = model(layers=nn.ModuleList([Layer(), Layer()]), head=nn.Linear(8, 2))
+    built["layers"][1].norm.requires_grad_(False)
+    tuned = compose("freeze(last_n=1)").apply(built)
+    assert {name for name in tuned.trained if "head" not in name} == {
+        f"layers.1.{part}.{what}" for part in ("up", "down") for what in ("weight", "bias")
+    }
+
+
 def test_stages_of_one_module_are_one_chain():
     built = model(layer1=nn.Sequential(Layer(), Layer()), layer2=nn.Sequential(Layer(), Layer()), head=nn.Linear(8, 2))
     tuned = compose("freeze(last_n=1)").apply(built)

@@ -192,6 +192,13 @@ FAMILIES = {
         QKV,
         FC,
     ),
+    "levit": Family(
+        {
+            "image_size": 32, "hidden_sizes": [16] * 3, "num_attention_heads": [2] * 3, "depths": [1, 1, 2],
+            "key_dim": [8] * 3,
+        },
+        3, "queries_keys_values.linear queries.linear keys_values.linear", "linear_up.linear>linear_down.linear",
+    ),
     "pvt": Family({**PYRAMID, "image_size": 32}, 5, QV, "dense1>dense2"),
     "pvt_v2": Family(PYRAMID, 5, QV, "dense1>dense2"),
     "hiera": Family(

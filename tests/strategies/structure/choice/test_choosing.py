@@ -11,7 +11,7 @@ from strategies.errors import PlanError
 from strategies.protocol import Context
 from strategies.structure.adapters import chosen_layers
 from strategies.structure.find_layout import find_layout
-from strategies.structure.roles import ALL_LINEAR
+from strategies.structure.roles import ALL_LINEAR, EVERY_ROLE
 from strategies.training.adapted import compact
 
 
@@ -79,6 +79,12 @@ def test_names_expressions_exclusions_and_blocks(asked, endings, foreign):
             choose(model, **asked)
         return
     assert choose(model, **asked)[0] == expected
+
+
+def test_every_role_means_every_linear_layer(foreign):
+    names = [name for name in choose(foreign.build("text"), default=ALL_LINEAR)[0] if "pooler" not in name]
+    assert choose(foreign.build("text"), roles=EVERY_ROLE)[0] == names
+    assert choose(Model(), roles=EVERY_ROLE)[0] == choose(Model(), default=ALL_LINEAR)[0]
 
 
 def test_an_entry_need_not_match_in_every_tower_but_each_needs_an_adapter(foreign):
