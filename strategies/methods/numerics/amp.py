@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 from strategies.errors import PlanError
 from strategies.execution.engine import torch_dtype
 from strategies.protocol import Context, Kind, Strategy
-from strategies.structure.half_precision import is_half
+from strategies.structure.layers.half_precision import is_half
 
 if TYPE_CHECKING:
     from collections.abc import Callable
