@@ -1,8 +1,7 @@
 """What a strategy is: a frozen, keyword-only dataclass of hyper-parameters with a few hooks, all optional.
 
-Model-level hooks (`environ`, `transform`, `place`, `wrap_forward`) work in any training loop; loop-level hooks
-are called by `Tuned`. Every default does nothing, so a strategy implements only what it needs. Strategies share
-code by functions, never by inheriting from each other: subclasses of `Strategy` are final.
+Model-level hooks (`environ`, `transform`, `place`, `wrap_forward`) work in any training loop, `Tuned` calls loop-level
+ones. Every default does nothing. Strategies share code by functions: subclasses of `Strategy` are final.
 """
 
 from __future__ import annotations

@@ -19,6 +19,8 @@ from strategies.saving.base_hashes import NO_HASHES, check_base, from_json
 from strategies.saving.dequantise import to_float
 from strategies.saving.manifest import MANIFEST_FILE, check
 from strategies.saving.weights_file import BASE, load_weights, read_facts
+from strategies.structure.beside.token_rows import replaced_rows
+from strategies.structure.find_layout import find_layout
 from strategies.training.apply import apply, transform
 
 if TYPE_CHECKING:
@@ -148,9 +150,11 @@ def load(folder: Path, model: nn.Module, *, device: torch.device | str = "cpu") 
         base = check(Path(folder)).get(BASE)
     plan = Recipe.of([part for member in facts["members"] for part in expand(Call(member.pop("name"), member))])
     known = None if base is None else from_json(base)
-    checked = NO_HASHES if known is None else check_base(Path(folder), known, model)
+    head = facts["head"] or None
+    rows = replaced_rows(plan.members, model, lambda: find_layout(model, head))
+    checked = NO_HASHES if known is None else check_base(Path(folder), known, model, rows)
     tuned = apply(
-        plan, model, device=device, head=facts["head"] or None, seed=facts["seed"],
+        plan, model, device=device, head=head, seed=facts["seed"], freeze_rest=known is not None,
         **{key: facts.get(key) for key in ("total_steps", "lr", "head_lr")}, base=known if checked.exact else None,
     )  # fmt: skip
     load_weights(folder, model, tuned.full_state())

@@ -25,9 +25,9 @@ from strategies.integrations.peft_verify import largest_difference
 from strategies.language.rates import weights_members
 from strategies.layout import is_within
 from strategies.quiet import quiet
+from strategies.structure.beside.token_rows import is_token_layer, row_layers
+from strategies.structure.beside.trained_whole import is_tied, trained_whole
 from strategies.structure.peft_config import REMEDY, joint_config
-from strategies.structure.token_rows import is_token_layer, row_layers
-from strategies.structure.trained_whole import is_tied, trained_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -12,10 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from strategies.errors import PlanError
+from strategies.structure.beside.token_rows import is_token_layer
 from strategies.structure.layers.random_inputs import random_inputs
 from strategies.structure.linear_layers import WAS_CONV1D
 from strategies.structure.peft_config import REMEDY
-from strategies.structure.token_rows import is_token_layer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

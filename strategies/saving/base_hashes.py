@@ -52,9 +52,13 @@ class Checked(NamedTuple):
 NO_HASHES: Final = Checked("not verified: the folder has no hashes of it", exact=False)
 
 
-def hash_base(model: nn.Module, names: Collection[str]) -> dict[str, Hash]:
-    """Hash the named parameters of a model; those on `meta` have no values and are left out."""
-    found = {name: _source(model, name) for name, p in model.named_parameters() if name in names and not p.is_meta}
+def hash_base(model: nn.Module, names: Collection[str], rows: Mapping[str, Sequence[int]]) -> dict[str, Hash]:
+    """Hash the named parameters of a model; those on `meta` have no values and are left out.
+
+    `rows`: parameter → the rows of it that are saved, so that they do not count.
+    """
+    there = [name for name, parameter in model.named_parameters() if name in names and not parameter.is_meta]
+    found = {name: _source(model, name, rows.get(name)) for name in there}
     return {name: Hash(_dtype_name(found[name].tensor), sha256) for name, sha256 in _hash_all(found).items()}
 
 
@@ -71,8 +75,12 @@ def from_json(grouped: Mapping[str, Mapping[str, str]]) -> dict[str, Hash]:
     return {name: Hash(dtype, sha256) for dtype, hashes in grouped.items() for name, sha256 in hashes.items()}
 
 
-def check_base(folder: Path, recorded: Mapping[str, Hash], model: nn.Module) -> Checked:
+def check_base(
+    folder: Path, recorded: Mapping[str, Hash], model: nn.Module, rows: Mapping[str, Sequence[int]]
+) -> Checked:
     """Hold a base to the hashes of a folder. A tensor of a wider type is rounded to the recorded type before.
+
+    `rows`: as in `hash_base`.
 
     `PlanError` names what is missing or differs. A warning says how many cannot be compared: their type is narrower, or
     they are quantised in one of the two only.
@@ -85,7 +93,7 @@ def check_base(folder: Path, recorded: Mapping[str, Hash], model: nn.Module) -> 
     recorded = {name: recorded[name] for name in parameters if name in recorded}
     comparable: dict[str, Source] = {}
     for name, known in recorded.items():
-        source, dtype = _source(model, name), getattr(torch, known.dtype)
+        source, dtype = _source(model, name, rows.get(name)), getattr(torch, known.dtype)
         floating = source.tensor.is_floating_point() and dtype.is_floating_point
         if source.tensor.dtype == dtype or (floating and source.tensor.dtype.itemsize > dtype.itemsize):
             comparable[name] = source._replace(dtype=dtype)
@@ -111,11 +119,15 @@ def compare(path: Path, recorded: Mapping[str, Hash], given: Mapping[str, Hash])
         raise PlanError(f"{path} was tuned on another base: {_listed(differing, len(recorded))} differ; load that base")
 
 
-def _source(model: nn.Module, name: str) -> Source:
-    """Give what the hash of a parameter is made of."""
+def _source(model: nn.Module, name: str, rows: Sequence[int] | None) -> Source:
+    """Give what the hash of a parameter is made of: of its values those outside `rows`."""
     parameter = model.get_parameter(name)
     owner = model.get_submodule(name.rpartition(".")[0])
-    return Source(parameter.detach(), None, [*_quantisation_state(owner, parameter)])
+    values = parameter.detach()
+    if rows is not None:
+        values = values.clone()
+        values[[*rows]] = 0
+    return Source(values, None, [*_quantisation_state(owner, parameter)])
 
 
 def _quantisation_state(owner: nn.Module, parameter: nn.Parameter) -> Iterator[Tensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from strategies.quiet import quiet
-from strategies.structure.half_precision import is_half
+from strategies.structure.layers.half_precision import is_half
 from strategies.structure.layers.replaced_layers import give_back
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError
 from strategies.quiet import quiet
-from strategies.structure.half_precision import restore
+from strategies.structure.beside.token_rows import is_token_layer, merge_rows
 from strategies.structure.layers.computed_weights import remedy_for_computed_weight
+from strategies.structure.layers.half_precision import restore
 from strategies.structure.layers.random_inputs import random_inputs
 from strategies.structure.linear_layers import linear_to_conv1d
-from strategies.structure.token_rows import is_token_layer, merge_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -13,18 +13,18 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from strategies.layout import is_within
+from strategies.structure.beside.layer_patterns import layer_values
+from strategies.structure.beside.token_rows import token_rows, train_rows
+from strategies.structure.beside.trained_whole import train_whole, trained_whole, without
 from strategies.structure.choice.choosing import Tower
 from strategies.structure.choice.requests import Request, check_request
 from strategies.structure.freezing import freeze_batch_norms, freeze_parameters
-from strategies.structure.half_precision import adapters_in_float32, compute_in_float32, is_half
 from strategies.structure.layers.computed_weights import refusing_adapters_that_lose_them
+from strategies.structure.layers.half_precision import adapters_in_float32, compute_in_float32, is_half
 from strategies.structure.layers.tied_weights import refuse_tied_layers
 from strategies.structure.linear_layers import conv1d_to_linear
-from strategies.structure.named_layers import layer_values
 from strategies.structure.peft_config import note_config
 from strategies.structure.roles import QUERY_AND_VALUE
-from strategies.structure.token_rows import token_rows, train_rows
-from strategies.structure.trained_whole import train_whole, trained_whole, without
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -195,6 +195,9 @@ def adapt(
         model.get_parameter(name).requires_grad_(trains)
     train_whole(model, whole)
     train_rows(model, rows)
+    said = dict.fromkeys(whole, "trains whole beside the adapters")
+    said |= {name: f"{len(numbers)} of its rows train beside the adapters" for name, numbers in rows.items()}
+    context.notes.setdefault(strategy.name, {}).update(said)
     return tuners
 
 

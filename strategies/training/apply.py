@@ -18,10 +18,11 @@ from strategies.language.rates import weights_members
 from strategies.protocol import ROUNDING, Context, State, Strategy
 from strategies.quiet import import_packages
 from strategies.saving.base_hashes import hash_base
+from strategies.structure.beside.token_rows import replaced_rows
 from strategies.structure.blocks import disable_fast_path
 from strategies.structure.find_layout import find_layout
 from strategies.structure.freezing import freeze_batch_norms, freeze_parameters
-from strategies.structure.half_precision import is_half, train_in_float32
+from strategies.structure.layers.half_precision import is_half, train_in_float32
 from strategies.training.parameter_groups import parameter_groups
 from strategies.training.tuned import PLAN_ATTRIBUTE, Tuned
 
@@ -39,9 +40,12 @@ if TYPE_CHECKING:
 def apply(
     plan: Plan, model: nn.Module, *, device: torch.device | str = "cpu", head: HeadChoice = "auto", seed: int = 0,
     total_steps: int | None = None, lr: float | None = None, head_lr: float | None = None,
-    base: Mapping[str, Hash] | None = None,
+    base: Mapping[str, Hash] | None = None, freeze_rest: bool = True,
 ) -> Tuned:  # fmt: skip
-    """Make `model` ready in place; see `Recipe.apply`. `base`: hashes of what will not be saved, if they are known."""
+    """Make `model` ready in place; see `Recipe.apply`. `base`: hashes of what will not be saved, if they are known.
+
+    freeze_rest: freeze what lies beside adapters in a tower that is adapted in part, as folders of before did not.
+    """
     from torch.utils.weak import WeakIdKeyDictionary
 
     import_packages(plan.members)
@@ -49,9 +53,10 @@ def apply(
     begin = _now(device)
     context = _prepare(plan, model, device=device, head=head, seed=seed, total_steps=total_steps)
     prepared = _now(device)
-    hashes = hash_base(model, _may_stay(plan, model, context)) if base is None else dict(base)
+    rows = replaced_rows(plan.members, model, lambda: context.layout)
+    hashes = hash_base(model, _may_stay(plan, model, context), rows) if base is None else dict(base)
     start = _now(device)
-    _change(plan, model, context)
+    _change(plan, model, context, freeze_rest=freeze_rest)
     transformed = _now(device)
     model.to(context.device)
     moved = _now(device)
@@ -108,13 +113,14 @@ def _may_stay(plan: Plan, model: nn.Module, context: Context) -> set[str]:
     return {name for name in frozen if not context.layout.is_new(name)}
 
 
-def _change(plan: Plan, model: nn.Module, context: Context) -> None:
+def _change(plan: Plan, model: nn.Module, context: Context, *, freeze_rest: bool = True) -> None:
     """Change the structure of a model that was looked at."""
     if any(overridden(member, ("transform", "place")) for member in plan.members):  # `full` only trains it
         vars(model)[PLAN_ATTRIBUTE] = str(plan)
-    rest = frozen_rest(model, context.layout, plan.members)
-    freeze_parameters(model, rest.parameters)
-    freeze_batch_norms(map(model.get_submodule, rest.modules))
+    if freeze_rest:
+        rest = frozen_rest(model, context.layout, plan.members)
+        freeze_parameters(model, rest.parameters)
+        freeze_batch_norms(map(model.get_submodule, rest.modules))
     for member in plan.members:
         member.transform(model, context)
     if not any(ROUNDING in member.capabilities() for member in plan.members):

@@ -8,8 +8,8 @@ from strategies.execution.optimizer import WEIGHT_DECAY, default_lr_multiplier
 from strategies.language.rates import plan_lr_scale, plan_lrs, weights_members
 from strategies.layout import is_within
 from strategies.methods.weights.full import Full
-from strategies.structure.token_rows import row_parameters
-from strategies.structure.trained_whole import trained_whole
+from strategies.structure.beside.token_rows import row_parameters
+from strategies.structure.beside.trained_whole import trained_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

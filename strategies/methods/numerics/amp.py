@@ -21,7 +21,7 @@ from strategies.errors import PlanError
 from strategies.execution.engine import torch_dtype
 from strategies.methods.numerics.mixed_types import naming_mixed_types
 from strategies.protocol import Context, Kind, Strategy
-from strategies.structure.half_precision import is_half
+from strategies.structure.layers.half_precision import is_half
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,6 +10,8 @@ the size of the adapters' weights three times over, and one value read back from
 length of the run must be known. When not to use it: the run is short, or few layers are adapted.
 Paper: Zhang et al., Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning, 2023,
 https://arxiv.org/abs/2303.10512; ranks, betas and orth_reg_weight are PEFT's defaults, the two shares ours.
+
+`alpha` is 2·target_r unless given. Options under PEFT's names are those of `lora`, whose card explains them.
 """
 
 from __future__ import annotations

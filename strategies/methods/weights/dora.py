@@ -10,6 +10,8 @@ graph breaks at each adapted layer (30 breaks there, LoRA none). A quantised bas
 the lengths are read before it is quantised. When not to use it: time or activation memory is short, or
 with int8 on CPU, where it is refused.
 Paper: Liu et al., DoRA: Weight-Decomposed Low-Rank Adaptation, 2024, https://arxiv.org/abs/2402.09353
+
+`alpha` is 2·r unless given. Options under PEFT's names are those of `lora`, whose card explains them.
 """
 
 from __future__ import annotations

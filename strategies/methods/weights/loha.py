@@ -1,7 +1,8 @@
 """loha — like lora, but the change is the elementwise product of two low-rank matrices.
 
 What: y = (W + (alpha/r)·(A1·B1) ⊙ (A2·B2))·x with W frozen; one factor starts at zero, so training starts at the
-pretrained model. The product's rank can reach r², with twice LoRA's trained values at the same r.
+pretrained model. The product's rank can reach r², with twice LoRA's trained values at the same r. `alpha` is r unless
+given.
 Why it helps: changes of higher rank than LoRA's for the same number of values.
 What it costs: the change is built as a full matrix per layer and step, in forward and backward: memory and time of
 another weight matrix, unlike LoRA; compile breaks its graph at each adapted layer. 4-bit bases are refused. When not

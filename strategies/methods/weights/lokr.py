@@ -2,7 +2,7 @@
 
 What: y = (W + (alpha/r)·C ⊗ (A·B))·x with W frozen; C is small and zero at the start. `decompose_factor` bounds the
 size of C (-1: as square as the shapes allow); the larger matrix stays whole where rank r would not save
-anything. `decompose_both` factorises C, too.
+anything. `decompose_both` factorises C, too. `alpha` is r unless given.
 Why it helps: far fewer trained values than LoRA, and the change may have full rank.
 What it costs: the change is built as a full matrix per layer and step; compile breaks its graph there. 4-bit bases are
 refused. When not to use it: layer widths that are prime or nearly so, since the Kronecker product then degenerates to

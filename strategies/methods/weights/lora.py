@@ -50,7 +50,7 @@ from strategies.methods.weights.lora_variants import (
 from strategies.options import Count, Counts, Names, Numbers, Options, Rate, Rows, Share, added
 from strategies.protocol import ADAPTER_PACKAGES, FROZEN_BASE, WEIGHTS, Context, Kind, State, Strategy
 from strategies.structure.adapters import AdaptedLayer, AdapterOptions, adapt, chosen_layers, on_meta
-from strategies.structure.named_layers import layer_values
+from strategies.structure.beside.layer_patterns import layer_values
 from strategies.structure.roles import QUERY_AND_VALUE, Role
 
 if TYPE_CHECKING:

@@ -11,6 +11,8 @@ be tiny.
 Paper: Zhang et al., LoRA-FA: Memory-efficient Low-rank Adaptation for Large Language Models Fine-tuning, 2023,
 https://arxiv.org/abs/2308.03303. This is its plain form, with AdamW on B; PEFT's own optimizer for it corrects B's
 gradient by (A·Aᵀ)⁻¹ in addition, and A starts uniformly as in `lora`, not normally distributed.
+
+`alpha` is 2·r unless given. Options under PEFT's names are those of `lora`, whose card explains them.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ What it costs: nothing in time or memory; one more hyper-parameter, and with a l
 so `lr` here is lower than `lora`'s. When not to use it: no time to try at least two rates.
 Paper: Hayou et al., LoRA+: Efficient Low Rank Adaptation of Large Models, 2024, https://arxiv.org/abs/2402.12354;
 its advice is a ratio of about 16.
+
+`alpha` is 2·r unless given. Options under PEFT's names are those of `lora`, whose card explains them.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ this base; a saved model computes them again. Which directions come first depend
 how much they matter. When not to use it: adapters should be swapped over one base, or `pissa` is affordable.
 Paper: Büyükakyüz, OLoRA: Orthonormal Low-Rank Adaptation of Large Language Models, 2024,
 https://arxiv.org/abs/2406.01775; alpha = r keeps the scale at 1. Convolutions are not adapted.
+
+Options under PEFT's names are those of `lora`, whose card explains them.
 """
 
 from __future__ import annotations

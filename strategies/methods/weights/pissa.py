@@ -9,6 +9,8 @@ adapters fit only this base; a saved model computes the rest again (with `niter`
 which another torch version may draw differently). When not to use it: adapters should be swapped over one base.
 Paper: Meng et al., PiSSA: Principal Singular Values and Singular Vectors Adaptation, 2024,
 https://arxiv.org/abs/2404.02948; from it alpha = r, so that the scale is 1. Convolutions are not adapted.
+
+Options under PEFT's names are those of `lora`, whose card explains them.
 """
 
 from __future__ import annotations

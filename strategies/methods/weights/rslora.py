@@ -7,6 +7,9 @@ What it costs: nothing against LoRA of the same rank; r=64 has 8 times the weigh
 state and saved files grow with it. When not to use it: at small ranks, where it is LoRA with a larger alpha.
 Paper: Kalajdzievski, A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA, 2023,
 https://arxiv.org/abs/2312.03732
+
+`alpha` does not follow r: that the scale falls as 1/√r is the method. Options under PEFT's names are those of `lora`,
+whose card explains them.
 """
 
 from __future__ import annotations

@@ -274,11 +274,11 @@ def test_predictions_know_what_trains_beside():
 
 
 REFUSED = {
-    "modules_to_save=['embed_tokns']": r"modules_to_save names 'embed_tokns', which is nothing there.*embed_tokens",
+    "modules_to_save=['embed_tokns']": r"modules_to_save has 'embed_tokns', which matches no module.*embed_tokens",
     "modules_to_save=['layers']": r"leaves no layer to adapt",
     "trainable_token_indices=[40]": r"has 40, but 'model.embed_tokens' has 40 rows.*resize_token_embeddings",
-    "trainable_token_indices={'embed': [1]}": r"names 'embed', which is 0 embeddings; there is: model.embed_tokens",
-    "rank_pattern={'k_proj': 4}": r"names 'k_proj', which is no layer with an adapter; those are: .*q_proj",
+    "trainable_token_indices={'embed': [1]}": r"has 'embed', which matches 0 embeddings; there is: model.embed",
+    "rank_pattern={'k_proj': 4}": r"has 'k_proj', which is no layer with an adapter; those are: .*q_proj",
     "rank_pattern={'q_proj': 4, 'layers.0.*': 2}": r"gives 'model.layers.0.self_attn.q_proj' both",
     "alpha_pattern={'(': 4}": r"no regular expression",
     "init='pissa'": r"pissa has a word of its own: use pissa\(",

@@ -34,7 +34,10 @@ COMBINATIONS = (
     "freeze",
 )
 BF16_ROUNDING = 2**-7
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # PEFT's own
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),  # PEFT's own
+    pytest.mark.filterwarnings("ignore:One of the base layers adapted with ShiRA has:UserWarning"),
+]
 
 
 def batch(foreign, dtype):

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError, closest_first
 from strategies.layout import is_within
-from strategies.structure.named_layers import fits
-from strategies.structure.trained_whole import searched
+from strategies.structure.beside.trained_whole import searched
+from strategies.structure.choice.requests import matcher
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from torch import nn
 
@@ -44,6 +44,17 @@ def token_rows(strategy: Strategy, model: nn.Module, layout: Layout) -> dict[str
                 "(model.resize_token_embeddings)"
             )
     return found
+
+
+def replaced_rows(
+    strategies: Iterable[Strategy], model: nn.Module, find_layout: Callable[[], Layout]
+) -> dict[str, list[int]]:
+    """Give the embeddings' parameters → rows that strategies train, which the base need not have as they were."""
+    asking = [strategy for strategy in strategies if vars(strategy).get(OPTION)]
+    layout = find_layout() if asking else None
+    rows = {} if layout is None else {k: v for one in asking for k, v in token_rows(one, model, layout).items()}
+    places = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {places[id(model.get_submodule(name).get_parameter("weight"))]: numbers for name, numbers in rows.items()}
 
 
 def train_rows(model: nn.Module, rows: Mapping[str, Sequence[int]]) -> None:
@@ -108,10 +119,10 @@ def _embeddings(model: nn.Module, prefixes: tuple[str, ...]) -> dict[str, Any]:
 
 def _one(strategy: Strategy, entry: str, known: Mapping[str, Any]) -> str:
     """Give the embedding that an entry means."""
-    found = [name for name in known if fits(entry, name)]
+    found = [*filter(matcher(strategy.name, OPTION, entry), known)]
     if len({id(known[name]) for name in found}) != 1:
         raise PlanError(
-            f"{strategy.name}: {OPTION} names {entry!r}, which is {len(found)} embeddings; there is: "
+            f"{strategy.name}: {OPTION} has {entry!r}, which matches {len(found)} embeddings; there is: "
             f"{closest_first(entry, known)}"
         )
     return found[0]

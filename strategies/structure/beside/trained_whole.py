@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from strategies.errors import PlanError
+from strategies.errors import PlanError, closest_first
 from strategies.layout import EVERYTHING, Layout, is_within
-from strategies.structure.named_layers import named
+from strategies.structure.choice.requests import matcher
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,8 +45,14 @@ def trained_whole(strategy: Strategy, model: nn.Module, layout: Layout) -> tuple
     for name, module in model.named_modules(remove_duplicate=False):
         if name and is_within(name, prefixes) and any(True for _ in module.parameters()):
             places[name] = first.setdefault(id(module), name)
-    found = tuple(dict.fromkeys(places[name] for name in named(strategy, OPTION, entries, [*places])))
-    return tuple(name for name in found if not is_within(name.rpartition(".")[0], found))
+    found: dict[str, None] = {}
+    for entry in entries:
+        matching = [places[name] for name in filter(matcher(strategy.name, OPTION, entry), places)]
+        if not matching:
+            there = closest_first(entry, {name.rpartition(".")[2] for name in places})
+            raise PlanError(f"{strategy.name}: {OPTION} has {entry!r}, which matches no module; there is: {there}")
+        found |= dict.fromkeys(matching)
+    return tuple(name for name in found if not is_within(name.rpartition(".")[0], tuple(found)))
 
 
 def without(chosen: dict[str, list[str]], whole: tuple[str, ...], strategy: Strategy) -> dict[str, list[str]]:
