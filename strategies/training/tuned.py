@@ -84,8 +84,7 @@ class Tuned:
         batch: what `loader` yields, or any other; to be divided, tensors that share dimension 0 or lists of examples.
         loss_fn: `loss_fn(model, batch)` gives each example's loss, (n,), their mean, (), or any mean as `(sum, count)`.
         `SelfCheckError` in the first update where something that should train gets no finite gradient; `PlanError` for
-        what cannot be divided (https://huggingface.co/blog/gradient_accumulation), a mean where losses are needed, and
-        after `merge`.
+        what cannot be divided (https://huggingface.co/blog/gradient_accumulation), as after `merge`.
         """
         self._refuse_merged()
         state, members = self.state, self.plan.members
