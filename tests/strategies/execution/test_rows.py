@@ -1,4 +1,4 @@
-"""What a batch's examples are: rows of tensors, entries of lists; what cannot be told apart passes whole or is refused."""
+"""What a batch's examples are: rows of tensors, entries of lists; what cannot be told apart is not divided."""
 
 import re
 from dataclasses import dataclass
@@ -142,7 +142,10 @@ class Detector(nn.Module):
 def detections():
     generator = torch.Generator().manual_seed(3)
     pictures = [torch.randn(3, 4 + place, 6, generator=generator) for place in range(5)]
-    return {"pictures": pictures, "labels": [{"boxes": torch.rand(1 + n % 3, 4, generator=generator)} for n in range(5)]}
+    return {
+        "pictures": pictures,
+        "labels": [{"boxes": torch.rand(1 + n % 3, 4, generator=generator)} for n in range(5)],
+    }
 
 
 def distances(model, batch):

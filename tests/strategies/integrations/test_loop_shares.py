@@ -97,19 +97,20 @@ def same_as_ours(make, updates, seen):
 
 
 @pytest.mark.parametrize(
-    ("make", "data", "n", "size", "options"),
+    ("make", "data", "sizes", "options"),
     [
-        (gpt2, sentences(), 2, 8, {}),
-        (gpt2, sentences(), 4, 8, {}),
-        (masked, sentences(), 4, 8, {}),
-        (masked, sentences(empty=range(3, 16)), 4, 8, {}),
-        (gpt2, sentences(empty=range(3, 16)), 4, 8, {}),
-        (masked, sentences(), 1, 6, {"gradient_accumulation_steps": 3}),
-        (gpt2, sentences(), 1, 6, {"gradient_accumulation_steps": 3}),
-        (answering, questions(), 1, 6, {"gradient_accumulation_steps": 2}),
+        (gpt2, sentences(), (2, 8), {}),
+        (gpt2, sentences(), (4, 8), {}),
+        (masked, sentences(), (4, 8), {}),
+        (masked, sentences(empty=range(3, 16)), (4, 8), {}),
+        (gpt2, sentences(empty=range(3, 16)), (4, 8), {}),
+        (masked, sentences(), (1, 6), {"gradient_accumulation_steps": 3}),
+        (gpt2, sentences(), (1, 6), {"gradient_accumulation_steps": 3}),
+        (answering, questions(), (1, 6), {"gradient_accumulation_steps": 2}),
     ],
 )
-def test_trainer_adds_up_to_the_big_batch(make, data, n, size, options, tmp_path):
+def test_trainer_adds_up_to_the_big_batch(make, data, sizes, options, tmp_path):
+    n, size = sizes
     args = TrainingArguments(
         output_dir=str(tmp_path), per_device_train_batch_size=size, use_cpu=True, disable_tqdm=True, report_to="none",
         logging_steps=1, save_strategy="no", max_steps=STEPS, seed=1, **options,

@@ -1,4 +1,4 @@
-"""What a prediction knows of values: what follows from the batch; the rest is counted as the most, or said in a line."""
+"""What a prediction knows of values: what follows from the batch; the rest is counted as the most, or refused."""
 
 import random
 
@@ -41,7 +41,7 @@ def opaque(x: torch.Tensor) -> torch.Tensor:
 
 def predicted(then, ids=None):
     batch = {"x": torch.zeros(ROWS, WIDTH), "ids": torch.ones(ROWS, 4, dtype=torch.long) if ids is None else ids}
-    make = lambda: Branching(then)  # noqa: E731 - a model for each prediction
+    make = lambda: Branching(then)
     return predict(compose("full"), make, lambda model, batch: model(**batch), [batch], head="head")[0]
 
 
