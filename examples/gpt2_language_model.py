@@ -4,8 +4,8 @@
 
 The base has learnt to count up and is tuned to count down. One learns that `lora` finds GPT-2's transposed `Conv1D`
 layers by their role (`c_attn` is query, key and value in one), that `merge` leaves them as they were made, and that a
-language model has no new head: `lm_head` shares its weight with the embedding, so it belongs to the body and is frozen
-when the body is. Adapters or the last block learn everything; plain `freeze` is refused, as nothing would be left to train.
+language model has no new head: `lm_head` shares its weight with the embedding, so it belongs to the body and is
+frozen when the body is. Adapters or the last block learn everything; plain `freeze` is refused, as nothing would train.
 """
 
 import argparse

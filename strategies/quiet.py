@@ -28,6 +28,7 @@ USELESS: Final = (
     Message("torchao", "Failed to load /", "its kernels for other GPUs; `fp8` and `pure_bf16` use torch's own"),
     Message("torch.utils._pytree", "is an Enum subclass and is now natively", "for torchao's authors, at its import"),
     Message("bitsandbytes.backends.cpu.ops", "Failed to load CPU gemm_4bit_forward", "layers here never call it"),
+    Message("torch._subclasses.fake_tensor", "failed while attempting to run meta", "a prediction tells it in a line"),
     Message("DeepSpeed", "Setting accelerator to CPU. If you have", "a run's device is chosen, and said, before"),
 )
 

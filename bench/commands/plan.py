@@ -28,7 +28,8 @@ from bench.task import Task, load_task
 from strategies import Plan, PlanError, compose
 from strategies.execution.feed import tensors_of
 from strategies.language.presets import REMEDIES
-from strategies.prediction.predict import Prediction, UnpredictableError
+from strategies.prediction.predict import Prediction
+from strategies.prediction.values import UnpredictableError
 from strategies.quiet import quiet
 
 FRAGMENTATION: Final = 1.05  # allocator's rounding and fragmentation
@@ -84,10 +85,12 @@ class Planner:
         slope = (doubled.peak_bytes + (2 * batch) + workspace - peak) / self.batch_size
         max_batch_size = int((self.target.budget_bytes - peak) / slope + self.batch_size) if slope > 0 else None
         fits = peak <= self.target.budget_bytes
+        advice = [] if fits else [self.advice(plan, max_batch_size)]
         return {
             "peak_bytes": peak, **{f"{kind}_bytes": size for kind, size in predicted.by_kind.items()},
             "largest_batch_size": None if max_batch_size is None else max(0, max_batch_size),
-            "verdict": "fits" if fits else "does not fit", "reason": "" if fits else self.advice(plan, max_batch_size),
+            "verdict": "fits" if fits else "does not fit",
+            "reason": "; ".join([*advice, *(f"at most, as {note}" for note in predicted.notes)]),
             "trainable_parameters": predicted.trainable_parameters, "total_parameters": predicted.total_parameters,
         }  # fmt: skip
 

@@ -20,6 +20,7 @@ import torch
 from bench.forecast.forecast import Forecaster
 from bench.forecast.gpus import Gpu, match_gpu
 from strategies import baseline
+from strategies.prediction.values import UnpredictableError
 
 ASSUMED_UTILISATION: Final = {"fp32": 0.6, "tf32": 0.35, "fp16": 0.35, "bf16": 0.35}  # shares of the peak, not measured
 MAX_FLOPS: Final = 3e11  # of an update that is timed here; a smaller batch where it has more
@@ -97,7 +98,10 @@ def throughput_of_runs(path: Path, gpu: Gpu | None) -> Throughput:
 def measure_throughput(forecaster: Forecaster, batch_size: int) -> Throughput:
     """What full fine-tuning reaches here: the fastest of a few updates, on a batch that takes seconds at most."""
     plan, task = baseline(), forecaster.task
-    operations = forecaster(plan, [batch_size])[0].flops
+    try:
+        operations = forecaster(plan, [batch_size])[0].flops
+    except UnpredictableError as error:
+        return Throughput(flops_per_second={}, source=f"not known, as full fine-tuning {error}")
     size = max(1, min(batch_size, int(batch_size * MAX_FLOPS / operations)))
     if size < batch_size:
         operations = forecaster(plan, [size])[0].flops

@@ -21,7 +21,8 @@ from torch.utils.data import ConcatDataset
 
 from bench.task import Task, load_task, task_text
 from strategies import Plan, PlanError, compose, volume
-from strategies.prediction.predict import Prediction, UnpredictableError, predict
+from strategies.prediction.predict import Prediction, predict
+from strategies.prediction.values import UnpredictableError
 from strategies.training.loader import training_loader
 
 MAX_BATCHES: Final = 300  # batches

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from strategies.execution.feed import MicroBatch
 
 EXAMPLES: Final = "examples"
+LABEL: Final = "label"  # in the names of tensors that likely are labels
 LEFT_OUT: Final = -100  # torch's `ignore_index`
 OTHERS_LEFT_OUT: Final = (-1, 0, 1, 255)  # values that losses of people leave out: paddings, background
 SHIFTED: Final = ", the first of each row left out"
@@ -33,6 +34,7 @@ class Counter:
     def __init__(self, *, shifted: bool) -> None:
         self._shifted = shifted
         self._paddings: dict[str, set[int]] = {}
+        self._labels: set[str] = set()
 
     def __call__(self, parts: Sequence[MicroBatch]) -> dict[str, list[float]]:
         """Give words → count in each part, the likely ones first; only what all parts have."""
@@ -40,24 +42,26 @@ class Counter:
         for tensors in named:
             for name, found in tensors.items():
                 self._paddings.setdefault(name, set()).update(_paddings(found))
-        tables = [
-            _labels(tensors, shifted_first=self._shifted) | {EXAMPLES: float(part.size)} | self._others(tensors)
-            for part, tensors in zip(parts, named, strict=True)
-        ]
+                if LABEL in name or any(_is_integer(tensor) and bool((tensor == LEFT_OUT).any()) for tensor in found):
+                    self._labels.add(name)
+        tables = [self._counts(tensors, part.size) for part, tensors in zip(parts, named, strict=True)]
         return {words: [table[words] for table in tables] for words in tables[0] if all(words in t for t in tables)}
 
-    def _others(self, named: Mapping[str, Sequence[Tensor]]) -> dict[str, float]:
-        found: dict[str, float] = {}
+    def _counts(self, named: Mapping[str, Sequence[Tensor]], size: int) -> dict[str, float]:
+        likely: dict[str, float] = {}
+        others: dict[str, float] = {}
         for name, tensors in named.items():
             if "[]" in name:
-                found[f"entries of {name}"] = float(sum(len(tensor) for tensor in tensors if tensor.ndim))
-            for shift, seen in _views(tensors):
+                others[f"entries of {name}"] = float(sum(len(tensor) for tensor in tensors if tensor.ndim))
+            for shift, seen in sorted(_views(tensors), key=lambda view: bool(view[0]) != self._shifted):
                 if all(_is_integer(tensor) for tensor in seen):
+                    labels = likely if name in self._labels else others
+                    labels[f"{name} other than {LEFT_OUT}{shift}"] = _others_than(LEFT_OUT, seen)
                     for value in (*OTHERS_LEFT_OUT, *sorted(self._paddings[name])):
-                        found[f"{name} other than {value}{shift}"] = _total([tensor != value for tensor in seen])
+                        others[f"{name} other than {value}{shift}"] = _others_than(value, seen)
                 if all(_may_be_weights(tensor) for tensor in seen):
-                    found[f"the sum of {name}{shift}"] = _total(seen)
-        return found
+                    others[f"the sum of {name}{shift}"] = _total(seen)
+        return likely | {EXAMPLES: float(size)} | others
 
 
 def labels_counted(name: str, *, shifted: bool) -> str:
@@ -65,13 +69,8 @@ def labels_counted(name: str, *, shifted: bool) -> str:
     return f"{name} other than {LEFT_OUT}{SHIFTED if shifted else ''}"
 
 
-def _labels(named: Mapping[str, Sequence[Tensor]], *, shifted_first: bool) -> dict[str, float]:
-    return {
-        labels_counted(name, shifted=bool(shift)): _total([tensor != LEFT_OUT for tensor in seen])
-        for name, tensors in named.items()
-        for shift, seen in sorted(_views(tensors), key=lambda view: bool(view[0]) != shifted_first)
-        if all(_is_integer(tensor) for tensor in seen)
-    }
+def _others_than(value: int, tensors: Sequence[Tensor]) -> float:
+    return _total([tensor != value for tensor in tensors])
 
 
 def _views(tensors: Sequence[Tensor]) -> Iterator[tuple[str, Sequence[Tensor]]]:
@@ -83,14 +82,15 @@ def _views(tensors: Sequence[Tensor]) -> Iterator[tuple[str, Sequence[Tensor]]]:
 
 
 def _named(batch: Any, name: str = "batch", *, top: bool = True) -> dict[str, list[Tensor]]:
-    """Give all tensors of a batch by name; those of a list in it share one."""
+    """Give the tensors of a batch that may count, by name; those of a list in it share one."""
     import torch
 
     found: dict[str, list[Tensor]] = {}
     children: list[tuple[str, Any]] = []
     prefix = "" if top else f"{name}."
     if isinstance(batch, torch.Tensor):
-        return {name: [batch.detach()]}
+        counts = batch.ndim <= ROWS or not batch.is_floating_point()  # pictures and sounds do not
+        return {name: [batch.detach().cpu()]} if counts else {}
     if isinstance(batch, Mapping):
         children = [(f"{prefix}{key}", value) for key, value in batch.items()]
     elif dataclasses.is_dataclass(batch) and not isinstance(batch, type):

@@ -53,10 +53,21 @@ def reseed(seed: int) -> None:
     """Start all streams anew."""
     import torch
 
-    random.seed(seed)
     torch.manual_seed(seed)
+    reseed_host(seed)
+
+
+def reseed_host(seed: int) -> None:
+    """Start Python's and numpy's streams anew."""
+    random.seed(seed)
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed(seed)
+
+
+def host_streams() -> object:
+    """Give where Python's and numpy's streams are, to compare."""
+    numpy = sys.modules.get("numpy")
+    return random.getstate(), numpy and [str(part) for part in numpy.random.get_state(legacy=False).items()]
 
 
 @contextmanager

@@ -78,7 +78,8 @@ class LoopShares:
         unit = next((number for number in self._counts if number), 1.0)
         factor = count / unit / share
         if GradientState().sync_gradients and sum(self._counts):
-            whole = sum(self._counts) * (self._processes if adds_up else 1 / len(self._counts))
+            total = sum(self._counts)
+            whole = total * self._processes if adds_up else total / len(self._counts)
             factor *= unit / whole
             if whole != unit:
                 for parameter in self._tuned.model.parameters():
@@ -90,8 +91,9 @@ class LoopShares:
     def _ways(self, compute: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, list[float]]:
         """Give what the model's loss may be a mean over: how much both halves of a micro-batch count."""
         feed = as_feed(dict(options))
+        likely = self._weighting.likely(feed.micro_batches(len(feed))[0])
         if feed.problem or len(feed) == 1:
-            return self._weighting.likely(feed.micro_batches(len(feed))[0])
+            return likely
 
         def loss_of(part: MicroBatch) -> Tensor:
             loss = loss_in(run(part.batch))
@@ -101,7 +103,7 @@ class LoopShares:
         device = self._tuned.device
         run = without_autocast(lambda batch: compute(**batch), device)
         halves = feed.micro_batches(-(-len(feed) // 2))
-        return self._weighting.agreed(feed, halves, looker(self._tuned.model, device, loss_of))
+        return self._weighting.agreed(feed, halves, looker(self._tuned.model, device, loss_of)) or likely
 
     def _labels(self, options: Mapping[str, Any]) -> Tensor:
         """Count labels as Trainer does."""

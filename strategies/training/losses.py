@@ -66,9 +66,9 @@ class Losses:
                 loss = self._loss_of_part(loss_fn, feed, part)
                 if place == 0 and not is_pair(loss):
                     mean.weights = self._weights(loss_fn, feed, parts, loss)
-                shared = mean.add(place, loss, self._extra_loss())
-                if shared is not None:
-                    self._engine.backward(shared)
+                loss = mean.add(place, loss, self._extra_loss())
+                if loss is not None:
+                    self._engine.backward(loss)
         if not mean.ended:  # nothing counted in the last pass, or in any
             self._engine.backward(zero_loss(self._state.model))
         return mean.finish(self._state.model)

@@ -66,7 +66,7 @@ class Weighting:
 
         `PlanError` where the loss of a few examples is no mean of its halves' losses in any way.
         """
-        agreed = self.agreed(feed, parts, look)
+        agreed = self.agreed(feed, parts, look) or self._open_ways(parts)
         self.used = EXAMPLES if EXAMPLES in agreed and _all_alike(agreed) else next(iter(agreed), EXAMPLES)
         return agreed.get(self.used) or [float(part.size) for part in parts]
 
@@ -74,7 +74,7 @@ class Weighting:
         """Give the ways that agree with the loss, the likely ones first: words → how much each part counts."""
         self._updates += 1
         ways = self._open_ways(parts)
-        counting = {words: counts for words, counts in ways.items() if sum(counts)}
+        counting = {words: counts for words, counts in ways.items() if any(counts)}
         due = self._updates in LOOKS or not self._agreed & counting.keys() or not _all_alike(counting)
         if due and self._looks < MOST_LOOKS:
             self._look(feed, parts, look)
@@ -103,7 +103,7 @@ class Weighting:
                 raise PlanError(NO_MEAN.format(whole.size, *(f"{value:.4g}" for value in (values[0], *values[2:]))))
             self._agreed = {words for words, error in errors.items() if error <= max(TIE, SPREAD * best)}
             if number and _all_alike({words: counts for words, counts in self._open_ways(parts).items()
-                                      if words in self._agreed and sum(counts)}):  # fmt: skip
+                                      if words in self._agreed and any(counts)}):  # fmt: skip
                 break
         self._refuted |= errors.keys() - self._agreed
 
@@ -116,7 +116,7 @@ class Weighting:
         spread = SPREAD * abs(whole - again)
         found = {}
         for words, counts in self._open_ways(halves).items():
-            if not sum(counts):
+            if not any(counts):
                 continue
             means = [count * value for count, value in zip(counts, parts, strict=True) if count]
             mean = math.fsum(means) / sum(counts)

@@ -2,6 +2,7 @@
 
 import random
 
+import numpy as np
 import pytest
 import torch
 
@@ -38,27 +39,25 @@ def train(text, pauses, file, device="cpu"):
     (tuned, batches), losses = begin(text, device), []
     while tuned.state.step < TOTAL:
         losses.append(float(tuned.step(loss_of(tuned), next(batches))))
-        random.random()
+        random.random(), np.random.random()
         if tuned.state.step in pauses:
             save_checkpoint(tuned, file, batches=batches.position())
-            torch.manual_seed(999)
+            torch.manual_seed(999), np.random.seed(9), random.seed(9)
             tuned, batches = begin(text, device)
-            saved = load_checkpoint(tuned, file)
-            batches.seek(saved["batches"])
-            restore_random(saved["random"], tuned.device)
+            batches.seek(load_checkpoint(tuned, file)["batches"])
     with tuned.evaluating():
         outputs = tuned.model({key: value.to(device) for key, value in tiny_collate(tiny_items()).items()})
     with tuned.averaged():
         weights = {name: tensor.clone() for name, tensor in tuned.full_state().items()}
-    return losses, weights, outputs, torch.rand(3), random.random()
+    return losses, weights, outputs, torch.rand(3), (random.random(), np.random.random())
 
 
 def check(text, file, device="cpu"):
     """Hold training with pauses to the training without one."""
-    random.seed(1)
+    random.seed(1), np.random.seed(1)
     losses, weights, outputs, drawn, number = train(text, (), file, device)
     assert len(set(losses)) > 1
-    random.seed(1)
+    random.seed(1), np.random.seed(1)
     again = train(text, PAUSES, file, device)
     assert again[0] == losses
     assert set(again[1]) == set(weights)
@@ -72,6 +71,29 @@ def check(text, file, device="cpu"):
 def test_going_on_is_exact(text, tmp_path):
     check(text, tmp_path / "state.pt")
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_random_streams_may_be_left_and_put_back_later(tmp_path):
+    """With dropout the losses from the first update on are those of the training that went on."""
+
+    def losses(tuned, count=2):
+        return [float(tuned.step(loss_of(tuned), batch)) for _ in range(count)]
+
+    tuned, batches = begin("lora(dropout=0.2)")
+    batch = next(batches)
+    losses(tuned, 1)
+    save_checkpoint(tuned, tmp_path / "state.pt")
+    expected = losses(tuned)
+    again = begin("lora(dropout=0.2)")[0]
+    load_checkpoint(again, tmp_path / "state.pt")
+    assert losses(again) == expected
+    left = begin("lora(dropout=0.2)")[0]
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    saved = load_checkpoint(left, tmp_path / "state.pt", random=False)
+    assert torch.equal(torch.get_rng_state(), before)
+    restore_random(saved["random"], left.device)
+    assert losses(left) == expected
 
 
 def test_what_cannot_go_on_exactly_says_so(tmp_path):
