@@ -82,8 +82,7 @@ def check_start(row, plan, reference, base, *, outputs, quantised):
         with torch.no_grad():
             expected = row.outputs(plain.dequantised(row, base, quantised), row.batch(1, padded=row.padded))
         tolerance = SIXTEEN_BITS
-    if row.routed:
-        tolerance = max(tolerance, ANOTHER_EXPERT)
+    tolerance = max(tolerance, ANOTHER_EXPERT * row.routed, SIXTEEN_BITS * row.half)
     far = distance(outputs, expected)
     if not far <= tolerance:
         of = "those of the same weights unpacked" if quantised else "the pretrained model's"
@@ -179,9 +178,9 @@ def check_against_peft(theirs, ours):
             return
 
 
-def check_merged(plan, model, reference, before, after):
+def check_merged(row, plan, model, reference, *, before, after):
     """A merged model is a plain one with the same outputs."""
-    tolerance = max(plan.merges, SIXTEEN_BITS) if "amp" in plan.text else plan.merges
+    tolerance = max(plan.merges, SIXTEEN_BITS * (row.half or "amp" in plan.text))
     far = distance(after, before)
     if not far <= tolerance:
         yield f"merging moves the outputs by {far:.2g}"

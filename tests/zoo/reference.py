@@ -50,6 +50,7 @@ def refer(row, base):
     own = {name: name.rpartition(".")[2] for name in trainable}
     vectors = {name: last for name, last in own.items() if parameters[name].ndim == 1}
     biases = {name for name, last in vectors.items() if last in ("bias", "in_proj_bias") or last.startswith("bias_")}
+    called_so = {name for name, last in own.items() if last.endswith(("bias", "biases"))}
     norms = {
         f"{name}.{last}".lstrip(".")
         for name, part in model.named_modules()
@@ -59,9 +60,7 @@ def refer(row, base):
     linear = [name for name in linear_names(model) if not row.is_new(name)]
     return Reference(
         linear, frozenset(name for name in linear if is_conv1d(model.get_submodule(name))), values, trainable,
-        frozenset(used), frozenset(biases),
-        frozenset(biases | {name for name, last in own.items() if last.endswith("bias")}), frozenset(norms & trainable),
-        outputs,
+        frozenset(used), frozenset(biases), frozenset(biases | called_so), frozenset(norms & trainable), outputs,
     )  # fmt: skip
 
 
@@ -119,6 +118,8 @@ def first_step_with_peft(row, plan, base, reference, started, *, rate, seed):
         if isinstance(part, BATCH_NORMS) and not row.is_new(name):
             part.eval()  # frozen, and so are its statistics
     parameters = dict(inner.named_parameters())
+    if not {name for name, p in parameters.items() if p.requires_grad} <= set(started):
+        return None  # it adapts the experts that are one parameter as well
     for name, parameter in parameters.items():
         if row.is_new(name):
             parameter.requires_grad_(True)

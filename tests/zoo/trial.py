@@ -84,7 +84,7 @@ class Trial:
         with torch.no_grad():
             after = self.row.outputs(tuned.model.eval(), batch)
         tuned.model.train(was_training)
-        yield from checks.check_merged(plan, tuned.model, self.reference, before, after)
+        yield from checks.check_merged(self.row, plan, tuned.model, self.reference, before=before, after=after)
 
     def load(self, plan):
         """Load one plan onto the same base with other new parts; gives what is wrong."""
