@@ -18,7 +18,6 @@ from strategies.structure.choice.requests import Request, check_request
 from strategies.structure.freezing import freeze_batch_norms, freeze_parameters
 from strategies.structure.half_precision import adapters_in_float32, compute_in_float32, is_half
 from strategies.structure.layers.computed_weights import refusing_adapters_that_lose_them
-from strategies.structure.layers.replaced_layers import allow_whole_numbers
 from strategies.structure.layers.tied_weights import refuse_tied_layers
 from strategies.structure.linear_layers import conv1d_to_linear
 from strategies.structure.named_layers import layer_values
@@ -36,9 +35,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from strategies.protocol import Context, Strategy
-
-
-IGNORING_HOOKS = ("SHIRA", "SUPERTUNING")  # types of PEFT whose layers call no base layer, and warn of hooks around it
 
 
 class AdapterOptions(Protocol):
@@ -84,9 +80,6 @@ def inject(module: nn.Module, config: peft.PeftConfig, layers: Sequence[str]) ->
     halves = {name: weight.dtype for name, weight in weights.items() if is_half(weight)}
     tuner_class = peft.PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
     tuner: BaseTuner = tuner_class(module, config, "default", low_cpu_mem_usage=on_meta(module))
-    if config.peft_type.value in IGNORING_HOOKS:
-        for base in bases:
-            allow_whole_numbers(base)
     adapters_in_float32(tuner)
     if config.peft_type != peft.PeftType.LORA:
         for name, half in halves.items():

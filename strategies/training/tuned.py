@@ -221,7 +221,7 @@ class Tuned:
         return memory_by_kind(self.model, self.optimizer)
 
     def describe(self) -> str:
-        """Give a table as text: what trains, rates, memory by kind, adapted layers, what was left, how the head was found.
+        """Give a table as text: what trains, rates, memory, adapted layers, what was left, how the head was found.
 
         A line each for what a reader must know of it: the base not verified, parameters without gradients.
         """

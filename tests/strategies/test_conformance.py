@@ -84,7 +84,7 @@ TABLE = {
     "adafactor": Row(refused={"cnn": "no matrix"}),
     "galore": Row(refused={"cnn": "no matrix"}),
     "apollo": Row(refused={"cnn": "no matrix"}),
-    "muon": Row(refused={"cnn": "no weight of a linear layer"}),
+    "muon": Row(refused={"cnn": "no linear layer outside the head"}),
     "schedule_free": Row(),
     "optimizer_in_backward": Row(),
     "ema": Row(),

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 from strategies.errors import PlanError
 from strategies.execution.engine import torch_dtype
+from strategies.methods.numerics.mixed_types import naming_mixed_types
 from strategies.protocol import Context, Kind, Strategy
 from strategies.structure.half_precision import is_half
 
@@ -90,7 +91,7 @@ class Amp(Strategy):
         dtype = torch_dtype(str(context.facts["precision"]))
 
         def autocast_forward(*arguments: Any, **options: Any) -> Any:
-            with torch.autocast(context.device.type, dtype=dtype):
+            with naming_mixed_types(self.name), torch.autocast(context.device.type, dtype=dtype):
                 return forward(*arguments, **options)
 
         return autocast_forward

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from strategies.errors import PlanError
 from strategies.execution.engine import torch_dtype
 from strategies.methods.numerics.quantisable import Storage, reasons_to_keep, sort_layers, why_kept
-from strategies.structure.layers.replaced_layers import refuse_whole_numbers, take_over
+from strategies.structure.layers.replaced_layers import take_over
 from strategies.structure.linear_layers import conv1d_to_linear
 
 if TYPE_CHECKING:
@@ -65,8 +65,7 @@ def _swap(model: nn.Module, name: str, make: Callable[[nn.Linear], nn.Linear]) -
     conv1d_to_linear(model, name)
     layer = cast("nn.Linear", model.get_submodule(name))
     swapped = make(layer)
-    take_over(swapped, layer)
-    refuse_whole_numbers(swapped, name)
+    take_over(swapped, layer, stored_as=name)
     model.set_submodule(name, swapped.requires_grad_(False))
 
 

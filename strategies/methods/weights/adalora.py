@@ -111,7 +111,10 @@ class AdaLora(Strategy):
         """Weigh the values by their gradients, and set to zero those over the budget."""
         import torch
 
-        for _, parameter in _adapter_weights(state.member_state[self]):
+        weights = [parameter for _, parameter in _adapter_weights(state.member_state[self])]
+        if self.orth_reg_weight and all(parameter.grad is None for parameter in weights):
+            raise PlanError("adalora: no gradient is left after the update, and it weighs its ranks by them; take lora")
+        for parameter in weights:
             if parameter.grad is None:  # of a layer that this update skipped: zero is its true gradient
                 parameter.grad = torch.zeros_like(parameter)
             else:  # of an update that fp16's loss scaler skipped: not finite

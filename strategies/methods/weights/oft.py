@@ -22,7 +22,7 @@ from strategies.structure.adapters import adapt
 from strategies.structure.roles import Role
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 @final
@@ -58,4 +58,25 @@ class Oft(Strategy):
         )  # fmt: skip
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Invalid `oft_block_size`")
-            adapt(self, model, context, config)
+            for tuner in adapt(self, model, context, config):
+                _take_any_dimensions(tuner)
+
+
+def _take_any_dimensions(tuner: nn.Module) -> None:
+    """Let rotations before linear layers take inputs of four dimensions, which PEFT takes for those of convolutions."""
+    from peft.tuners.oft.layer import OFTRotationModule
+
+    for module in tuner.modules():
+        if isinstance(module, OFTRotationModule):
+            module.register_forward_pre_hook(_flat)
+            module.register_forward_hook(_unflat)
+
+
+def _flat(rotation: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    vars(rotation)["_input_shape"] = inputs[0].shape
+    return (inputs[0].reshape(-1, inputs[0].shape[-1]), *inputs[1:])
+
+
+def _unflat(rotation: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    del inputs
+    return output.reshape(vars(rotation)["_input_shape"])

@@ -172,8 +172,8 @@ def blocks_of(model: nn.Module, roots: tuple[str, ...]) -> tuple[str, ...]:
     if blocks:
         return (*blocks, *alone)
     around = tuple(all_blocks(model, ("",)))
-    lists = [name for name, part in parts.items() if isinstance(part, nn.ModuleList) and len(part) == 1]
-    lone = [f"{name}.0" for name in lists if any(True for _ in parts[f"{name}.0"].children())]
+    lists = {name: part for name, part in parts.items() if isinstance(part, nn.ModuleList) and len(part) == 1}
+    lone = [f"{name}.0" for name, part in lists.items() if any(True for _ in part[0].children())]
     inner = [name for name in lone if any(is_within(other, (name,)) for other in lone if other != name)]
     return tuple(root for root in roots if is_within(root, around)) or tuple(n for n in lone if n not in inner)
 

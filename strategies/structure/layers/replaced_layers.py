@@ -1,14 +1,16 @@
 """A linear layer in the place of another: what belongs to the place and not to the weight goes over.
 
 Hooks, training mode, own attributes, children and the class of a subclass of `nn.Linear` stay, so that code that asks
-for them goes on working; `give_back` takes them from there to a plain layer again. A layer whose weight is stored in
-few bits takes inputs of any type without a word, so it is told to refuse whole numbers, as a plain one does.
+for them goes on working; `give_back` takes them from there to a plain layer again.
+
+A layer whose weight is stored in few bits has to take and give what a plain one does: bitsandbytes' take whole numbers
+without a word, some of them no more than three dimensions, and give views that nothing may be written into.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from strategies.errors import SelfCheckError
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 CLASS_BEFORE = "_class_before"  # on a layer in another's place: the class of the one before
 NAMES_BEFORE = "_attributes_before"  # the names of the attributes that came with it
-PLACE = "_place"  # its name in the model
+PLACE = "_place"  # on a layer whose weight is stored in few bits: its name in the model
 
 
 @cache
@@ -29,21 +31,49 @@ def _usual_attributes() -> frozenset[str]:
 
 
 @cache
-def _joint_class(new: type, old: type) -> Any:
-    """Give a class that computes as `new` does and is an `old`, too."""
-    return type(new.__name__, (new, old), {})
-
-
-def take_over(new: nn.Module, old: nn.Module) -> None:
-    """Give `new`, which comes in the place of the linear layer `old`, everything of it but the weight."""
+def _class_in_place(new: Any, old: Any, *, stored: bool) -> Any:
+    """Give a class that computes as `new` does and is an `old`; `stored`: takes and gives what a linear layer does."""
     from torch import nn
 
+    def forward(self: Any, inputs: Tensor) -> Tensor:
+        refuse_whole_numbers(inputs, vars(self)[PLACE])
+        outputs: Tensor = new.forward(self, inputs.reshape(-1, inputs.shape[-1]))
+        return outputs.reshape(*inputs.shape[:-1], outputs.shape[-1])
+
+    def rebuild(self: Any, protocol: Any) -> Any:
+        del protocol
+        return _without_attributes, (new, old, stored), vars(self)
+
+    changes: dict[str, Any] = {"__module__": new.__module__, "__reduce_ex__": rebuild}
+    changes |= {"forward": forward} if stored else {}
+    return type(new.__name__, (new,) if old is nn.Linear else (new, old), changes)
+
+
+def _without_attributes(new: type, old: type, stored: bool) -> Any:
+    """Make a layer for copies and pickles, which then give it its attributes."""
+    kind = _class_in_place(new, old, stored=stored)
+    return kind.__new__(kind)
+
+
+def refuse_whole_numbers(inputs: Tensor, name: str) -> None:
+    """Refuse inputs that are whole numbers, as a plain linear layer does, with a `SelfCheckError`."""
+    if not inputs.is_floating_point():
+        raise SelfCheckError(
+            f"{name!r} gets its input in {inputs.dtype}: the model casts to the type of a weight, which is stored in "
+            "few bits here. Name other layers with scope=… where it is quantised, or leave that out"
+        )
+
+
+def take_over(new: nn.Module, old: nn.Module, *, stored_as: str | None = None) -> None:
+    """Give `new`, which comes in the place of the linear layer `old`, everything of it but the weight.
+
+    stored_as: its name in the model, if it stores its weight in few bits.
+    """
     names = tuple(vars(old).keys() - _usual_attributes() - vars(new).keys())
-    vars(new).update({CLASS_BEFORE: type(old), NAMES_BEFORE: names})
+    vars(new).update({CLASS_BEFORE: type(old), NAMES_BEFORE: names, PLACE: stored_as})
     move_place(new, old, names)
     vars(new)["_parameters"].update({name: p for name, p in vars(old)["_parameters"].items() if name != "weight"})
-    if type(old) is not nn.Linear:
-        new.__class__ = _joint_class(cast("Any", type(new)), cast("Any", type(old)))
+    new.__class__ = _class_in_place(type(new), type(old), stored=stored_as is not None)
 
 
 def give_back(plain: nn.Module, replaced: nn.Module) -> None:
@@ -52,7 +82,6 @@ def give_back(plain: nn.Module, replaced: nn.Module) -> None:
 
     move_place(plain, replaced, vars(replaced).get(NAMES_BEFORE, ()))
     plain.__class__ = vars(replaced).get(CLASS_BEFORE, nn.Linear)
-    allow_whole_numbers(plain)
 
 
 def move_place(new: nn.Module, old: nn.Module, names: tuple[str, ...] = ()) -> None:
@@ -63,25 +92,3 @@ def move_place(new: nn.Module, old: nn.Module, names: tuple[str, ...] = ()) -> N
     for kind in ("_buffers", "_modules"):
         vars(new)[kind].update(before[kind])
     new.train(old.training)
-
-
-def refuse_whole_numbers(layer: nn.Module, name: str) -> None:
-    """Let the layer called `name` refuse inputs that are whole numbers, with a `SelfCheckError`."""
-    vars(layer)[PLACE] = name
-    layer.register_forward_pre_hook(_refuse_whole_numbers)
-
-
-def allow_whole_numbers(layer: nn.Module) -> None:
-    """Undo `refuse_whole_numbers`, if it was done."""
-    hooks = vars(layer)["_forward_pre_hooks"]
-    for key in [key for key, hook in hooks.items() if hook is _refuse_whole_numbers]:
-        del hooks[key]
-
-
-def _refuse_whole_numbers(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
-    inputs = cast("Tensor", arguments[0]) if arguments else None
-    if inputs is not None and not inputs.is_floating_point():
-        raise SelfCheckError(
-            f"{vars(layer)[PLACE]!r} gets its input in {inputs.dtype}: the model casts to the type of a weight, which "
-            "is stored in few bits here. Name other layers with scope=… where it is quantised, or leave that out"
-        )

@@ -200,6 +200,5 @@ def test_adalora_finds_no_gradients(foreign, monkeypatch):
     """The conflict between the two as a repro: when it no longer fails, the row can go."""
     monkeypatch.setattr("strategies.language.checks.CONFLICTS", ())
     tuned = Recipe.of([AdaLora(), OptimizerInBackward()]).apply(foreign.build("text"), total_steps=STEPS)
-    tuned.step(foreign.loss, foreign.batch("text"))
-    (tuners,) = tuned.context.member_state.values()
-    assert not any(value.any() for tuner in tuners for value in tuner.rankallocator.ipt.values())
+    with pytest.raises(PlanError, match="no gradient is left after the update"):
+        tuned.step(foreign.loss, foreign.batch("text"))
