@@ -98,8 +98,9 @@ def wanted_layers(row, plan, reference):
 
 
 def first_step_with_peft(row, plan, base, reference, started, *, rate, seed):
-    """Do the first update of a plan with PEFT's `get_peft_model` and torch's AdamW; gives name → parameter.
+    """Do the first update of a plan with PEFT's `get_peft_model` and torch's AdamW.
 
+    Gives name → parameter after it, and the loss of the second pass, which tells the scale of what was added.
     `started`: the adapters' values to begin with. None where PEFT cannot.
     """
     kind, options = plan.peft
@@ -126,7 +127,8 @@ def first_step_with_peft(row, plan, base, reference, started, *, rate, seed):
         elif parameter.requires_grad:
             parameter.data.copy_(started[name])
     torch.manual_seed(seed)
-    row.loss(inner, row.batch(1, padded=row.padded)).backward()
+    batch = row.batch(1, padded=row.padded)
+    row.loss(inner, batch).backward()
     moving = [p for p in parameters.values() if p.requires_grad]
     torch.nn.utils.clip_grad_norm_(moving, 1.0)
     groups = [
@@ -134,7 +136,7 @@ def first_step_with_peft(row, plan, base, reference, started, *, rate, seed):
         {"params": [p for p in moving if p.ndim <= 1], "weight_decay": 0.0},
     ]
     torch.optim.AdamW([group for group in groups if group["params"]], lr=rate).step()
-    return {name: p.detach() for name, p in parameters.items() if p.requires_grad}
+    return {name: p.detach() for name, p in parameters.items() if p.requires_grad}, row.loss(inner, batch).detach()
 
 
 def _exactly(name):

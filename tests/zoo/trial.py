@@ -59,7 +59,7 @@ class Trial:
         self.losses[plan.text] = losses
         if plan.peft and not wrong and (row.layers.query or plan.peft[0] != "IA3Config"):
             theirs = plain.first_step_with_peft(row, plan, base, reference, started, rate=RATE, seed=DRAW)
-            wrong += checks.check_against_peft(theirs, first)
+            wrong += checks.check_against_peft(theirs, first, losses[1])
         self.save(plan, tuned, {"padded": self.outputs(tuned, batch), "whole": self.outputs(tuned, other)})
         return wrong + list(self.merge(plan, tuned, batch))
 
