@@ -15,6 +15,7 @@ SHOWN = 3
 LOOSE_BITS = 0.3  # norm of the rounding error of a weight in four bits, relative
 SIXTEEN_BITS = 0.1
 ANOTHER_EXPERT = 0.5
+SAME_LOSS = 2e-5  # of one pass
 SAME = 1e-4  # relative difference of two losses that are to be the same
 SIGNS = 0.02  # share of values in which the first step of AdamW may differ: where a gradient is only rounding
 
@@ -82,8 +83,7 @@ def check_start(row, plan, reference, base, *, outputs, quantised):
         with torch.no_grad():
             expected = row.outputs(plain.dequantised(row, base, quantised), row.batch(1, padded=row.padded))
         tolerance = SIXTEEN_BITS
-    if row.routed:
-        tolerance = max(tolerance, ANOTHER_EXPERT)
+    tolerance = max(tolerance, ANOTHER_EXPERT * row.routed, SIXTEEN_BITS * row.half)
     far = distance(outputs, expected)
     if not far <= tolerance:
         of = "those of the same weights unpacked" if quantised else "the pretrained model's"
@@ -166,10 +166,13 @@ def check_losses(row, plan, losses, earlier):
         yield f"its losses are not those of {plan.like}: at update {at} {pair}"
 
 
-def check_against_peft(theirs, ours):
-    """The first update is the one that PEFT makes."""
-    if theirs is None:
+def check_against_peft(found, ours, second_loss):
+    """The first update is the one that PEFT makes, and so is what it did to the loss."""
+    if found is None:
         return
+    theirs, loss = found
+    if not abs(float(second_loss - loss)) <= SAME_LOSS * max(1.0, abs(float(loss))):
+        yield f"after one update the loss is {float(second_loss):.5f}, with PEFT {float(loss):.5f}"
     if set(theirs) - set(ours):
         yield f"PEFT trains {few(set(theirs) - set(ours))}, too"
     for name in sorted(set(theirs) & set(ours)):
@@ -179,9 +182,9 @@ def check_against_peft(theirs, ours):
             return
 
 
-def check_merged(plan, model, reference, before, after):
+def check_merged(row, plan, model, reference, *, before, after):
     """A merged model is a plain one with the same outputs."""
-    tolerance = max(plan.merges, SIXTEEN_BITS) if "amp" in plan.text else plan.merges
+    tolerance = max(plan.merges, SIXTEEN_BITS * (row.half or "amp" in plan.text))
     far = distance(after, before)
     if not far <= tolerance:
         yield f"merging moves the outputs by {far:.2g}"

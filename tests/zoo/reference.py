@@ -50,6 +50,7 @@ def refer(row, base):
     own = {name: name.rpartition(".")[2] for name in trainable}
     vectors = {name: last for name, last in own.items() if parameters[name].ndim == 1}
     biases = {name for name, last in vectors.items() if last in ("bias", "in_proj_bias") or last.startswith("bias_")}
+    called_so = {name for name, last in own.items() if last.endswith(("bias", "biases"))}
     norms = {
         f"{name}.{last}".lstrip(".")
         for name, part in model.named_modules()
@@ -59,9 +60,7 @@ def refer(row, base):
     linear = [name for name in linear_names(model) if not row.is_new(name)]
     return Reference(
         linear, frozenset(name for name in linear if is_conv1d(model.get_submodule(name))), values, trainable,
-        frozenset(used), frozenset(biases),
-        frozenset(biases | {name for name, last in own.items() if last.endswith("bias")}), frozenset(norms & trainable),
-        outputs,
+        frozenset(used), frozenset(biases), frozenset(biases | called_so), frozenset(norms & trainable), outputs,
     )  # fmt: skip
 
 
@@ -99,8 +98,9 @@ def wanted_layers(row, plan, reference):
 
 
 def first_step_with_peft(row, plan, base, reference, started, *, rate, seed):
-    """Do the first update of a plan with PEFT's `get_peft_model` and torch's AdamW; gives name → parameter.
+    """Do the first update of a plan with PEFT's `get_peft_model` and torch's AdamW.
 
+    Gives name → parameter after it, and the loss of the second pass, which tells the scale of what was added.
     `started`: the adapters' values to begin with. None where PEFT cannot.
     """
     kind, options = plan.peft
@@ -119,13 +119,16 @@ def first_step_with_peft(row, plan, base, reference, started, *, rate, seed):
         if isinstance(part, BATCH_NORMS) and not row.is_new(name):
             part.eval()  # frozen, and so are its statistics
     parameters = dict(inner.named_parameters())
+    if not {name for name, p in parameters.items() if p.requires_grad} <= set(started):
+        return None  # it adapts the experts that are one parameter as well
     for name, parameter in parameters.items():
         if row.is_new(name):
             parameter.requires_grad_(True)
         elif parameter.requires_grad:
             parameter.data.copy_(started[name])
     torch.manual_seed(seed)
-    row.loss(inner, row.batch(1, padded=row.padded)).backward()
+    batch = row.batch(1, padded=row.padded)
+    row.loss(inner, batch).backward()
     moving = [p for p in parameters.values() if p.requires_grad]
     torch.nn.utils.clip_grad_norm_(moving, 1.0)
     groups = [
@@ -133,7 +136,7 @@ def first_step_with_peft(row, plan, base, reference, started, *, rate, seed):
         {"params": [p for p in moving if p.ndim <= 1], "weight_decay": 0.0},
     ]
     torch.optim.AdamW([group for group in groups if group["params"]], lr=rate).step()
-    return {name: p.detach() for name, p in parameters.items() if p.requires_grad}
+    return {name: p.detach() for name, p in parameters.items() if p.requires_grad}, row.loss(inner, batch).detach()
 
 
 def _exactly(name):

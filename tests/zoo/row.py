@@ -108,6 +108,7 @@ class Row:
     random: bool = False  # two passes in training differ
     batch_norm: bool = False  # an example's output depends on the others of its batch
     routed: bool = False  # a small change can send a word to another expert
+    half: bool = False  # loaded in 16 bits
     padded: bool = True  # batches can be padded
 
     def pretrain(self, folder: Path):

@@ -111,8 +111,8 @@ class Architecture:
             yield Case(self.name, text, outcome, "; ".join(reasons), sum(line["seconds"] for line in lines))
 
 
-def run(wanted, *, progress=lambda architecture, cases: None):
-    """Try plans on architectures, two at a time; gives the cases. `wanted`: architecture → plans, as their words."""
+def run(wanted, *, processes=PROCESSES, progress=lambda architecture, cases: None):
+    """Try plans on architectures, some at a time; gives the cases. `wanted`: architecture → plans, as their words."""
     cases = {}
     with tempfile.TemporaryDirectory(prefix="zoo-") as folder, fork_server(MODULES):
         wait_for_server()
@@ -120,7 +120,7 @@ def run(wanted, *, progress=lambda architecture, cases: None):
         working = {}
         try:
             while waiting or working:
-                while waiting and len(working) < PROCESSES:
+                while waiting and len(working) < processes:
                     architecture = waiting.pop(0)
                     working[architecture] = architecture.next()
                 time.sleep(REST_SECONDS)

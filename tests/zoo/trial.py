@@ -59,7 +59,7 @@ class Trial:
         self.losses[plan.text] = losses
         if plan.peft and not wrong and (row.layers.query or plan.peft[0] != "IA3Config"):
             theirs = plain.first_step_with_peft(row, plan, base, reference, started, rate=RATE, seed=DRAW)
-            wrong += checks.check_against_peft(theirs, first)
+            wrong += checks.check_against_peft(theirs, first, losses[1])
         self.save(plan, tuned, {"padded": self.outputs(tuned, batch), "whole": self.outputs(tuned, other)})
         return wrong + list(self.merge(plan, tuned, batch))
 
@@ -84,7 +84,7 @@ class Trial:
         with torch.no_grad():
             after = self.row.outputs(tuned.model.eval(), batch)
         tuned.model.train(was_training)
-        yield from checks.check_merged(plan, tuned.model, self.reference, before, after)
+        yield from checks.check_merged(self.row, plan, tuned.model, self.reference, before=before, after=after)
 
     def load(self, plan):
         """Load one plan onto the same base with other new parts; gives what is wrong."""

@@ -91,7 +91,10 @@ DECODERS = (
         ),
         family="state space", last=("model.layers.2",), tied="model.embed_tokens.weight",
     ),
-    generating("llama-bf16", "LlamaForCausalLM", LLAMA, GATED, options={"dtype": "bfloat16"}, last=("model.layers.1",)),
+    generating(
+        "llama-bf16", "LlamaForCausalLM", LLAMA, GATED, options={"dtype": "bfloat16"}, half=True,
+        last=("model.layers.1",),
+    ),
 )  # fmt: skip
 
 ENCODERS = (
@@ -153,7 +156,8 @@ BOTH = (
         {
             **SPECIAL, **LIMIT, "hidden_size": 32, "num_encoder_layers": 2, "num_decoder_layers": 2,
             "num_encoder_attention_heads": 4, "num_decoder_attention_heads": 4, "encoder_ffn_dim": 64,
-            "decoder_ffn_dim": 64, "dropout": 0.0, "decoder_start_token_id": 1, "ngram": 2,
+            "decoder_ffn_dim": 64, "dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0,
+            "decoder_start_token_id": 1, "ngram": 2,
         },
         Layers(
             query="query_proj", key="key_proj", value="value_proj", output="out_proj", up="feed_forward.intermediate",

@@ -41,7 +41,7 @@ PICTURES = (
             query="attention.query", key="attention.key", value="attention.value", output="attention.proj",
             up="dense1", down="dense2", attentions=4, feed_forwards=4,
         ),
-        data=batches.larger_pictures, last=("pvt_v2.encoder.layers.1",),
+        data=batches.larger_pictures, last=("pvt_v2.encoder.layers.1", "pvt_v2.encoder.layers.1.blocks.1"),
     ),
     seeing(
         "poolformer", "PoolFormerModel", "PoolFormerForImageClassification",
@@ -50,7 +50,7 @@ PICTURES = (
             "strides": [2, 2], "padding": [1, 1], "drop_path_rate": 0.0, "layer_scale_init_value": 0.1,
         },
         Layers(alone="output.conv1:4 output.conv2:4", others="projection"),
-        new=("norm", "classifier"), last=("poolformer.encoder.block.1",),
+        new=("norm", "classifier"), last=("poolformer.encoder.block.1", "poolformer.encoder.block.1.1"),
     ),
     seeing(  # its middle convolutions have groups
         "regnet", "RegNetModel", "RegNetForImageClassification",
@@ -58,7 +58,7 @@ PICTURES = (
         Layers(
             alone="layer.0.convolution:3 layer.3.convolution:3 attention.0:3 attention.2:3 shortcut.convolution:2"
         ),
-        last=("regnet.encoder.stages.1",), batch_norm=True,
+        last=("regnet.encoder.stages.1", "regnet.encoder.stages.1.layers.1"), batch_norm=True,
     ),
     seeing(
         "swinv2", "Swinv2Model", "Swinv2ForImageClassification",
@@ -71,7 +71,7 @@ PICTURES = (
             up="intermediate.dense", down="blocks.?.output.dense", attentions=4, feed_forwards=4,
             others="reduction continuous_position_bias_mlp.?",
         ),
-        last=("swinv2.encoder.layers.1",),
+        last=("swinv2.encoder.layers.1", "swinv2.encoder.layers.1.blocks.1"),
     ),
     seeing(
         "focalnet", "FocalNetModel", "FocalNetForImageClassification",
@@ -80,7 +80,7 @@ PICTURES = (
             "focal_levels": [1, 1], "focal_windows": [3, 3], "drop_path_rate": 0.0, "mlp_ratio": 2.0,
         },
         Layers(up="fc1", down="fc2", alone="projection_in:3 projection_out:3", feed_forwards=3),
-        last=("focalnet.encoder.stages.1",),
+        last=("focalnet.encoder.stages.1", "focalnet.encoder.stages.1.layers.1"),
     ),
     seeing(
         "timesformer", "TimesformerModel", "TimesformerForVideoClassification", {**VIT, "num_frames": 2},
@@ -91,7 +91,8 @@ PICTURES = (
         data=batches.films, last=("timesformer.encoder.layer.1",),
     ),
     Row(  # a picture model that comes without any head
-        name="dinov3-in-own-module", family="vision", base="DINOv3ViTModel", config={**VIT, "num_register_tokens": 1},
+        name="dinov3-in-own-module", family="vision", base="DINOv3ViTModel",
+        config={**VIT, "num_register_tokens": 1, "pos_embed_rescale": None},
         around=homemade.Pooled, layers=Layers(**ATTENTION, up="up_proj", down="down_proj"),
         data=batches.plain_pictures, new=("pool", "answer"), head=("pool", "answer"), last=("base.model.layer.1",),
         padded=False,
@@ -129,7 +130,7 @@ PICTURES = (
             "hidden_size": 16, "pool_scales": [1, 2], "use_auxiliary_head": False, "num_labels": 3,
         },
         data=batches.segmented_pictures, layers=Layers(up="pwconv1", down="pwconv2", feed_forwards=3), padded=False,
-        last=("backbone.encoder.stages.1",), batch_norm=True, head=None,
+        last=("backbone.encoder.stages.1", "backbone.encoder.stages.1.layers.1"), batch_norm=True, head=None,
     ),
 )  # fmt: skip
 

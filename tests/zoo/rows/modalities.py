@@ -61,8 +61,8 @@ MULTIMODAL = (
         name="siglip", family="multimodal", task="SiglipModel", data=batches.pairs,
         config={"text_config": {**TEXT_TOWER, "projection_size": 32}, "vision_config": PICTURE_TOWER},
         layers=Layers(
-            query="q_proj", key="k_proj", value="v_proj", output="layers.?.self_attn.out_proj", up="mlp.fc1",
-            down="mlp.fc2", others="head", attentions=4, feed_forwards=5,
+            query="q_proj", key="k_proj", value="v_proj", output="layers.?.self_attn.out_proj",
+            up="layers.?.mlp.fc1", down="layers.?.mlp.fc2", others="head head.mlp.fc?", attentions=4, feed_forwards=4,
         ),
         norms=22, biases=(41, 42), last=LAST_OF_TOWERS, both_last=True,
     ),
