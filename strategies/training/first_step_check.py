@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from strategies.errors import SelfCheckError
 from strategies.layout import is_within
-from strategies.training.gradient_watch import CallWatch, GraphWatch, adapted_layers, first_few, whole_modules
+from strategies.training.gradient_watch import (
+    CallWatch,
+    GraphWatch,
+    ReadWatch,
+    adapted_layers,
+    first_few,
+    whole_modules,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -40,6 +47,7 @@ class SelfCheck:
         self.silent: tuple[str, ...] = ()
         self._asked: set[str] = set()
         self._called: set[str] = set()
+        self._read: set[str] = set()
 
     def finish(self) -> None:
         """Look no further."""
@@ -53,9 +61,11 @@ class SelfCheck:
             return
         graphs = GraphWatch(self._model, self._layout) if not self.updates else None
         silent = self.silent if self.updates else [n for n, p in self._model.named_parameters() if p.requires_grad]
+        calls, reads = CallWatch(self._model, silent, self._called), ReadWatch(self._model, silent, self._read)
         with ExitStack() as stack:
-            for watch in (graphs, CallWatch(self._model, silent, self._called)):
-                stack.callback(watch.close) if watch else None
+            for watch in (graphs, calls, reads):
+                if watch is not None:
+                    stack.callback(watch.close)
             yield
         if graphs is not None:
             graphs.refuse()
@@ -83,8 +93,7 @@ class SelfCheck:
         self.updates += 1
         last = self.updates >= UPDATES
         self._refuse_silent_towers(last=last)
-        if last and self.silent:
-            self._refuse_uncalled_adapters()
+        self._refuse_adapters_passed_by()
         self.done = last or not self.silent
         if self.silent and self.done:
             warnings.warn(self.told(), stacklevel=3)
@@ -120,17 +129,14 @@ class SelfCheck:
                     f"that is meant, add freeze(scope={label!r})"
                 )
 
-    def _refuse_uncalled_adapters(self) -> None:
-        """Refuse adapters around layers that are never called although what holds them is: they would be lost."""
-        passed_by = [
-            layer
-            for layer, holder in adapted_layers(self._model, self.silent).items()
-            if layer not in self._called and (not holder or holder in self._called)
-        ]
+    def _refuse_adapters_passed_by(self) -> None:
+        """Refuse adapters around layers whose weights the model reads without ever calling the layers."""
+        layers = adapted_layers(self._model, self.silent)
+        passed_by = sorted(layer for layer in layers if layer in self._read and layer not in self._called)
         if passed_by:
             raise SelfCheckError(
                 f"adapters that nothing calls: {first_few(passed_by)}. The model reads the weights of these layers "
-                "directly, or has no use for them; choose others with target_modules"
+                "directly; choose others with target_modules"
             )
 
     def state_dict(self) -> dict[str, Any]:

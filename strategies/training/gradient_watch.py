@@ -53,8 +53,7 @@ class CallWatch:
     """
 
     def __init__(self, model: nn.Module, parameters: Collection[str], called: set[str]) -> None:
-        modules = dict(model.named_modules())
-        compiled = tuple(n for n, part in modules.items() if part._compiled_call_impl is not None)  # noqa: SLF001
+        modules, compiled = dict(model.named_modules()), _compiled(model)
         names = {holder for name in parameters for holder in _holders(name)} - called
         self._handles = [
             modules[name].register_forward_pre_hook(_noting(name, called))
@@ -68,11 +67,47 @@ class CallWatch:
             handle.remove()
 
 
+def _compiled(model: nn.Module) -> tuple[str, ...]:
+    return tuple(n for n, part in model.named_modules() if part._compiled_call_impl is not None)  # noqa: SLF001
+
+
 def _noting(name: str, called: set[str]) -> Callable[..., None]:
     def note(*_: Any) -> None:
         called.add(name)
 
     return note
+
+
+class ReadWatch:
+    """Adds to `read` the names of adapted layers whose base weight is asked for, as code that passes them by does.
+
+    What is compiled in place is left out, as above.
+    """
+
+    def __init__(self, model: nn.Module, parameters: Collection[str], read: set[str]) -> None:
+        compiled = _compiled(model)
+        bases = {n: vars(base) for n, base in adapted_layers(model, parameters).items() if not is_within(n, compiled)}
+        self._held = [(own, own["_parameters"]) for own in bases.values()]
+        for name, own in bases.items():
+            own["_parameters"] = _Recording(own["_parameters"], name, read)
+
+    def close(self) -> None:
+        """Take the records away."""
+        for own, parameters in self._held:
+            own["_parameters"] = parameters
+
+
+class _Recording(dict[str, Any]):
+    """The parameters of a layer, which note when its weight is asked for by name."""
+
+    def __init__(self, parameters: dict[str, Any], name: str, read: set[str]) -> None:
+        super().__init__(parameters)
+        self._name, self._read = name, read
+
+    def __getitem__(self, key: str) -> Any:
+        if key == "weight":
+            self._read.add(self._name)
+        return super().__getitem__(key)
 
 
 def _holders(parameter: str) -> Iterator[str]:
@@ -83,12 +118,12 @@ def _holders(parameter: str) -> Iterator[str]:
         yield name
 
 
-def adapted_layers(model: nn.Module, parameters: Collection[str]) -> dict[str, str]:
-    """Give adapted layer → the module that holds it, for layers whose adapters hold some of `parameters`."""
+def adapted_layers(model: nn.Module, parameters: Collection[str]) -> dict[str, nn.Module]:
+    """Give adapted layer → the layer below its adapter, where adapters hold some of `parameters`."""
     modules = dict(model.named_modules())
     holders = {name for parameter in parameters for name in _holders(parameter)}
-    layers = [name for name in modules if name in holders and "base_layer" in vars(modules[name])["_modules"]]
-    return {name: name.rpartition(".")[0] for name in layers}
+    children = {name: vars(modules[name])["_modules"] for name in holders if name in modules}
+    return {name: own["base_layer"] for name, own in children.items() if "base_layer" in own}
 
 
 def whole_modules(silent: Sequence[str], asked: Collection[str]) -> list[str]:

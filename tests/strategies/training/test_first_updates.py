@@ -189,16 +189,14 @@ def test_an_adapter_on_a_layer_that_nothing_calls_is_refused_and_on_an_idle_expe
         for _ in range(UPDATES):
             tuned.step(losses, batch())
 
-    class Nested(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner, self.head = Direct(), nn.Linear(3, 3)
-
+    class Unused(Direct):
         def forward(self, x):
-            return self.head(self.inner(x))
+            return self.head(self.called(x))
 
-    with pytest.raises(SelfCheckError, match=r"nothing calls: inner\.read\."):
-        train(Nested(), ["called", "read"])
+    with pytest.raises(SelfCheckError, match=r"nothing calls: read\. The model reads"):
+        train(Direct(), ["called", "read"])
+    with pytest.warns(UserWarning, match=r"2 of 6 .*read\.lora_A.*target_modules"):
+        train(Unused(), ["called", "read"])
     with pytest.warns(UserWarning, match=r"experts\.1\.lora_A.*target_modules"):
         train(Skipping(), ["0", "1"])
 
