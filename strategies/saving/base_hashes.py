@@ -11,6 +11,7 @@ import hashlib
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from strategies.errors import PlanError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 THREADS_FROM_BYTES: Final = 1 << 24  # below it, starting threads takes longer than they save
 MAX_THREADS: Final = 8
 MAX_SHOWN: Final = 3  # names of tensors that differ
+NO_ROWS: Final[Mapping[str, Sequence[int]]] = MappingProxyType({})
 
 
 class Hash(NamedTuple):
@@ -52,7 +54,7 @@ class Checked(NamedTuple):
 NO_HASHES: Final = Checked("not verified: the folder has no hashes of it", exact=False)
 
 
-def hash_base(model: nn.Module, names: Collection[str], rows: Mapping[str, Sequence[int]]) -> dict[str, Hash]:
+def hash_base(model: nn.Module, names: Collection[str], rows: Mapping[str, Sequence[int]] = NO_ROWS) -> dict[str, Hash]:
     """Hash the named parameters of a model; those on `meta` have no values and are left out.
 
     `rows`: parameter → the rows of it that are saved, so that they do not count.
@@ -76,7 +78,7 @@ def from_json(grouped: Mapping[str, Mapping[str, str]]) -> dict[str, Hash]:
 
 
 def check_base(
-    folder: Path, recorded: Mapping[str, Hash], model: nn.Module, rows: Mapping[str, Sequence[int]]
+    folder: Path, recorded: Mapping[str, Hash], model: nn.Module, rows: Mapping[str, Sequence[int]] = NO_ROWS
 ) -> Checked:
     """Hold a base to the hashes of a folder. A tensor of a wider type is rounded to the recorded type before.
 

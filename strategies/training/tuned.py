@@ -221,21 +221,18 @@ class Tuned:
         return memory_by_kind(self.model, self.optimizer)
 
     def describe(self) -> str:
-        """Give a table as text: what trains, rates, memory, adapted layers, what was left, how the head was found.
-
-        A line each for what a reader must know of it: the base not verified, parameters without gradients.
-        """
+        """Give a table as text: what trains, rates, memory, adapted layers, what was left, how the head was found."""
         layout, members = self.context.layout, self.plan.members
-        rates = sorted(
-            {(group["name"], peak) for group, peak in zip(self.optimizer.param_groups, self._peak_lrs, strict=True)}
-        )
-        head = "; ".join([head_line(self.model, layout), *self.losses.notes()])
-        first = [f"plan {self.plan} on {self.device}; {head}"]
+        groups = zip(self.optimizer.param_groups, self._peak_lrs, strict=True)
+        rates = sorted({(group["name"], peak) for group, peak in groups})
+        first = ["; ".join([f"plan {self.plan} on {self.device}", head_line(self.model, layout), *self.losses.notes()])]
         first += [f"  base       {self.base_note}"] if self.base_note else []
         numbers = table(self.counts(), self.memory(), rates, expected=not self.optimizer.state)
-        layers = layer_lines(self.model, layout, members, self.context.notes)
-        left = storage_lines(self.context.member_state) + self.losses.check.lines()
-        return "\n".join([*first, numbers, *layers, *left])
+        left = [
+            *layer_lines(self.model, layout, members, self.context.notes),
+            *storage_lines(self.context.member_state),
+        ]
+        return "\n".join([*first, numbers, *left, *self.losses.check.lines()])
 
     def adapted_layers(self) -> dict[str, str]:
         """Give name → kind of every layer with an adapter, such as `Linear → lora`."""

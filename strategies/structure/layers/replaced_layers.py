@@ -10,7 +10,7 @@ without a word, some of them no more than three dimensions, and give views that 
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from strategies.errors import SelfCheckError
 
@@ -73,7 +73,7 @@ def take_over(new: nn.Module, old: nn.Module, *, stored_as: str | None = None) -
     vars(new).update({CLASS_BEFORE: type(old), NAMES_BEFORE: names, PLACE: stored_as})
     move_place(new, old, names)
     vars(new)["_parameters"].update({name: p for name, p in vars(old)["_parameters"].items() if name != "weight"})
-    new.__class__ = _class_in_place(type(new), type(old), stored=stored_as is not None)
+    new.__class__ = _class_in_place(cast("Any", type(new)), cast("Any", type(old)), stored=stored_as is not None)
 
 
 def give_back(plain: nn.Module, replaced: nn.Module) -> None:
