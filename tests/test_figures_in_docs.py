@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 from strategies.language.catalogue import catalogue
-from strategies.protocol import defaults
 
 ROOT = Path(__file__).resolve().parent.parent
 MIB = 2**20
@@ -101,7 +100,7 @@ def predicted_median():
 
 
 def lora_option(name):
-    return f"{defaults(catalogue()['lora'])[name]}"
+    return f"{getattr(catalogue()['lora'](), name)}"
 
 
 LEAN = "nf4+lora+amp+checkpointing"

@@ -19,13 +19,26 @@ from strategies import parse_plans
 from strategies.language.presets import PRESETS
 from vqa_model.modeling.fusion.registry import FUSIONS
 
+# What the second block finds: a base, batches and a prompt.
+WHAT_IT_NEEDS = """
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+ids = {"vocab_size": 32, "pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
+sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+LlamaForCausalLM(LlamaConfig(**sizes, **ids)).to(torch.bfloat16).save_pretrained("base")
+tokens = torch.randint(1, 32, (4, 9)).masked_fill(torch.arange(9) < torch.tensor([[0], [2], [5], [1]]), 0)
+batch = {"input_ids": tokens, "attention_mask": (tokens > 0).long(), "labels": tokens.masked_fill(tokens == 0, -100)}
+batches = [batch] * 3
+prompt = {"input_ids": tokens[:1], "attention_mask": batch["attention_mask"][:1]}
+"""
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [0, 1], ids=["our loop", "Trainer"])
+@pytest.mark.parametrize("number", [0, 1, 2], ids=["our loop", "language model", "Trainer"])
 def test_the_python_in_the_readme_runs(number, root, tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 3, "the third, on weights, runs in tests/bench/commands/test_export.py"
-    code = blocks[number]
+    assert len(blocks) == 4, "the last, on weights, runs in tests/bench/commands/test_export.py"
+    code = (WHAT_IT_NEEDS if number == 1 else "") + blocks[number]
     environment = {"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
@@ -36,7 +49,7 @@ def test_the_python_in_the_readme_runs(number, root, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert list((tmp_path / "out").rglob("*.safetensors"))
+    assert list(tmp_path.rglob("tuned.safetensors"))
 
 
 def test_the_commands_in_the_readme_are_understood(root):

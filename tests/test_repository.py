@@ -22,7 +22,7 @@ else:
 
 ROOMS = ("bench", "report", "strategies", "vqa_model")
 PACKAGES = {"PIL": "pillow", "pynvml": "nvidia-ml-py", "sklearn": "scikit-learn", "vl_convert": "vl-convert-python"}
-FOR_OTHERS = {"accelerate", "deepspeed"}  # PEFT and Trainer import the one; runs record the version of the other
+FOR_OTHERS = {"deepspeed"}  # runs record its version
 FOR_TYPES = {"typing-extensions"}  # for type checkers only
 
 

@@ -66,6 +66,7 @@ def test_every_example_is_tested_here(root):
         "gpt2_language_model",
         "hf_accelerate",
         "hf_trainer",
+        "llama_language_model",
         "plain_cnn",
         "vit_image_classifier",
     ],
@@ -106,6 +107,20 @@ def test_gpt2_perplexity_falls_and_a_tied_head_rests(root, tmp_path):
     assert "2 layers merged" in text
     assert rows["freeze"][0] == "refused:"
     assert "nothing is left to train" in text
+
+
+@pytest.mark.slow
+def test_llama_in_bf16_is_tuned_loaded_in_a_new_process_and_merged(root, tmp_path):
+    text = forked(root / "examples" / "llama_language_model.py", cwd=tmp_path)
+    assert "adapters   14 Linear → lora: model.layers 0–1 × (self_attn.q_proj, " in text, "7 linear layers a block"
+    assert "17,408 of       101,952 parameters" in text, "8 × (inputs + outputs) of each, and no lm_head"
+    ((before, after),) = re.findall(r"loss +(\S+) → (\S+)", text)
+    assert float(before) > 2
+    assert float(after) < 0.3
+    assert "same outputs: True" in text
+    (drift,) = re.findall(r"worst relative drift (\S+)", text)
+    assert float(drift) < 2**-7, "a step of bf16 at 1"
+    assert "continued  nine eight seven six" in text
 
 
 @pytest.mark.slow
