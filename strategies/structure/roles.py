@@ -102,18 +102,12 @@ def roles_in(layers: Mapping[str, nn.Module], blocks: Iterable[str] = ()) -> dic
 
 
 def _widening(before: Sequence[str], down: str, shapes: Mapping[str, _Shape]) -> list[str]:
-    """Name the one or two layers in front of `down` that make its inputs from its outputs; none if it is no `down`.
-
-    Layers that keep the width count only where they share a module with no others.
-    """
+    """Name the one or two layers in front of `down` that make its inputs from its outputs; none if it is no `down`."""
     narrow = shapes[down]
     wide = (_Shape(narrow.outputs, narrow.inputs), _Shape(narrow.outputs, 2 * narrow.inputs))  # the latter holds a gate
     ups = [name for name in before[-1:] if shapes[name] in wide]
     ups += [name for name in before[-2:-1] if ups and shapes[name] == shapes[ups[0]] == wide[0]]
-    module = down.rpartition(".")[0]
-    beside = {name for name in shapes if name.rpartition(".")[0] == module}
-    strictly = narrow.inputs > narrow.outputs
-    return ups if strictly or (narrow.inputs == narrow.outputs and beside == {*ups, down}) else []
+    return ups if narrow.inputs > narrow.outputs else []
 
 
 def _shape(layer: nn.Module) -> _Shape | None:

@@ -60,7 +60,7 @@ PLAIN = (
     plain(
         "experts", homemade.Experts, batches.plain_vectors,
         Layers(up="experts.?.0", down="experts.?.2", others="router", feed_forwards=8),
-        biases=(18,), last=("layers.1",),
+        biases=(18,), last=("layers.1",), routed=True,
     ),
 )  # fmt: skip
 

@@ -104,7 +104,8 @@ def first_step_with_peft(row, plan, base, reference, started, *, rate, seed):
     `started`: the adapters' values to begin with. None where PEFT cannot.
     """
     kind, options = plan.peft
-    wanted, _ = wanted_layers(row, plan, reference)
+    wanted, allowed = wanted_layers(row, plan, reference)
+    wanted |= {name for name in allowed if any(own.startswith(f"{name}.") for own in started)}
     pattern = "|".join(name.replace(".", r"\.") for name in sorted(wanted))
     if kind == "IA3Config":
         down = row.layers.named(reference.linear, "down") & wanted

@@ -105,7 +105,9 @@ PICTURES = (
             up="mlp.fc1:4", down="mlp.fc2:4", others=f"{POSITIONS} convolution input_projection",
         ),
         family="detection", data=batches.pictures_with_boxes, new=("class_labels_classifier", "bbox_predictor"),
-        last=("model.encoder.layers.1", "model.decoder.layers.1"),
+        last=(
+            "model.backbone.model.encoder.stages.1.layers.1", "model.encoder.layers.1", "model.decoder.layers.1",
+        ),
     ),
     seeing(
         "deformable-detr", "DeformableDetrModel", "DeformableDetrForObjectDetection",
@@ -118,7 +120,9 @@ PICTURES = (
             up="mlp.fc1:4", down="mlp.fc2:4", others="sampling_offsets attention_weights reference_points convolution",
         ),
         family="detection", data=batches.pictures_with_boxes, new=("class_embed", "bbox_embed"),
-        last=("model.encoder.layers.1", "model.decoder.layers.1"),
+        last=(
+            "model.backbone.model.encoder.stages.1.layers.1", "model.encoder.layers.1", "model.decoder.layers.1",
+        ),
     ),
     Row(  # trained before, head and all: nothing is new, which its user has to say
         name="upernet", family="segmentation", task="UperNetForSemanticSegmentation",

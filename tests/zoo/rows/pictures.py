@@ -108,7 +108,10 @@ DETECTION = (
             **ATTENTION, up="mlp.fc1", down="mlp.fc2", others="convolution input_projection", **TWO_STACKS
         ),
         family="detection", data=batches.pictures_with_boxes, new=("class_labels_classifier", "bbox_predictor"),
-        norms=22, biases=(44,), last=("model.encoder.layers.1", "model.decoder.layers.1"),
+        norms=22, biases=(44,),
+        last=(
+            "model.backbone.model.encoder.stages.1.layers.1", "model.encoder.layers.1", "model.decoder.layers.1",
+        ),
     ),
     seeing(
         "yolos", "YolosModel", "YolosForObjectDetection",
