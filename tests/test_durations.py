@@ -8,20 +8,22 @@ from tests.durations import FILE, in_halves, recorded
 
 ROOT = Path(__file__).resolve().parent.parent
 PROCESSES = 2
-MOST_SECONDS, MOST_QUICK_SECONDS, MOST_IN_THE_END = 360, 80, 480
+# The aims are 400 s, models included, and 480 s in the end: decision 26 says how far the suite is from them.
+MOST_SECONDS, MOST_QUICK_SECONDS, MOST_IN_THE_END = 435, 100, 515
 START_SECONDS = 15  # a process that tests imports and collects
 # Seconds of the suite's time, two processes at work. A folder within another is counted there.
 SHARES = {
-    "tests/bench": 61,
-    "tests/examples": 13,
+    "tests/bench": 76,
+    "tests/examples": 24,
     "tests/notebooks": 26,
-    "tests/performance": 7,
-    "tests/report": 43,
-    "tests/strategies": 131,
-    "tests/vqa_model": 47,
-    "tests": 17,
+    "tests/performance": 10,
+    "tests/report": 50,
+    "tests/strategies": 153,
+    "tests/vqa_model": 51,
+    "tests/zoo": 6,
+    "tests": 24,
 }
-LATER = {"models": 40, "reliability": 40, "several devices": 30, "executors": 10}  # rooms that are to come
+LATER = {"reliability": 40, "several devices": 30, "executors": 10}  # rooms that are to come
 
 
 def share_of(file):

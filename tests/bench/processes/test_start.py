@@ -133,6 +133,9 @@ def test_many_children_leave_no_file_open(tmp_path, forks):
     before, files = counts(), ask(tmp_path, "files")[1]
     for _ in range(20):
         ask(tmp_path, "end", "0")
+    deadline = time.monotonic() + 10  # the server takes a moment to close what was the last child's
+    while counts() != before and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert counts() == before
     assert ask(tmp_path, "files")[1] == files == "['0', '1', '2', '3']\n", "the fourth lists them"
 
