@@ -165,12 +165,14 @@ def still(model: nn.Module, device: torch.device, *, training: bool = False) -> 
     modes = [(part, part.training) for part in model.modules()]
     with torch.no_grad(), unchanged_random(device), torch.compiler.set_stance("force_eager"):
         try:
-            for part, mode in modes:
-                part.training = training and mode  # not `eval()`, which some modules override
+            if not training:
+                model.eval()
             yield
         finally:
+            if not training:
+                model.train()  # what a module keeps of an evaluation (LeViT its biases) is void
             for part, mode in modes:
-                part.training = mode
+                part.training = mode  # not `train(mode)`, which changes all within
 
 
 def looker(model: nn.Module, device: torch.device, compute: Compute) -> Look:
