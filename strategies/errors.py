@@ -1,7 +1,7 @@
 """What users of this package can do wrong, as exceptions whose text names the alternatives.
 
 `PlanError` is a `ValueError`: it is about the words or values somebody typed. `SelfCheckError` says that
-training would have gone wrong silently (a parameter without gradient, a frozen tower that carries a graph).
+training would have gone wrong silently (a tower without gradients, an adapter that nothing calls).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class PlanError(ValueError):
 
 
 class SelfCheckError(RuntimeError):
-    """The first step showed that something asked for does not train, or that something frozen does."""
+    """The first updates showed that something asked for does not train, or is not given what it needs."""
 
 
 MAX_SHOWN = 12

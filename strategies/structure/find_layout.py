@@ -5,7 +5,7 @@ The first rule that has an answer decides:
 1. `head=` is given: these modules and parameters; with `None` nothing is new, and there is no head.
 2. The model offers `scopes["head"]`: this, and in its towers what rule 3 finds. `scopes["fusion"]` is new, too.
 3. Some parameters carry transformers' mark of loading: those without it are new, and the head that rule 4 finds. Where
-   all carry it, nothing is new, but the head by rule 4 still counts as one: it trains with the head's rate.
+   all carry it, nothing is new, but a small head by rule 4 still counts as one: it trains with the head's rate.
 4. A model of transformers: what a class for a task has beside its base model (behind its last tower, where it has no
    base model of its own). None for a base model and for a language model, whose output embedding is pretrained. In a
    model that holds models of transformers: what stands beside them.
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError, closest_first
 from strategies.layout import NEW_PARTS, HeadChoice, Layout, is_within
-from strategies.structure.head import Head, find_head, is_tower, output_embeddings, parts_of
+from strategies.structure.head import Head, find_head, is_tower, large_share, output_embeddings, parts_of
 from strategies.structure.marks import Marks, is_transformers, read_marks
 from strategies.structure.towers import find_towers
 
@@ -117,11 +117,15 @@ def _found(model: nn.Module, marks: Marks | None) -> Head:
             raise PlanError(_cannot_tell(model, guess.doubt))
         return guess
     told = f"; rebuilt after loading, and taken for pretrained: {shown(marks.untold)}" if marks.untold else ""
+    large = large_share(model, guess.names) > 0
+    if not marks.new and (guess.doubt or large):
+        than = f"; head={[*guess.names]} trains what stands beside its base model as new" if large else ""
+        return Head((), f"all was in the checkpoint, so nothing is new{than}{told}")
     if not marks.new:
-        why = "so nothing is new" if guess.doubt else guess.origin
-        return Head(guess.names, f"all was in the checkpoint; {why}{told}")
+        return Head(guess.names, f"all was in the checkpoint; {guess.origin}{told}")
     _refuse_unmarked_towers(model, marks.new)
-    beside = [name for name in guess.names if guess.by_class and not is_within(name, marks.new)]
+    wanted = guess.by_class and not large
+    beside = [name for name in guess.names if wanted and not is_within(name, marks.new)]
     names = (*(name for name in marks.new if not is_within(name, tuple(beside))), *beside)
     if beside:
         told = f": {shown(marks.new)}; {guess.origin}: {shown(beside)}{told}"

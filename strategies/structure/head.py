@@ -15,7 +15,7 @@ from strategies.structure.marks import is_transformers
 from strategies.structure.towers import tower_names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from torch import nn
 
@@ -51,6 +51,14 @@ def find_head(model: nn.Module) -> Head:
 def parts_of(model: nn.Module) -> dict[str, nn.Module]:
     """Give the children that have parameters, by name."""
     return {name: child for name, child in model.named_children() if any(True for _ in child.parameters())}
+
+
+def large_share(model: nn.Module, names: Collection[str]) -> float:
+    """Give the share of the parameters that the named parts have, if it is large and there are several layers, or 0."""
+    parameters = dict(model.named_parameters())
+    within = [parameter for name, parameter in parameters.items() if is_within(name, tuple(names))]
+    share = sum(p.numel() for p in within) / max(1, sum(p.numel() for p in parameters.values()))
+    return share if share > LARGE_SHARE and sum(p.ndim > 1 for p in within) > 1 else 0.0
 
 
 def is_tower(name: str, module: nn.Module) -> bool:
@@ -129,9 +137,7 @@ def _not_a_head(model: nn.Module, name: str, part: nn.Module) -> str | None:
         return "is an embedding"
     if _holds_blocks(name, part):
         return "holds repeated blocks"
-    several = sum(parameter.ndim > 1 for parameter in part.parameters()) > 1
-    share = _size(part) / _size(model)
-    if several and share > LARGE_SHARE and not HEAD_NAMES.fullmatch(name):
+    if (share := large_share(model, [name])) and not HEAD_NAMES.fullmatch(name):
         return f"has {share:.0%} of the parameters"
     return None
 
@@ -151,10 +157,6 @@ def _holds_blocks(name: str, part: nn.Module) -> bool:
 
 def _is_norm(module: nn.Module) -> bool:
     return NORM_CLASSES.fullmatch(type(module).__name__) is not None
-
-
-def _size(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _own_parameters(module: nn.Module) -> list[str]:

@@ -86,10 +86,11 @@ def _rebuilt(model: nn.Module) -> Iterator[str]:
 
 
 def _packed_or_computed(model: nn.Module) -> Iterator[str]:
-    """Name the parameters that hold codes, and those that transformers computes and looks for in no checkpoint."""
+    """Name the parameters that hold codes, and those that transformers computes and writes to no checkpoint."""
     parts: list[Any] = [part for part in model.modules() if is_transformers(part)]
-    keys = {key for part in parts for key in part._keys_to_ignore_on_load_missing or ()}  # noqa: SLF001 - their only list
-    for name, parameter in model.named_parameters():
-        packed = not (parameter.is_floating_point() or parameter.is_complex())
-        if packed or (not parameter.requires_grad and any(re.search(key, name) for key in keys)):
-            yield name
+    unsaved = {key for part in parts for key in part._keys_to_ignore_on_save or ()}  # noqa: SLF001 - their only list
+    for owner, module in model.named_modules():
+        for own, parameter in module.named_parameters(owner, recurse=False):
+            packed = not (parameter.is_floating_point() or parameter.is_complex())
+            if packed or "Sinusoidal" in type(module).__name__ or any(re.search(key, own) for key in unsaved):
+                yield own

@@ -68,7 +68,7 @@ class SelfCheck:
                     stack.callback(watch.close)
             yield
         if graphs is not None:
-            graphs.refuse()
+            graphs.tell()
 
     def check_loss(self, loss: object, size: int) -> None:
         """Refuse a loss in the first update that is neither a mean nor one for each of `size` examples, or no result.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
-from strategies.errors import SelfCheckError
 from strategies.layout import is_within
 
 if TYPE_CHECKING:
@@ -37,12 +37,13 @@ class GraphWatch:
         for handle in self._handles:
             handle.remove()
 
-    def refuse(self) -> None:
-        """Refuse what the hooks saw."""
+    def tell(self) -> None:
+        """Warn of what the hooks saw: it changes no result, but takes memory for nothing."""
         if self.offenders:
-            raise SelfCheckError(
-                f"frozen, but its output carries a graph: {first_few(self.offenders)}. Something in it "
-                "switches gradients on (enable_input_require_grads?) and wastes memory"
+            warnings.warn(
+                f"frozen, but its output carries a graph: {first_few(self.offenders)}. Something in it switches "
+                "gradients on (enable_input_require_grads?), which takes memory for nothing",
+                stacklevel=4,
             )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import random
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
@@ -111,7 +112,7 @@ def snapshot(value: Any, depth: int = 0) -> Any:
     if type(value) is dict:
         return {key: snapshot(part, depth + 1) for key, part in value.items()}
     if not _may_change(value):
-        return value
+        return copy.copy(value) if isinstance(value, dict | list | set | deque) else value
     copied = copy.copy(value)
     vars(copied).update({key: snapshot(part, depth + 1) for key, part in vars(value).items()})
     return copied

@@ -59,7 +59,7 @@ def to_float8(model: nn.Module, names: list[str], recipe: str, *, emulate: bool)
         before = model.get_submodule(name)
         holder = nn.ModuleDict({"layer": before})
         convert_to_float8_training(holder, config=config)
-        take_over(holder["layer"], before)
+        take_over(holder["layer"], before, stored_as=name)
         model.set_submodule(name, holder["layer"])
 
 

@@ -70,7 +70,7 @@ def _swap(model: nn.Module, name: str, make: Callable[[nn.Linear], nn.Linear]) -
     layer = cast("nn.Linear", model.get_submodule(name))
     swapped = make(layer)
     take_over(swapped, layer, stored_as=name)
-    model.set_submodule(name, swapped.requires_grad_(False))
+    model.set_submodule(name, swapped)
 
 
 def to_4bit(layer: nn.Linear, *, quant_type: Literal["nf4", "fp4"], double_quant: bool) -> nn.Linear:

@@ -171,7 +171,7 @@ class Lora(Strategy):
         if on_meta(model):
             forget_weights(tuners)
         else:
-            start_adapters(self, tuners, context)
+            start_adapters(self, tuners, model, context)
 
     def extra_loss(self, state: State) -> Any:
         """Give what the variant adds to the loss."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from strategies.errors import PlanError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import torch
     from torch import Tensor, nn
@@ -24,13 +24,12 @@ ADAPTER = "default"  # PEFT's name of the only adapter
 CHANGE_THE_BASE = ("loftq", "corda", "lora_ga")
 
 
-def start_adapters(strategy: Any, tuners: Iterable[Any], context: Context) -> None:
-    """Start the adapters that `tuners` put in as `strategy.init` says, now or in the first pass of training."""
+def start_adapters(strategy: Any, tuners: Sequence[Any], model: nn.Module, context: Context) -> None:
+    """Start the adapters that `tuners` put into a model as `strategy.init` says: now, or in training's first pass."""
     from peft.tuners.lora import LoraLayer
 
-    tuners = list(tuners)
-    parts = [part for tuner in tuners for part in tuner.model.named_modules()]
-    layers = {name.partition(".")[2]: part for name, part in parts if isinstance(part, LoraLayer)}
+    own = {part for tuner in tuners for part in tuner.modules() if isinstance(part, LoraLayer)}
+    layers = {name: part for name, part in model.named_modules() if part in own}
     options = strategy.init_options or {}
     if strategy.init in CHANGE_THE_BASE:
         for tuner in tuners:  # told, so that no file of PEFT's is made of it: it would be read over another base
@@ -120,7 +119,7 @@ def _same_everywhere(layer: nn.Module) -> None:
 
 
 def watch_gradient(layer: Any, _: Tensor) -> None:
-    """Keep the gradient that a layer's weight gets in the pass under way, and only in that."""
+    """Keep the gradient that a layer's weight gets in the pass under way, the first one, and only in that."""
     weight = layer.get_base_layer().weight
 
     def keep(weight: Any) -> None:
@@ -143,15 +142,16 @@ def start_at_first_step(layers: list[Any], options: Mapping[str, Any], optimizer
 
     def start(*_: Any) -> None:
         handle.remove()
+        stepping = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         for layer in layers:
             base, parts = layer.get_base_layer(), [layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight]
-            if "_peft_loraga_grad" not in vars(base):
-                if parts[1].any():
-                    continue  # loaded
+            if not stepping.issuperset(map(id, parts)):
                 raise PlanError(
                     "lora: init='lora_ga' needs the gradients of a whole pass before the first step: leave "
                     "optimizer_in_backward out"
                 )
+            if "_peft_loraga_grad" not in vars(base):
+                continue  # loaded, or not called in this pass: then it starts as it is
             with torch.random.fork_rng(devices=[base.weight.device] if base.weight.is_cuda else []):
                 layer.lora_ga_init(ADAPTER, config)
             for part in parts:

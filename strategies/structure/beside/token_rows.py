@@ -120,7 +120,7 @@ def _embeddings(model: nn.Module, prefixes: tuple[str, ...]) -> dict[str, Any]:
 def _one(strategy: Strategy, entry: str, known: Mapping[str, Any]) -> str:
     """Give the embedding that an entry means."""
     found = [*filter(matcher(strategy.name, OPTION, entry), known)]
-    if len({id(known[name]) for name in found}) != 1:
+    if len({id(known[name].weight) for name in found}) != 1:
         raise PlanError(
             f"{strategy.name}: {OPTION} has {entry!r}, which matches {len(found)} embeddings; there is: "
             f"{closest_first(entry, known)}"
@@ -132,7 +132,7 @@ def _input_embedding(strategy: Strategy, model: nn.Module, known: Mapping[str, A
     """Give the one embedding of tokens: what transformers' models say, else the only one there is."""
     told = {id(part) for part in _told(model)}
     found = [name for name, part in known.items() if id(part) in told] or [*known]
-    if len({id(known[name]) for name in found}) != 1:
+    if len({id(known[name].weight) for name in found}) != 1:
         raise PlanError(
             f"{strategy.name}: {OPTION}=[…] needs one embedding of tokens, there is: {closest_first('', found)}; write "
             f"{OPTION}={{'name': […]}}"

@@ -22,14 +22,14 @@ OPTION = "modules_to_save"
 
 def searched(layout: Layout, model: nn.Module, scope: str | None) -> tuple[str, ...]:
     """Give the prefixes in which what trains beside adapters may lie: the towers that a scope touches, new parts."""
-    roots = [root for group in layout.groups(model, scope).values() for root in group]
-    if scope == EVERYTHING:
+    if scope in (None, EVERYTHING):
         return ("",)
+    roots = tuple(root for group in layout.groups(model, scope).values() for root in group)
     touched = [
         tower
         for towers in layout.towers.values()
+        if any(is_within(root, towers) for root in roots) or any(is_within(tower, roots) for tower in towers)
         for tower in towers
-        if any(is_within(root, (tower,)) or is_within(tower, (root,)) for root in roots)
     ]
     return tuple(dict.fromkeys((*touched, *roots, *layout.new_parts)))
 
@@ -83,9 +83,9 @@ def train_whole(model: nn.Module, names: tuple[str, ...]) -> None:
 
 def is_tied(model: nn.Module, name: str) -> bool:
     """Say whether a module shares a parameter with one outside it."""
-    inside = model.get_submodule(name)
-    own = {id(parameter) for parameter in inside.parameters()}
-    others = [part for part in model.modules() if part not in {*inside.modules()}]
+    inside = {*model.get_submodule(name).modules()}
+    own = {id(parameter) for part in inside for parameter in part.parameters(recurse=False)}
+    others = [part for part in model.modules() if part not in inside]
     return any(id(parameter) in own for part in others for parameter in part.parameters(recurse=False))
 
 

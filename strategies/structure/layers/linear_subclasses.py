@@ -33,8 +33,8 @@ def computing_as_linear(layers: Iterable[nn.Module]) -> set[int]:
         same = kind.forward is nn.Linear.forward
         if not same and layer.weight.is_meta:
             same = tried[kind] if kind in tried else tried.setdefault(kind, _gives_the_product(_with_values(layer)))
-        elif not same:
-            same = _gives_the_product(layer)
+        elif not same:  # what it counts in buffers is not ours to change
+            same = _gives_the_product(copy.deepcopy(layer) if any(True for _ in layer.buffers()) else layer)
         if same:
             found.add(id(layer))
     return found

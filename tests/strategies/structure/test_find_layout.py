@@ -37,6 +37,8 @@ from transformers import (
     LlamaForCausalLM,
     LlamaForSequenceClassification,
     LlamaModel,
+    MarianConfig,
+    MarianMTModel,
     T5Config,
     T5ForConditionalGeneration,
     T5ForQuestionAnswering,
@@ -218,7 +220,7 @@ def test_a_pretrained_decoder_is_refused_as_a_head_with_the_names_to_choose_from
     ):
         find_layout(ViTMAEForPreTraining(MAE))
     loaded = ViTMAEForPreTraining.from_pretrained(folder(ViTMAEForPreTraining, MAE))
-    assert find_layout(loaded).head_origin == "all was in the checkpoint; so nothing is new"
+    assert find_layout(loaded).head_origin == "all was in the checkpoint, so nothing is new"
     assert find_layout(ViTMAEForPreTraining(MAE), "decoder.decoder_pred").new_parts == ("decoder.decoder_pred",)
 
 
@@ -297,6 +299,18 @@ def test_other_sizes_and_a_new_pooler_are_new_and_the_rest_of_a_loaded_head_trai
     whole = find_layout(DistilBertForSequenceClassification.from_pretrained(tuned))
     assert whole.new_parts == ("pre_classifier", "classifier")
     assert whole.head_origin.startswith("all was in the checkpoint; what DistilBert")
+
+
+def test_what_is_computed_is_not_new_and_a_loaded_head_with_most_of_the_parameters_is_none(folder):
+    marian = MarianConfig(**PAIR, **HEADS, vocab_size=60, max_position_embeddings=16, pad_token_id=0)
+    assert find_layout(MarianMTModel.from_pretrained(folder(MarianMTModel, marian))).new_parts == ()
+    model = DistilBertForSequenceClassification(DISTIL)
+    model.pre_classifier, model.classifier = nn.Linear(16, 900), nn.Linear(900, 3)
+    for parameter in model.parameters():
+        parameter._is_hf_initialized = True
+    layout = find_layout(model)
+    assert layout.new_parts == ()
+    assert layout.head_origin.startswith("all was in the checkpoint, so nothing is new; head=['pre_classifier', 'clas")
 
 
 def test_the_caller_names_one_part_several_or_none(classifier):

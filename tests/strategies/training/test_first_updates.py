@@ -230,3 +230,19 @@ def test_one_synchronisation_in_the_first_update_and_none_later(monkeypatch):
     tuned.step(losses, batch())
     later = len(reads) - first
     assert later == first - 1
+
+
+def test_a_frozen_speech_model_builds_no_graph():
+    """Its feature encoder asks for gradients of its input in training, unless told that it is frozen."""
+    config = Wav2Vec2Config(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, vocab_size=40, conv_dim=(8,),
+        conv_stride=(5,), conv_kernel=(10,), num_feat_extract_layers=1, num_conv_pos_embeddings=16, num_labels=3,
+        num_conv_pos_embedding_groups=2, classifier_proj_size=16, apply_spec_augment=False,
+    )  # fmt: skip
+    model = Wav2Vec2ForSequenceClassification(config)
+    tuned = compose("freeze").apply(model)
+    given = {"input_values": torch.randn(2, 200), "labels": torch.tensor([0, 1])}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tuned.step(lambda m, b: m(**b).loss, given)
+    assert not model.wav2vec2(given["input_values"]).last_hidden_state.requires_grad

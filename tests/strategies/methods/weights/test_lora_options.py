@@ -233,6 +233,25 @@ def test_starts_from_data_are_pefts(init, rows, reference):
     assert all(torch.allclose(p, learned[name], atol=1e-6) for name, p in trained(tuned.model).items())
 
 
+def test_towers_that_call_their_layers_alike_are_all_started():
+    class Twins(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = (nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16)) for _ in range(2))
+            self.head = nn.Linear(16, 3)
+            self.scopes = {"one": self.one, "two": self.two, "head": self.head}
+
+        def forward(self, x):
+            return self.head(self.one(x) + self.two(x))
+
+    torch.manual_seed(0)
+    tuned = compose("lora(init='eva', r=4)").apply(Twins())
+    before = {name: p.detach().clone() for name, p in tuned.model.named_parameters() if "lora_A" in name}
+    tuned.step(lambda model, data: model(data["x"]).logsumexp(-1).mean(), {"x": torch.randn(9, 16)})
+    assert len(before) == 4
+    assert not any(torch.allclose(tuned.model.get_parameter(name), a, atol=0.01) for name, a in before.items())
+
+
 def test_a_start_from_data_is_made_once(tmp_path):
     tuned = train("lora(init='eva')")
     tuned.save(tmp_path)
