@@ -25,7 +25,7 @@ def loss_fn(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def main(recipe: str) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    points = torch.randn(512, 16)
+    points = torch.randn(512, 16, generator=torch.Generator().manual_seed(0))
     data = [{"points": point, "labels": (point[:8].sum() > 0).long()} for point in points]
     tuned = compose(recipe).apply(build(), device=device, total_steps=5 * 16)
     print(tuned.describe())

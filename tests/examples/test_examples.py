@@ -181,7 +181,7 @@ def test_tune_your_own_model_learns(root, tmp_path):
     losses = [float(value) for value in re.findall(r"loss (\S+)", text)]
     assert losses[-1] < losses[0]
     (accuracy,) = re.findall(r"accuracy after loading: (\S+)", text)
-    assert float(accuracy) > 0.75
+    assert float(accuracy) > 0.7
 
 
 @pytest.mark.slow
