@@ -22,7 +22,7 @@ SHOWN = 6  # architectures named behind a reason
 KNOWN = {
     "oft(oft_block_size=8)": {"convnext", "deepseek-v3", "focalnet", "upernet", "patchtsmixer"},  # within PEFT's layer
     "fp8(emulate=True)": {"falcon"},  # which changes a layer's output in place
-    "freeze(last_n=1)": {"experts"},  # whose last router gets no gradient in that batch
+    "freeze(last_n=1)": {"experts"},  # whose experts are taken for its blocks: one trains, and no router
 }
 
 
