@@ -129,7 +129,10 @@ def first_step_with_peft(row, plan, base, reference, started, *, rate, seed):
             parameter.data.copy_(started[name])
     torch.manual_seed(seed)
     batch = row.batch(1, padded=row.padded)
-    row.loss(inner, batch).backward()
+    try:
+        row.loss(inner, batch).backward()
+    except RuntimeError:
+        return None  # its OFT takes inputs of four dimensions for pictures
     moving = [p for p in parameters.values() if p.requires_grad]
     torch.nn.utils.clip_grad_norm_(moving, 1.0)
     groups = [

@@ -38,6 +38,7 @@ def _class_in_place(new: Any, old: Any, *, stored: bool) -> Any:
     def forward(self: Any, inputs: Tensor) -> Tensor:
         refuse_whole_numbers(inputs, vars(self)[PLACE])
         outputs: Tensor = new.forward(self, inputs.reshape(-1, inputs.shape[-1]))
+        outputs = outputs.clone() if outputs._is_view() else outputs  # noqa: SLF001 - torch has no other word for it
         return outputs.reshape(*inputs.shape[:-1], outputs.shape[-1])
 
     def rebuild(self: Any, protocol: Any) -> Any:

@@ -1,5 +1,7 @@
 """What stays as it is when a base is stored in few bits, and that the model computes what it did, but for rounding."""
 
+import copy
+import pickle
 import warnings
 
 import pytest
@@ -252,6 +254,44 @@ def test_subclasses_that_compute_as_a_linear_layer_are_quantised(tmp_path):
     assert not plain["body"][0]._forward_pre_hooks
 
 
+ONE = "lora(target_modules=['0.0'])"  # so that gradients pass through the other layer
+
+
+@pytest.mark.parametrize("text", [f"nf4+{ONE}", f"int8+{ONE}", "fp8(emulate=True)"])
+def test_layers_take_and_give_what_plain_ones_do(text):
+    """Inputs of any dimensions, outputs that are written into, copies and pickles."""
+
+    class Writer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(32, 32, bias=False)) for _ in range(2)])
+            self.head = nn.Linear(32, 3)
+
+        def forward(self, x):
+            for block in self.blocks:
+                y = block(x)
+                y[..., 0] = 0
+                y += x
+                x = y
+            return self.head(x)
+
+    pictures = torch.randn(2, 3, 5, 32, generator=torch.Generator().manual_seed(0))
+    moved, tuned = change(text, Writer, pictures, head="head")
+    assert moved < LARGEST["nf4"]
+    model = tuned.model
+    flat = outputs(model, pictures.reshape(-1, 32)).reshape(2, 3, 5, 3)
+    assert torch.allclose(outputs(model, pictures), flat, atol=1e-5)
+    one = outputs(model, pictures[0, 0, 0])
+    assert one.shape == (3,)
+    assert torch.equal(outputs(copy.deepcopy(model), pictures), outputs(model, pictures))
+    layer = model.blocks[0][0]
+    layer = layer.get_base_layer() if hasattr(layer, "get_base_layer") else layer
+    assert torch.equal(outputs(pickle.loads(pickle.dumps(layer)), pictures), outputs(layer, pictures))
+    model.train()
+    for given in (pictures, pictures[0], pictures[0, 0]):
+        tuned.step(lambda m, b: m(b).square().mean(), given)
+
+
 def test_the_same_is_decided_without_weights():
     with torch.device("meta"):
         model = nn.ModuleDict({"body": nn.Sequential(Same(32, 32), Product(32, 32), Half(32, 32)), "head": Same(32, 3)})
@@ -342,3 +382,25 @@ def test_pure_bf16_trains_t5_and_a_norm_that_comes_first():
     assert losses[-1] < losses[0]
     first = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 3))
     compose("pure_bf16").apply(first).step(lambda m, b: m(b).float().square().mean(), torch.randn(4, 8))
+
+
+@pytest.mark.parametrize("text", ["amp(dtype='bf16')", "pure_bf16"])
+def test_number_types_that_autocast_does_not_sort_out_are_told_by_module(text):
+    class Scatter(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(8, 8)
+
+        def forward(self, x):
+            return torch.zeros(4, 8).index_add_(0, torch.arange(4), self.fc(x))
+
+    model = nn.Sequential(Scatter(), nn.Linear(8, 3))
+    tuned = compose(text).apply(model, head="1")
+    with pytest.raises(PlanError, match=r"Scatter mixes number types .*same scalar type.* leave .* out, or cast there"):
+        tuned.step(lambda m, b: m(b).float().square().mean(), torch.randn(4, 8))
+
+    def broken(model, batch):
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        compose(text).apply(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 3))).step(broken, torch.randn(4, 8))

@@ -245,3 +245,16 @@ def test_quantised_layers_train_or_are_refused(strategy, base, foreign):
         assert torch.allclose(foreign.outputs(model, data), untouched, atol=0.1)
     losses = [float(tuned.step(foreign.loss, data)) for _ in range(6)]
     assert losses[-1] < losses[0]
+
+
+def test_oft_rotates_inputs_of_any_dimensions():
+    import torch
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(16, 16), torch.nn.Linear(16, 3))
+    tuned = Recipe.of([Oft(oft_block_size=4)]).apply(model, lr=1e-1)
+    pictures = torch.randn(2, 5, 3, 16)
+    tuned.step(lambda m, b: m(b).square().mean(), pictures)
+    flat = model(pictures.reshape(-1, 16)).reshape(2, 5, 3, 3)
+    assert torch.allclose(model(pictures), flat, atol=1e-6)
+    assert tuned.merge().layer_drift < 1e-5
