@@ -54,6 +54,17 @@ def blocks_or_roots(model: nn.Module, roots: Iterable[str]) -> Stack:
     return all_blocks(model, roots) or {root: model.get_submodule(root) for root in roots}
 
 
+def called(blocks: Stack) -> Stack:
+    """Give what is called of blocks: of a container, which a model takes apart, the parts that are more than layers."""
+    from torch import nn
+
+    found: Stack = {}
+    for name, block in blocks.items():
+        container = isinstance(block, nn.ModuleList | nn.ModuleDict)
+        found |= called(_members(name, block)) if container else {name: block}
+    return found
+
+
 def _stacks(model: nn.Module, roots: Iterable[str]) -> dict[str, Stack]:
     """Give container → its blocks for the outermost stacks below `roots`."""
     found: dict[str, Stack] = {}
@@ -80,8 +91,12 @@ def _collect(name: str, module: nn.Module, found: dict[str, Stack]) -> None:
 
 def _members(name: str, module: nn.Module) -> Stack:
     """Give name → child for the children that have children of their own and are no layers."""
-    children = {f"{name}.{child}" if name else child: part for child, part in module.named_children()}
-    return {path: part for path, part in children.items() if not _is_layer(part)}
+    return {path: part for path, part in _children(name, module).items() if not _is_layer(part)}
+
+
+def _children(name: str, module: nn.Module) -> Stack:
+    """Give full name → child."""
+    return {f"{name}.{child}" if name else child: part for child, part in module.named_children()}
 
 
 def _is_layer(part: nn.Module) -> bool:
@@ -113,7 +128,9 @@ def _stage(name: str, part: nn.Module) -> Stack:
     from torch import nn
 
     if isinstance(part, nn.ModuleList | nn.ModuleDict):
-        return _members(name, part)
+        members = _members(name, part)
+        beside = [child for path, child in _children(name, part).items() if path not in members and _weights(child)]
+        return {} if beside and isinstance(part, nn.ModuleDict) else members  # a router beside experts: a block
     stacks = list(_outermost_stacks(name, part))
     return _members(*stacks[0]) if len(stacks) == 1 and _is_stage(part, *stacks[0]) else {}
 

@@ -19,11 +19,7 @@ MOST_ALIKE = 20  # architectures that one reason may stop
 NOTHING_NEW = ("llama", "gpt2", "t5", "clip", "functional")  # where `freeze` is tried all the same
 SHOWN = 6  # architectures named behind a reason
 # Faults that are known and not mended yet, on the page like any other: plan → architectures.
-KNOWN = {
-    "oft(oft_block_size=8)": {"convnext", "deepseek-v3", "focalnet", "upernet", "patchtsmixer"},  # within PEFT's layer
-    "fp8(emulate=True)": {"falcon"},  # which changes a layer's output in place
-    "freeze(last_n=1)": {"experts"},  # whose experts are taken for its blocks: one trains, and no router
-}
+KNOWN = {}
 
 
 def wanted():

@@ -25,7 +25,7 @@ from strategies.errors import PlanError
 from strategies.methods.memory.recomputing import Call, InPlaceWatch, Passes, without_caches
 from strategies.options import Count
 from strategies.protocol import FROZEN, Context, Kind, Strategy
-from strategies.structure.blocks import blocks_or_roots
+from strategies.structure.blocks import blocks_or_roots, called
 
 if TYPE_CHECKING:
     from torch import nn
@@ -92,7 +92,7 @@ class Checkpointing(Strategy):
         """Wrap the blocks in place."""
         chosen: list[tuple[str, nn.Module]] = []
         for roots in context.layout.groups(model, self.scope).values():
-            blocks = [part for part in blocks_or_roots(model, roots).items() if can_checkpoint(part[1])]
+            blocks = [part for part in called(blocks_or_roots(model, roots)).items() if can_checkpoint(part[1])]
             chosen += blocks[:: self.every_n]
         if not chosen:
             raise PlanError(f"checkpointing: {self._why_not(model, context)}; leave it out, or name another scope")
@@ -102,6 +102,9 @@ class Checkpointing(Strategy):
     def _why_not(self, model: nn.Module, context: Context) -> str:
         """Say why no block was chosen."""
         groups = context.layout.groups(model, self.scope).values()
-        blocks = [block for roots in groups for block in blocks_or_roots(model, roots).values()]
+        found = [blocks_or_roots(model, roots) for roots in groups]
+        blocks = [block for one in found for block in called(one).values()]
+        if any(found) and not blocks:
+            return "the model takes every block in scope apart and calls single layers, so nothing could be recomputed"
         trains = any(parameter.requires_grad for block in blocks for parameter in block.parameters())
         return "every block in scope that trains holds batch normalisation" if trains else "no block in scope trains"

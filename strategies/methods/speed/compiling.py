@@ -22,7 +22,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 from strategies.protocol import Context, Kind, Strategy
-from strategies.structure.blocks import all_blocks, disable_fast_path
+from strategies.structure.blocks import all_blocks, called, disable_fast_path
 
 if TYPE_CHECKING:
     import torch
@@ -105,6 +105,6 @@ class Compile(Strategy):
         for message in TRACING_NOISE:
             warnings.filterwarnings("ignore", message=message)
         groups = context.layout.groups(model, None).values()
-        blocks = [block for roots in groups for block in all_blocks(model, roots).values()]
+        blocks = [block for roots in groups for block in called(all_blocks(model, roots)).values()]
         for block in blocks if self.regional and blocks else [model]:
             compile_in_place(block, mode=None if self.mode == "default" else self.mode, backend=self.backend)

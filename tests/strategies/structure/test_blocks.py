@@ -1,12 +1,14 @@
 """Repeated blocks are those that a reader would name: no containers, no stages, no front ends, no adapted layers."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from strategies import compose
 from strategies.errors import PlanError
-from strategies.structure.blocks import all_blocks, blocks_or_roots, chains, repeated_blocks
+from strategies.structure.blocks import all_blocks, blocks_or_roots, called, chains, repeated_blocks
 
 
 class Layer(nn.Module):
@@ -162,3 +164,45 @@ def test_blocks_in_bare_lists_are_recomputed():
     tuned = compose("checkpointing").apply(built)
     tuned.step(lambda m, batch: m(batch).square().mean(), torch.randn(3, 8))
     assert len(calls) == 2
+
+
+class TakenApart(nn.Module):
+    """Layers in dictionaries, which nobody calls: a router beside experts, or two layers."""
+
+    def __init__(self, *, experts):
+        super().__init__()
+        one = [nn.Linear(8, 2), nn.ModuleList(nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 8)) for _ in range(2))]
+        other = [nn.Linear(8, 8), nn.Linear(8, 8)]
+        parts = one if experts else other
+        self.layers = nn.ModuleList(
+            nn.ModuleDict(dict(zip(("router", "experts"), copy.deepcopy(parts), strict=True))) for _ in range(2)
+        )
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        for layer in self.layers:
+            experts = layer["experts"]
+            shares = layer["router"](x).softmax(-1)
+            if isinstance(experts, nn.ModuleList):
+                x = x + sum(shares[:, :1] * expert(x) for expert in experts)
+            else:
+                x = x + shares * experts(x)
+        return self.head(x)
+
+
+def test_a_router_beside_experts_is_a_block_of_which_the_experts_are_called():
+    model = TakenApart(experts=True)
+    assert list(repeated_blocks(model, ("layers",))) == ["layers.0", "layers.1"]
+    tuned = compose("freeze(last_n=1)").apply(model, head="head")
+    last = {name for name, _ in model.named_parameters() if name.startswith("layers.1.")}
+    assert tuned.trained == last | {"head.weight", "head.bias"}
+    found = called(blocks_or_roots(model, ("layers",)))
+    assert list(found) == [f"layers.{n}.experts.{m}" for n in range(2) for m in range(2)]
+
+
+def test_checkpointing_is_refused_where_nothing_could_be_recomputed():
+    with pytest.raises(PlanError, match="takes every block in scope apart and calls single layers"):
+        compose("checkpointing").apply(TakenApart(experts=False), head="head")
+    model = TakenApart(experts=True)
+    compose("checkpointing").apply(model, head="head")
+    assert "forward" in vars(model.layers[0]["experts"][1])
