@@ -84,7 +84,7 @@ docs: tools ## write the generated pages under docs/ and the tables in Markdown,
 	@$(BIN)/python -m report tables README.md docs/*.md
 	@$(MAKE) --no-print-directory site
 
-zoo: tools ## try every plan on every architecture of the zoo and write docs/models.md (12 minutes on two cores); ARGS=--only=bert
+zoo: tools ## try every plan on every architecture of the zoo and write docs/models.md (8 minutes on two cores); ARGS=--only=bert
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.zoo $(ARGS)
 
 compatibility: tools ## try every pair of strategies and write docs/compatibility.md and .csv
