@@ -56,7 +56,7 @@ test: tools ## the whole test suite
 durations: tools ## the whole test suite, and record how long its files take, for tests/test_durations.py
 	$(PYTEST) -p tests.durations
 
-test-install: tools ## try set-up and wheel for real, in empty places, with every Python that is found (3 minutes)
+test-install: tools ## try set-up and wheel for real, in empty places, with every Python found, on the oldest transformers and the newest (3 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/install
 
 check: tools ## the quick part of the suite, lint and types

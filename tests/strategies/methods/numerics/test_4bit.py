@@ -71,7 +71,7 @@ def test_nf4_is_closer_than_fp4_on_normal_weights():
     assert 0.11 < errors["fp4"] / float(weight.norm()) < 0.13
 
 
-@pytest.mark.parametrize(("strategy", "atol"), [(Int8(), 0.01), (Nf4(), 0.12), (Fp4(), 0.15)])
+@pytest.mark.parametrize(("strategy", "atol"), [(Int8(), 0.012), (Nf4(), 0.12), (Fp4(), 0.15)])
 def test_conv1d_layers_stay_close_to_their_float_selves(strategy, atol, foreign):
     import torch
 

@@ -5,7 +5,10 @@ linear layers where it has no such; `pairs`: endings of feed-forward parts, firs
 layers in the blocks around which no adapter may be put.
 """
 
+import inspect
 from typing import NamedTuple
+
+from transformers.models.jamba import modeling_jamba as jamba
 
 
 class Family(NamedTuple):
@@ -50,6 +53,8 @@ HYBRID = {
     **WORDS, "attn_layer_offset": 1, "attn_layer_period": 2, "expert_layer_period": 2, "expert_layer_offset": 1,
     "num_experts": 2, "mamba_d_state": 4, "use_mamba_kernels": False,
 }  # fmt: skip
+# Newer releases multiply by this layer's weight, older ones call it.
+READ_BY_JAMBA = "dt_proj" if " time_step = self.dt_proj.weight" in inspect.getsource(jamba.JambaMambaMixer) else ""
 SPECIAL = {f"{name}_token_id": place for place, name in enumerate(("pad", "bos", "eos", "cls", "sep"))}
 
 QKV, QV, BERT = "q_proj v_proj", "query value", "intermediate.dense>output.dense"
@@ -141,7 +146,7 @@ FAMILIES = {
     # state spaces and hybrids
     "mamba": Family(MAMBA, 2, "in_proj", "", "x_proj dt_proj out_proj"),
     "mamba2": Family({**MAMBA, "num_heads": 4, "head_dim": 8, "n_groups": 1}, 2, "in_proj", "", "out_proj"),
-    "jamba": Family(HYBRID, 2, QKV, GATED, "dt_proj"),
+    "jamba": Family(HYBRID, 2, QKV, GATED, READ_BY_JAMBA),
     "rwkv": Family(
         {**WORDS, "attention_hidden_size": 16},
         2,
@@ -171,7 +176,7 @@ FAMILIES = {
     # vision
     "vit": Family(PICTURE, 2, QKV, FC),
     "beit": Family(PICTURE, 2, QKV, FC),
-    "dinov2": Family(PICTURE, 2, QKV, FC),
+    "dinov2": Family(PICTURE, 2, f"{QKV} {QV}", FC),  # older releases: query, value
     "swin": Family(STAGES, 3, QKV, FC),
     "swinv2": Family(STAGES, 3, QV, BERT),
     "convnext": Family(
