@@ -58,9 +58,9 @@ def test_it_works_as_a_plug_in(printed, root, tmp_path):
 def test_one_file_and_two_lines_add_it(printed, root, tmp_path):
     """Do what the page says in a copy, and run the conformance table on it."""
     file, entry, row = printed
-    for folder in ("strategies", "tests/strategies"):
+    for folder in ("bench", "strategies", "tests/strategies"):
         shutil.copytree(root / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "tests/conftest.py"):
+    for name in ("pyproject.toml", "tests/conftest.py", "tests/scripts.py"):
         shutil.copy(root / name, tmp_path / name)
     (tmp_path / "strategies/methods/weights/attention_only.py").write_text(file)
     for path, table, line in (

@@ -3,39 +3,16 @@
 import csv
 import re
 import runpy
-import subprocess
 import sys
-import tempfile
 
 import pytest
 
-from bench.processes.environment import child_environment
-from bench.processes.start import start
+from tests.scripts import forked
 
 NUMBER = re.compile(r"\d+\.\d+|\d[\d,]*")
 SAME = "True"
 
 pytestmark = pytest.mark.usefixtures("forks")
-
-
-def call(root, *command, cwd):
-    environment = {"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HOME": str(cwd)}
-    return subprocess.run(
-        [sys.executable, *map(str, command)], env=environment, cwd=cwd, capture_output=True, text=True, check=False
-    )
-
-
-def forked(script, *words, cwd):
-    """The same in a fork of a process that has torch; gives what it printed, and fails unless it ends well."""
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryFile("w+") as out:
-        patch.chdir(cwd)
-        words = [cwd, script, *words]
-        child = start("tests.scripts", words, child_environment({}), output=out.fileno(), errors=out.fileno())
-        status = child.wait()
-        out.seek(0)
-        printed = out.read()
-    assert status == 0, printed
-    return printed
 
 
 def table(root, tmp_path, example, *plans):
@@ -157,14 +134,8 @@ def test_trainer_does_what_our_loop_does(root, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_accelerate_does_what_our_loop_does(root, tmp_path, processes):
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes]
     command = [root / "examples" / "hf_accelerate.py", "--strategies", "amp(dtype='bf16'), lora(lr=1e-2)"]
-    if processes > 1:
-        done = call(root, *launcher, *command, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        text = done.stdout
-    else:
-        text = forked(*command, cwd=tmp_path)
+    text = forked(*command, cwd=tmp_path, ranks=processes)
     (refused,) = [line for line in text.splitlines() if line.startswith("amp")]
     assert refused.endswith("Accelerator(mixed_precision='bf16')")
     (row,) = [line for line in text.splitlines() if line.startswith("lora")]

@@ -3,14 +3,13 @@
 import dataclasses
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from strategies import PlanError, Recipe, catalogue, compose, load
 from strategies.compatibility.probe import term
+from tests.scripts import forked_code
 
 STEPS = 12
 KINDS = ("mlp", "text", "conv", "two", "gpt", "cnn")
@@ -236,6 +235,7 @@ for folder in sorted(path for path in Path(sys.argv[2]).glob("*/*") if path.is_d
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forks")
 def test_saved_plans_load_in_a_fresh_process(foreign, plan_of, shared_folder, tmp_path):
     """What the table above has saved is rebuilt in one new process that shares nothing: a third of the table."""
     expected, copied = {}, tmp_path / "saved"
@@ -248,10 +248,8 @@ def test_saved_plans_load_in_a_fresh_process(foreign, plan_of, shared_folder, tm
             scores = tmp_path / "conformance" / kind / f"{name}.json"
         shutil.copytree(scores.with_suffix(""), copied / kind / name)
         expected[kind, name] = json.loads(scores.read_text())
-    command = [sys.executable, "-c", FRESH, str(Path(__file__).parent), str(copied)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    printed = forked_code(FRESH, Path(__file__).parent, copied, cwd=tmp_path)
+    found = [json.loads(line) for line in printed.splitlines() if line.startswith('["')]
     assert {(kind, name): scores for kind, name, scores in found} == expected
     assert len(expected) > 100
     assert {kind for kind, _ in expected} == set(KINDS)

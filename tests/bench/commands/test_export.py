@@ -1,11 +1,8 @@
 """From a finished run to a folder that answers: manifest, export, merge, official score."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
@@ -16,6 +13,7 @@ from peft import PeftModel
 from bench.records.manifest import check_manifest
 from bench.records.results_folder import InputError
 from strategies.saving.manifest import file_hash
+from tests.scripts import forked_code
 from vqa_model.answering.answerer import Answerer
 from vqa_model.modeling.vqa import VQAModel
 from vqa_model.score import main as score
@@ -90,10 +88,7 @@ def test_the_python_that_the_readme_shows_for_weights_runs(sweep, world, matrix,
     matrix("export", "lora", "--in", sweep, "--out", tmp_path / "exported" / "lora")
     shutil.copy(min((world / "val2014").iterdir()), tmp_path / "cat.jpg")
     (code,) = re.findall(r"```python\n(from vqa_model.*?)```", (root / "README.md").read_text(), re.DOTALL)
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    command = [sys.executable, "-W", "ignore", "-c", code]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    assert len(done.stdout.splitlines()) == 5
+    assert len(forked_code(code, cwd=tmp_path).splitlines()) == 5
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # PEFT asks by the old name

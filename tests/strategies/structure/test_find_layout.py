@@ -3,8 +3,6 @@
 import copy
 import itertools
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -55,6 +53,7 @@ from transformers import (
 
 from strategies import PlanError, compose, load
 from strategies.structure.find_layout import find_layout
+from tests.scripts import forked_code
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -160,14 +159,13 @@ with tuned.evaluating():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forks")
 def test_new_layers_come_back_in_a_fresh_process(classifier, folder, tmp_path):
     tuned = compose("lora").apply(classifier())
     train(tuned)
     tuned.save(tmp_path)
-    command = [sys.executable, "-c", FRESH, str(folder(DistilBertModel, DISTIL)), str(tmp_path)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert torch.tensor(json.loads(done.stdout.splitlines()[-1])).allclose(scores(tuned), atol=1e-6)
+    printed = forked_code(FRESH, folder(DistilBertModel, DISTIL), tmp_path, cwd=tmp_path)
+    assert torch.tensor(json.loads(printed.splitlines()[-1])).allclose(scores(tuned), atol=1e-6)
 
 
 def test_a_new_projector_and_a_single_new_parameter_train_and_come_back(folder, tmp_path):

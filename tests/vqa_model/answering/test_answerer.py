@@ -1,8 +1,6 @@
 """A saved model with its processor and card: the same answers as in training, from the folder alone."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -11,6 +9,7 @@ from PIL import Image
 from safetensors.torch import load, save
 from transformers import AutoImageProcessor, AutoModel, AutoProcessor
 
+from tests.scripts import forked_code
 from vqa_model.answering.answerer import Answerer
 from vqa_model.modeling.processing import VQAProcessor
 from vqa_model.modeling.towers import SHIPPED
@@ -83,7 +82,8 @@ def test_pictures_are_files_or_pictures_of_any_mode(task, folder):
 
 
 @pytest.mark.slow
-def test_a_fresh_process_loads_it_through_the_auto_classes(task, folder):
+@pytest.mark.usefixtures("forks")
+def test_a_fresh_process_loads_it_through_the_auto_classes(task, folder, tmp_path):
     code = f"""
 import json, sys
 import vqa_model.modeling.processing
@@ -93,9 +93,9 @@ model, processor = AutoModel.from_pretrained({str(folder)!r}), AutoProcessor.fro
 inputs = processor([Image.open({str(asked(task)[0][0])!r})], ["what is this"])
 json.dump([type(processor).__name__, model(**inputs).logits.shape[1], str(inputs["pixel_values"].dtype)], sys.stdout)
 """
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    printed = forked_code(code, cwd=tmp_path)
     answers = VQATask(data=task.data, min_count=1).describe()["configuration"]["id2label"]
-    assert json.loads(done.stdout) == ["VQAProcessor", len(answers), "torch.uint8"]
+    assert json.loads(printed.splitlines()[-1]) == ["VQAProcessor", len(answers), "torch.uint8"]
 
 
 def test_the_processor_makes_what_training_saw(task, folder):
