@@ -12,7 +12,7 @@ import functools
 import shutil
 import tempfile
 from argparse import ArgumentParser, HelpFormatter, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from bench.records.results_folder import (
     lock_folder,
     run_folder,
 )
+from bench.records.run_records import set_damaged_aside
 from bench.sweep.run import report_results
 
 SCORES = ("vqa_accuracy", "accuracy", "f1_macro")
@@ -79,6 +80,7 @@ def merge(
     check_output_folder(out)
     report = MergeReport()
     with lock_folder(out, command):
+        report.notes += set_damaged_aside(out)
         if (out / "runs").is_dir():
             records = {out.resolve(): read_records(out), **records}
         _merge_runs(records, out, report, weights=weights)
@@ -114,7 +116,7 @@ def _merge_runs(
                 best[record["run_id"]] = (source, record)
     for source, record in best.values():
         if source != out.resolve():
-            _copy(source, record, out, leave_out=() if weights else LARGE_FILES)
+            _copy(source, record, out, () if weights else LARGE_FILES, report.notes)
             report.copied += 1
 
 
@@ -139,14 +141,28 @@ def _score_mismatch(one: tuple[Path, Mapping[str, Any]], other: tuple[Path, Mapp
     return []
 
 
-def _copy(source: Path, record: Mapping[str, Any], out: Path, leave_out: Sequence[str]) -> None:
-    """Copy a run beside its place, then put it there in one step, with its predictions as a file of its own."""
+def _but_links(leave_out: Sequence[str], notes: list[str]) -> Callable[[str, list[str]], list[str]]:
+    """For copytree: leaves these names out, and links, which may lead anywhere; adds a note for each link."""
+
+    def ignore(folder: str, names: list[str]) -> list[str]:
+        links = [name for name in names if (Path(folder) / name).is_symlink()]
+        notes.extend(f"{Path(folder) / name}: a link, left out" for name in links)
+        return [*links, *(name for name in names if name in leave_out)]
+
+    return ignore
+
+
+def _copy(source: Path, record: Mapping[str, Any], out: Path, leave_out: Sequence[str], notes: list[str]) -> None:
+    """Copy a run beside its place, then put it there in one step, with its predictions as a file of its own.
+
+    Links in it are left out, with a note for each.
+    """
     run_id = record["run_id"]
     target = run_folder(out, run_id)
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        shutil.copytree(run_folder(source, run_id), draft / "run", ignore=shutil.ignore_patterns(*leave_out))
+        shutil.copytree(run_folder(source, run_id), draft / "run", ignore=_but_links(leave_out, notes))
         if is_scored(record) and not (draft / "run" / PREDICTIONS).exists():
             give_own(source, run_id, draft / "run")
         if target.exists():
@@ -165,8 +181,10 @@ def _merge_sidecars(sources: Sequence[Path], out: Path, report: MergeReport) -> 
     for name in SIDECAR_FILES:
         for source in sources:
             have, new = out / name, source / name
-            if new.is_dir() and not have.exists():
-                shutil.copytree(new, have)
+            if new.is_symlink():
+                report.notes.append(f"{new}: a link, left out")
+            elif new.is_dir() and not have.exists():
+                shutil.copytree(new, have, ignore=_but_links((), report.notes))
             elif new.is_file() and not have.exists():
                 shutil.copyfile(new, have)
             elif new.is_file() and new.read_bytes() != have.read_bytes():

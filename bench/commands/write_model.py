@@ -21,6 +21,7 @@ from bench.records.environment import package_versions
 from bench.records.manifest import check_manifest, write_manifest
 from bench.records.record import read_json
 from bench.records.results_folder import InputError, run_folder
+from bench.records.run_records import read_run
 from bench.records.spec import RunSpec
 from bench.task import Task, load_task
 from bench.worker.loop import seed_everything
@@ -59,7 +60,7 @@ def export(request: Mapping[str, Any]) -> str:
     """Write the folder; gives a line about what was merged."""
     folder, out = run_folder(Path(request["source"]), request["run_id"]), Path(request["out"])
     check_manifest(folder / "weights")
-    record = read_json(folder / "record.json")
+    record = read_run(folder)
     spec = RunSpec.from_json(record["spec"])
     task = load_run_task(spec, request["overrides"])
     facts = run_facts(record)

@@ -5,29 +5,27 @@ from __future__ import annotations
 import csv
 import io
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.records.predictions import join_predictions
-from bench.records.record import FILES, MEMORY_KINDS, RUN_COLUMNS, SCHEMA_VERSION, read_json
+from bench.records.record import FILES, MEMORY_KINDS, RUN_COLUMNS
+from bench.records.run_records import Record, read_runs
 from bench.records.targets import time_to_target
 
-Record = Mapping[str, Any]
 KIND_ORDER = {"baseline": 0, "run": 1, "control": 2, "tuning": 3}
 
 
 def read_records(folder: Path) -> list[Record]:
-    """Every record of a sweep, in the order the runs were asked for within kind and seed.
+    """Every whole record of a sweep, in the order the runs were asked for within kind and seed.
 
-    ValueError names a record that is damaged or of another schema.
+    What is damaged is left out, with a line on stderr for each. ValueError for a record of a newer version.
     """
-    records = []
-    for path in sorted((folder / "runs").glob("*/record.json")):
-        record = read_json(path)
-        if not isinstance(record, dict) or record.get("schema") != SCHEMA_VERSION:
-            raise ValueError(f"{path}: not a record of schema {SCHEMA_VERSION}; delete its folder or use another --out")
-        records.append(record)
+    records, damaged = read_runs(folder)
+    for _, reason in damaged:
+        print(f"{reason}; left out", file=sys.stderr)
     return sorted(records, key=_order)
 
 

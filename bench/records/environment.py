@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.records.spec import digest
+from bench.records.record import digest
 
 if TYPE_CHECKING:
     import torch

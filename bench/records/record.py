@@ -6,9 +6,11 @@ empty cell, never a sentinel. Raising SCHEMA_VERSION changes every `run_id`, so 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -26,6 +28,7 @@ STATUSES: Final[dict[str, str]] = {
     "refused": "the combination is not allowed; nothing was run",
     "unavailable": "this device or installation cannot run it; nothing was run",
 }
+SEAL: Final = "digest"  # key of an object's digest of all its other keys
 TARGET_SHARE: Final = 0.97  # of the baseline's last value on the tune set: what time to target is the time to
 FINAL: Final = frozenset({"ok", "oom", "diverged"})  # not run again when a sweep goes on
 
@@ -35,6 +38,11 @@ SECTIONS: Final = (
 )  # fmt: skip
 TUNING_COLUMNS: Final = ("tuned_rates", "tuning_seconds", "tuning_best", "tuning_spread")
 DISTURBANCE_COLUMNS: Final = disturbance.RUN_COLUMNS
+TEXT_COLUMNS: Final = frozenset({
+    "run_id", "sweep", "kind", "strategy", "plan", "task", "model", "dataset", "setting", "status", "reason", "section",
+    "device", "gpu_name", "start_method", "precision", "created_at", "git_commit", "git_dirty", "environment_hash",
+    "split", "metric", "tuned_rates", "disturbed",
+})  # fmt: skip
 MEMORY_KINDS: Final = ("weights", "gradients", "optimizer", "activations")
 
 RUN_COLUMNS: Final[dict[str, str]] = {
@@ -200,6 +208,23 @@ FILES: Final[dict[str, dict[str, str]]] = {
 }
 PREDICTIONS: Final = "predictions.parquet"  # of the sweep, folded from its runs' own
 REPORT_FILES: Final[dict[str, dict[str, str]]] = {"comparisons.csv": COMPARISON_COLUMNS}  # written by `report`
+
+
+def digest(value: Any) -> str:
+    """Twelve hex digits of a JSON-able value, independent of key order."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The same object with a digest of itself, by which damage is found."""
+    bare = {key: item for key, item in value.items() if key != SEAL}
+    return {**bare, SEAL: digest(bare)}
+
+
+def is_intact(value: Mapping[str, Any]) -> bool:
+    """Whether a sealed object, as it was read, is what was written; True for one of before there were seals."""
+    return SEAL not in value or sealed(value)[SEAL] == value[SEAL]
 
 
 def write_json(path: Path, value: Any) -> None:

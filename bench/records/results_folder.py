@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from bench.records.record import FINAL, SCHEMA_VERSION, read_json, write_json
+from bench.records.folder_lock import LOCK_FILE, FolderInUseError, held
+from bench.records.record import FINAL, SCHEMA_VERSION, write_json
+from bench.records.run_records import NewerRecordError, read_run
 
 MARKER: Final = "sweep.json"
-RECORD_FILE: Final = "record.json"
 
 
 class InputError(ValueError):
@@ -27,12 +28,17 @@ def check_output_folder(out: Path) -> None:
     try:
         if out.exists() and not out.is_dir():
             raise InputError(f"--out {out}: is a file, not a folder; name another folder")
-        if out.is_dir() and any(out.iterdir()) and not (out / MARKER).exists():
+        if out.is_dir() and not (out / MARKER).exists() and any(not _is_ours(path) for path in out.iterdir()):
             raise InputError(f"--out {out}: holds files that no sweep wrote; name an empty or a new folder")
         existing = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
         tempfile.TemporaryDirectory(dir=existing).cleanup()  # asking the file system beats guessing from its mode
     except OSError as error:
         raise InputError(f"--out {out}: cannot be written ({error.strerror}); name another folder") from error
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a sweep that was interrupted before it marked its folder may have left this."""
+    return path.name == LOCK_FILE or path.name.startswith(f".{MARKER}.")
 
 
 @contextmanager
@@ -41,16 +47,15 @@ def lock_folder(out: Path, command: Sequence[str]) -> Iterator[int]:
 
     Gives the lock's file descriptor: a run that inherits it keeps the folder locked even if its sweep is killed.
     """
-    import fcntl  # not on Windows, where the command line has a word for it
-
     out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"--out {out}: another sweep is writing there; wait or name another folder") from error
-        write_json(out / MARKER, {"schema": SCHEMA_VERSION, "command": list(command)})
-        yield lock.fileno()
+    try:
+        with held(out) as lock:
+            write_json(out / MARKER, {"schema": SCHEMA_VERSION, "command": list(command)})
+            yield lock
+    except FolderInUseError as error:
+        raise InputError(
+            f"--out {out}: another sweep is writing there ({error}); wait or name another folder"
+        ) from error
 
 
 def run_folder(out: Path, run_id: str) -> Path:
@@ -59,9 +64,13 @@ def run_folder(out: Path, run_id: str) -> Path:
 
 
 def read_record(out: Path, run_id: str) -> dict[str, Any] | None:
-    """The run's record, if it has one."""
-    path = run_folder(out, run_id) / RECORD_FILE
-    return read_json(path) if path.exists() else None
+    """The run's record, if it has a whole one; NewerRecordError for one of a newer version."""
+    try:
+        return dict(read_run(run_folder(out, run_id)))
+    except NewerRecordError:
+        raise
+    except ValueError:
+        return None
 
 
 def is_finished(out: Path, run_id: str, *, undisturbed: bool = False) -> bool:

@@ -7,21 +7,13 @@ time limits are carried beside the identity, not in it.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-from bench.records.record import SCHEMA_VERSION
+from bench.records.record import SCHEMA_VERSION, digest
 
 Kind = Literal["run", "baseline", "control", "tuning"]
-
-
-def digest(value: Any) -> str:
-    """Twelve hex digits of a JSON-able value, independent of key order."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def excluded_from_id(default: Any) -> Any:

@@ -21,11 +21,20 @@ from typing import Any, Final
 from bench.forecast.utilisation import utilisation
 from bench.processes.fork_server import Child
 from bench.processes.start import kill_group, start, wait_for_server
-from bench.records.checkpoint_folder import DEADLINE, PAUSED, read_progress, remove_checkpoint, truncate_log
+from bench.records.checkpoint_folder import (
+    DEADLINE,
+    PAUSED,
+    UnusableCheckpointError,
+    checkpoint_folder,
+    find_progress,
+    remove_checkpoint,
+    truncate_log,
+    verify,
+)
 from bench.records.disturbance import disturbance_columns
 from bench.records.events import EVENTS_FILE, EventReader, RunResult
-from bench.records.record import SCHEMA_VERSION, TUNING_COLUMNS, read_json, write_json
-from bench.records.results_folder import RECORD_FILE
+from bench.records.record import SCHEMA_VERSION, TUNING_COLUMNS, sealed, write_json
+from bench.records.run_records import RECORD_FILE, hashes, read_run
 from bench.records.spec import RunSpec
 
 WORKER: Final = "bench.worker.__main__"
@@ -59,7 +68,7 @@ def launch(
     attempts: how often the run may start, should the server that forked it die.
     KeyboardInterrupt kills the run and leaves no record.
     """
-    progress = read_progress(folder)
+    progress = usable_progress(folder)
     if progress:
         truncate_log(folder, progress)
     else:
@@ -101,6 +110,18 @@ def launch(
     record = write_record(spec, result, folder, options)
     remove_checkpoint(folder)
     return record
+
+
+def usable_progress(folder: Path) -> dict[str, Any] | None:
+    """What a paused run goes on from; a line where its checkpoint cannot be used, as it then begins anew."""
+    try:
+        progress = find_progress(folder)
+        if progress:
+            verify(folder, progress)
+    except UnusableCheckpointError as error:
+        print(f"{checkpoint_folder(folder)}: {error}; its run begins anew", flush=True)
+        return None
+    return progress
 
 
 def run_to_end(
@@ -188,9 +209,9 @@ def write_record(spec: RunSpec, result: RunResult, folder: Path, options: Launch
         "schema": SCHEMA_VERSION, "run_id": spec.run_id, "spec": spec.to_json(),
         "row": {key: value for key, value in row.items() if value not in (None, "")},
         "sections": result.sections, "history": result.history, "metrics": result.metrics, "memory": memory,
-        "environment": result.environment,
+        "environment": result.environment, "files": hashes(folder),
     }  # fmt: skip
-    write_json(folder / RECORD_FILE, record)
+    write_json(folder / RECORD_FILE, sealed(record))
     return record
 
 
@@ -201,12 +222,12 @@ def sweep_columns(spec: RunSpec) -> dict[str, Any]:
 
 def relabel(spec: RunSpec, folder: Path) -> None:
     """Let a finished run's record say what the run is in this sweep; what was measured stays as it is."""
-    record = read_json(folder / RECORD_FILE)
+    record = read_run(folder)
     row = {**record["row"], **sweep_columns(spec)}
     row = {key: value for key, value in row.items() if value not in (None, "")}
     if row != record["row"]:
         excluded = {"kind": spec.kind, "setting": spec.setting, "tuning": spec.tuning}
-        write_json(folder / RECORD_FILE, {**record, "row": row, "spec": {**record["spec"], **excluded}})
+        write_json(folder / RECORD_FILE, sealed({**record, "row": row, "spec": {**record["spec"], **excluded}}))
 
 
 _MEMORY_COLUMNS = frozenset({"weights_bytes", "gradients_bytes", "optimizer_bytes", "activations_bytes"})

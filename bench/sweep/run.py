@@ -19,11 +19,12 @@ from typing import Any
 
 from bench.processes.environment import ROOT, child_environment
 from bench.processes.start import fork_server
-from bench.records.collect import collect, read_records
+from bench.records.collect import collect
 from bench.records.environment import git_state
 from bench.records.events import RunResult
 from bench.records.record import write_json
 from bench.records.results_folder import InputError, check_output_folder, is_finished, lock_folder, run_folder
+from bench.records.run_records import read_runs, set_damaged_aside
 from bench.records.spec import RunSpec
 from bench.sweep.child_processes import modules_to_preload, prepare
 from bench.sweep.idle import disturbed_lines, refuse_if_busy
@@ -51,7 +52,7 @@ def run_sweep(request: Request) -> list[dict[str, Any]]:
     InputError before anything is written when the request cannot be served.
     """
     check_output_folder(request.out)
-    read_records(request.out)  # a damaged one is better known now than after the runs
+    read_runs(request.out)  # one of a newer version is better known now than after the runs
     if not request.dry_run:
         refuse_if_none_can_run(request.plans, {named.text: certain_refusal(named) for named in request.plans})
     plans = with_baseline(request.plans, include=request.baseline)
@@ -85,6 +86,7 @@ def run_prepared(request: Request, plans: Sequence[NamedPlan]) -> list[dict[str,
         raise InputError(f"--batch-size {batch_size} is larger than the training set ({prepared['train_samples']})")
     refuse_if_none_can_run(request.plans, {spec.strategy: spec.refusal for spec in specs})
     with lock_folder(request.out, request.command) as lock:
+        print(*(f"{line}\n" for line in set_damaged_aside(request.out)), sep="", end="", flush=True)
         introduce(prepared, len(specs), request.tune, request.out)
         write_json(request.out / "strategies.json", cards(plans))
         shutil.copytree(prepared["side_files"], request.out, dirs_exist_ok=True)

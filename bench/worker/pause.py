@@ -11,7 +11,6 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,14 +19,13 @@ import torch
 from bench.records.checkpoint_folder import (
     DEADLINE,
     PAUSED,
-    PROGRESS_FILE,
     STATE_FILE,
     checkpoint_folder,
     commit_checkpoint,
     read_progress,
+    write_progress,
 )
 from bench.records.events import EVENTS_FILE
-from bench.records.record import write_json
 from bench.worker.sections import process_age
 from strategies import load_checkpoint, not_resumable, restore_random, save_checkpoint
 from strategies.training.checkpoints import checkpoint_bytes
@@ -112,13 +110,11 @@ def pause(training: Training, batches: Batches, folder: Path, setup_seconds: flo
         save_checkpoint(
             training.tuned, new / STATE_FILE, progress=progress, batches=batches.position(), setup_seconds=setup_seconds
         )
-    state = {
-        "step": training.step, "total": training.total_steps, "torch": version("torch"),
-        "events_bytes": (folder / EVENTS_FILE).stat().st_size,
-        "seconds": {name: clock.seconds.get(name, 0.0) for name in ("warmup", "train", "eval")},
-        "wall_seconds": process_age() + (previous["wall_seconds"] if previous else 0.0),
-    }  # fmt: skip
-    write_json(new / PROGRESS_FILE, state)
+    write_progress(
+        new, step=training.step, total=training.total_steps, events_bytes=(folder / EVENTS_FILE).stat().st_size,
+        seconds={name: clock.seconds.get(name, 0.0) for name in ("warmup", "train", "eval")},
+        wall_seconds=process_age() + (previous["wall_seconds"] if previous else 0.0),
+    )  # fmt: skip
     commit_checkpoint(folder)
 
 

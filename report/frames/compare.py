@@ -14,16 +14,16 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from bench.records.record import RUN_COLUMNS
+from bench.records.record import RUN_COLUMNS, TEXT_COLUMNS
 from report.errors import ReportError
 from report.frames.paired import paired
-from report.frames.results import TEXT, Results
+from report.frames.results import Results
 from report.frames.units import MISSING, cell
 
 SETTING: Final = ("task", "model", "dataset", "setting", "device", "gpu_name", "num_threads", "batch_size")
 VARIANT: Final = ("lr", "head_lr", "epochs", "steps", "train_samples", "grad_accumulation", "precision")
 RATIOS: Final = {"ttt_ratio": "ttt_seconds", "memory_ratio": "peak_allocated_bytes"}
-NUMBERS: Final = tuple(column for column in RUN_COLUMNS if column not in TEXT)
+NUMBERS: Final = tuple(column for column in RUN_COLUMNS if column not in TEXT_COLUMNS)
 FALLBACK: Final = {
     "setup": "setup_seconds",
     "warmup": "warmup_seconds",

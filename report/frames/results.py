@@ -15,18 +15,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 
-from bench.records.record import FILES, KINDS, STATUSES
+from bench.records.record import FILES, KINDS, STATUSES, TEXT_COLUMNS
 from report.errors import ReportError
 from report.frames.disturbed import without_disturbed_times
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-TEXT: Final = frozenset({
-    "run_id", "sweep", "kind", "strategy", "plan", "task", "model", "dataset", "setting", "status", "reason", "section",
-    "device", "gpu_name", "start_method", "precision", "created_at", "git_commit", "git_dirty", "environment_hash",
-    "split", "metric", "tuned_rates", "disturbed",
-})  # fmt: skip
 SHARES: Final = frozenset({
     "vqa_accuracy", "accuracy", "precision_macro", "recall_macro", "f1_macro",
     "precision_weighted", "recall_weighted", "f1_weighted",
@@ -92,7 +87,7 @@ def _frame(path: Path) -> pd.DataFrame:
     series = {}
     for column in columns:
         texts = [str(text).strip() for text in cells[column]] if column in header else [""] * len(cells)
-        text = column in TEXT
+        text = column in TEXT_COLUMNS
         series[column] = pd.Series(texts if text else _numbers(path, column, texts), dtype=object if text else float)
     frame: pd.DataFrame = pd.DataFrame(series)
     return frame

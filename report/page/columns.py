@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import pandas as pd
 
-from bench.records.record import DISTURBANCE_COLUMNS, RUN_COLUMNS
-from report.frames.results import SHARES, TEXT
+from bench.records.record import DISTURBANCE_COLUMNS, RUN_COLUMNS, TEXT_COLUMNS
+from report.frames.results import SHARES
 
 NAMES: Final = {
     "strategy": "Recipe", "seed": "Seed", "status": "Status", "vqa_accuracy": "VQA accuracy", "accuracy": "Accuracy",
@@ -77,7 +77,7 @@ def _name(key: str) -> str:
 
 
 def _kind(key: str) -> str:
-    if key in TEXT:
+    if key in TEXT_COLUMNS:
         return "text"
     if key in SHARES or key.endswith("_share") or key in {"mfu", "tuning_best", "tuning_spread"}:
         return "share"

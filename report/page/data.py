@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
-from bench.records.record import KINDS, STATUSES
+from bench.records.record import KINDS, STATUSES, TEXT_COLUMNS
 from report.frames.compare import Comparison
 from report.frames.paired import statements
-from report.frames.results import TEXT, Results
+from report.frames.results import Results
 from report.page.columns import columns
 from report.page.command import run_command, sweep_command
 from report.page.differences import VERDICTS, of_recipes, of_runs, with_baseline
@@ -147,7 +147,7 @@ def _curves(results: Results, sidecars: PageSidecars) -> dict[str, Any]:
 def _by_run(frame: pd.DataFrame, names: tuple[str, ...]) -> dict[str, list[list[Any]]]:
     """Rows of a side CSV by run id."""
     found: dict[str, list[list[Any]]] = {}
-    lists = [frame[name].tolist() if name in TEXT else values(frame[name]) for name in names]
+    lists = [frame[name].tolist() if name in TEXT_COLUMNS else values(frame[name]) for name in names]
     for run_id, *row in zip(frame["run_id"], *lists, strict=True):
         found.setdefault(str(run_id), []).append(row)
     return found

@@ -3,23 +3,28 @@
 import csv
 import io
 import json
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.records.collect import collect, csv_text, read_records
-from bench.records.record import FILES, SCHEMA_VERSION, write_json
+from bench.records.record import FILES, SCHEMA_VERSION, sealed, write_json
+from bench.records.results_folder import is_finished, run_folder
+from bench.records.run_records import NewerRecordError, read_runs, set_damaged_aside
 from bench.records.targets import baselines, comparison_key
 from bench.sweep.matrix import TrainingOptions, build_matrix, refusal, with_baseline
 from bench.sweep.table import count, result_cells
 from strategies import compose, parse_plans
 
+A, B, C = "a" * 12, "b" * 12, "c" * 12
+
 
 def record(run_id, **row):
     row = {"kind": "run", "strategy": "lora", "seed": 0, "created_at": "2026-01-01", "status": "ok", **row}
     return {
-        "schema": SCHEMA_VERSION, "run_id": run_id, "row": {"run_id": run_id, **row},
+        "schema": SCHEMA_VERSION, "run_id": run_id, "spec": {}, "row": {"run_id": run_id, **row},
         "sections": {"train": {"seconds": 1.5}},
         "history": [[20, 1.0, "train", "loss", 0.5]], "metrics": {"eval": {"accuracy": 0.25}}, "memory": {"weights": 4},
     }  # fmt: skip
@@ -36,21 +41,21 @@ def read(folder, name):
 
 
 def test_every_file_has_exactly_its_columns(tmp_path):
-    write(tmp_path, record("b", kind="control"), record("a", lr=1e-3), record("c", kind="baseline"))
+    write(tmp_path, record(B, kind="control"), record(A, lr=1e-3), record(C, kind="baseline"))
     collect(tmp_path)
     for name, columns in FILES.items():
         assert (tmp_path / name).read_text().splitlines()[0] == ",".join(columns)
     rows = read(tmp_path, "runs.csv")
-    assert [row["run_id"] for row in rows] == ["c", "a", "b"]
+    assert [row["run_id"] for row in rows] == [C, A, B]
     assert (rows[1]["lr"], rows[0]["lr"]) == ("0.001", "")
-    train = dict.fromkeys(FILES["sections.csv"], "") | {"run_id": "c", "section": "train", "seconds": "1.5"}
+    train = dict.fromkeys(FILES["sections.csv"], "") | {"run_id": C, "section": "train", "seconds": "1.5"}
     assert read(tmp_path, "sections.csv")[0] == train
-    assert read(tmp_path, "memory.csv")[0] == {"run_id": "c", "kind": "weights", "bytes": "4"}
+    assert read(tmp_path, "memory.csv")[0] == {"run_id": C, "kind": "weights", "bytes": "4"}
     assert read(tmp_path, "history.csv")[0]["metric"] == "loss"
 
 
 def test_collecting_is_pure(tmp_path):
-    write(tmp_path, record("a"))
+    write(tmp_path, record(A))
     collect(tmp_path)
     first = {name: (tmp_path / name).read_bytes() for name in FILES}
     collect(tmp_path)
@@ -58,13 +63,91 @@ def test_collecting_is_pure(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*FILES, "runs"])
 
 
-@pytest.mark.parametrize("text", ["{", "[]", json.dumps({"schema": SCHEMA_VERSION + 1})])
-def test_a_damaged_record_is_named(tmp_path, text):
-    write(tmp_path, record("a"))
-    path = tmp_path / "runs" / "a" / "record.json"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=r"runs/a/record\.json"):
+DAMAGE = {
+    "no JSON": "{",
+    "no object": "[]",
+    "a number": "1e400",
+    "half": json.dumps(record(A))[:-9],
+    "nothing but a schema": json.dumps({"schema": SCHEMA_VERSION}),
+    "an older schema": json.dumps(record(A) | {"schema": 0}),
+    "another's id": json.dumps(record(B)),
+    "a path for an id": json.dumps(record("../../precious")),
+    "a row of another kind": json.dumps(record(A) | {"row": []}),
+    "a status that there is not": json.dumps(record(A, status="fine")),
+    "words for a number": json.dumps(record(A, ttt_seconds="soon")),
+    "no number": json.dumps(record(A, ttt_seconds=float("nan"))),
+    "a number for words": json.dumps(record(A, strategy=3)),
+    "a point of two parts": json.dumps(record(A) | {"history": [[1, 2]]}),
+    "metrics of lists": json.dumps(record(A) | {"metrics": {"eval": [1]}}),
+    "a part that nobody knows": json.dumps(record(A) | {"more": 1}),
+    "a digit changed": json.dumps(sealed(record(A, accuracy=0.75))).replace("0.75", "0.95"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_record_is_left_out_and_named_and_set_aside(tmp_path, capsys, kind):
+    write(tmp_path, record(A), record(C))
+    (run_folder(tmp_path, A) / "record.json").write_text(DAMAGE[kind])
+    assert [one["run_id"] for one in read_records(tmp_path)] == [C]
+    (told,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(rf"{tmp_path}/runs/{A}/record\.json: .*; left out", told)
+    assert not is_finished(tmp_path, A)
+    (line,) = set_damaged_aside(tmp_path)
+    assert line.endswith(f"set aside as {tmp_path}/damaged/{A}, its run is not finished")
+    assert (tmp_path / "damaged" / A / "record.json").read_text() == DAMAGE[kind]
+    write(tmp_path, record(A))
+    (run_folder(tmp_path, A) / "record.json").write_text("again")
+    assert f"damaged/{A}-2," in set_damaged_aside(tmp_path)[0]
+    assert [one["run_id"] for one in read_records(tmp_path)] == [C]
+
+
+def test_a_whole_record_is_sealed_and_is_the_same_again(tmp_path):
+    kept = sealed(record(A, accuracy=0.1 + 0.2, reason="ü\u2028"))
+    write(tmp_path, kept)
+    assert read_records(tmp_path) == [kept]
+    assert not set_damaged_aside(tmp_path)
+
+
+def test_every_flipped_letter_of_a_record_is_seen(tmp_path):
+    write(tmp_path, sealed(record(A, accuracy=0.75, ttt_seconds=12.5)))
+    file = run_folder(tmp_path, A) / "record.json"
+    content = file.read_bytes()
+    for place in range(len(content)):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        try:
+            records, _ = read_runs(tmp_path)
+        except NewerRecordError:
+            continue  # told, and nothing is done
+        assert not records, f"byte {place} of {content!r}"
+
+
+def test_a_record_of_a_newer_version_is_neither_used_nor_touched(tmp_path):
+    write(tmp_path, record(A) | {"schema": SCHEMA_VERSION + 1})
+    with pytest.raises(ValueError, match=rf"runs/{A}/record\.json: written by a newer version.*update the suite"):
         read_records(tmp_path)
+    with pytest.raises(ValueError, match="newer version"):
+        set_damaged_aside(tmp_path)
+    with pytest.raises(ValueError, match="newer version"):
+        is_finished(tmp_path, A)
+
+
+def test_a_link_is_no_run(tmp_path):
+    write(tmp_path / "elsewhere", record(A), record(B))
+    write(tmp_path / "here", record(B))
+    run_folder(tmp_path / "here", A).symlink_to(run_folder(tmp_path / "elsewhere", A))
+    file = run_folder(tmp_path / "here", B) / "record.json"
+    file.unlink()
+    file.symlink_to(run_folder(tmp_path / "elsewhere", B) / "record.json")
+    assert read_records(tmp_path / "here") == []
+    assert len(set_damaged_aside(tmp_path / "here")) == 2
+    assert [one["run_id"] for one in read_records(tmp_path / "elsewhere")] == [A, B]
+
+
+def test_records_that_are_committed_are_whole(root):
+    folders = [folder for folder in (root / "results").iterdir() if (folder / "runs").is_dir()]
+    found = [read_runs(folder) for folder in folders]
+    assert sum(len(records) for records, _ in found) > 500
+    assert not [reason for _, damaged in found for _, reason in damaged]
 
 
 @given(

@@ -14,13 +14,15 @@ from bench.records.collect import collect
 from bench.records.predictions import give_own, join_predictions, write_run
 from bench.records.record import PREDICTION_COLUMNS, SCHEMA_VERSION, write_json
 
+A, AB, B, C, D = (f"{start:0<12}" for start in ("a", "ab", "b", "c", "d"))
+
 
 def record(run_id, *, scored=True, **row):
     row = {"run_id": run_id, "kind": "run", "strategy": "lora", "seed": 0, "created_at": "2026", "status": "ok",
            "device": "cpu", **row}  # fmt: skip
     metrics = {"eval": {"accuracy": 0.5}} if scored else {}
-    return {"schema": SCHEMA_VERSION, "run_id": run_id, "row": row, "sections": {}, "history": [], "metrics": metrics,
-            "memory": {}}  # fmt: skip
+    return {"schema": SCHEMA_VERSION, "run_id": run_id, "spec": {}, "row": row, "sections": {}, "history": [],
+            "metrics": metrics, "memory": {}}  # fmt: skip
 
 
 def ran(folder, run_id, answers, first=0):
@@ -51,7 +53,7 @@ def answers(folder):
 
 @pytest.fixture
 def sweep(tmp_path):
-    for run_id, given in (("b", ["yes", "no"]), ("a", ["red"]), ("c", ["2", "two", ""])):
+    for run_id, given in ((B, ["yes", "no"]), (A, ["red"]), (C, ["2", "two", ""])):
         ran(tmp_path / "sweep", run_id, given)
     collect(tmp_path / "sweep")
     return tmp_path / "sweep"
@@ -61,9 +63,9 @@ def test_every_row_of_every_run_is_in_the_sweeps_file(sweep):
     table = pq.read_table(sweep / "predictions.parquet")
     assert table.column_names == list(PREDICTION_COLUMNS)
     assert table.schema.field("run_id").type == pa.dictionary(pa.int32(), pa.string())
-    assert table["run_id"].to_pylist() == ["a", "b", "b", "c", "c", "c"]
+    assert table["run_id"].to_pylist() == [A, B, B, C, C, C]
     rows = table.drop_columns(["run_id"])
-    assert rows.equals(pa.concat_tables(pq.read_table(own(sweep, run_id)) for run_id in "abc")), "to the bit"
+    assert rows.equals(pa.concat_tables(pq.read_table(own(sweep, run_id)) for run_id in (A, B, C))), "to the bit"
     meta = pq.ParquetFile(sweep / "predictions.parquet").metadata.row_group(0).column(2)
     assert meta.compression == "ZSTD"
 
@@ -80,30 +82,30 @@ def test_a_clone_keeps_its_rows(sweep, tmp_path):
     stamp = (copy / "predictions.parquet").stat().st_mtime_ns
     collect(copy)
     assert (copy / "predictions.parquet").stat().st_mtime_ns == stamp, "there is nothing to do"
-    ran(copy, "aa", ["new"])
+    ran(copy, AB, ["new"])
     collect(copy)
-    assert answers(copy) == {"a": ["red"], "aa": ["new"], "b": ["yes", "no"], "c": ["2", "two", ""]}
-    assert list(answers(copy)) == ["a", "aa", "b", "c"]
+    assert answers(copy) == {A: ["red"], AB: ["new"], B: ["yes", "no"], C: ["2", "two", ""]}
+    assert list(answers(copy)) == [A, AB, B, C]
 
 
 def test_a_run_that_runs_again_replaces_its_rows(sweep, tmp_path):
     copy = clone(sweep, tmp_path / "clone")
-    ran(copy, "b", ["no", "no", "no"])
+    ran(copy, B, ["no", "no", "no"])
     collect(copy)
-    assert answers(copy) == {"a": ["red"], "b": ["no", "no", "no"], "c": ["2", "two", ""]}
+    assert answers(copy) == {A: ["red"], B: ["no", "no", "no"], C: ["2", "two", ""]}
 
 
 def test_a_run_that_failed_the_second_time_or_is_gone_has_no_rows(sweep, tmp_path):
     copy = clone(sweep, tmp_path / "clone")
-    shutil.rmtree(copy / "runs" / "a")
-    write_json(copy / "runs" / "c" / "record.json", record("c", scored=False, status="failed"))
+    shutil.rmtree(copy / "runs" / A)
+    write_json(copy / "runs" / C / "record.json", record(C, scored=False, status="failed"))
     collect(copy)
-    assert answers(copy) == {"b": ["yes", "no"]}
+    assert answers(copy) == {B: ["yes", "no"]}
 
 
 def test_ids_of_two_kinds_become_text_and_stay_so(tmp_path):
-    ran(tmp_path, "a", ["x", "y"], first=7)
-    ran(tmp_path, "b", ["z"], first="q")
+    ran(tmp_path, A, ["x", "y"], first=7)
+    ran(tmp_path, B, ["z"], first="q")
     collect(tmp_path)
     collect(clone(tmp_path, tmp_path / "clone"))
     for folder in (tmp_path, tmp_path / "clone"):
@@ -113,33 +115,33 @@ def test_ids_of_two_kinds_become_text_and_stay_so(tmp_path):
 def test_many_runs_are_written_in_groups_and_read_back(tmp_path, monkeypatch):
     monkeypatch.setattr("bench.records.predictions.GROUP_ROWS", 4)
     for number in range(6):
-        ran(tmp_path / "one", f"r{number}", ["x"] * (number + 1))
+        ran(tmp_path / "one", f"{number:012}", ["x"] * (number + 1))
     collect(tmp_path / "one")
     assert pq.ParquetFile(tmp_path / "one" / "predictions.parquet").num_row_groups == 4
     copy = clone(tmp_path / "one", tmp_path / "clone")
-    ran(copy, "r3", ["y"])
+    ran(copy, f"{3:012}", ["y"])
     collect(copy)
     assert {run_id: len(given) for run_id, given in answers(copy).items()} == {
-        "r0": 1, "r1": 2, "r2": 3, "r3": 1, "r4": 5, "r5": 6,
-    }  # fmt: skip
+        f"{number:012}": rows for number, rows in enumerate([1, 2, 3, 1, 5, 6])
+    }
 
 
 def test_a_run_gets_its_own_file_back(sweep, tmp_path):
-    give_own(sweep, "c", tmp_path)
-    assert pq.read_table(tmp_path / "predictions.parquet").equals(pq.read_table(own(sweep, "c")))
+    give_own(sweep, C, tmp_path)
+    assert pq.read_table(tmp_path / "predictions.parquet").equals(pq.read_table(own(sweep, C)))
     give_own(sweep, "unknown", tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_merge_of_clones_joins_them_and_is_completed_by_the_same_command(sweep, tmp_path):
-    ran(tmp_path / "other", "d", ["up"])
-    ran(tmp_path / "other", "b", ["other"])
+    ran(tmp_path / "other", D, ["up"])
+    ran(tmp_path / "other", B, ["other"])
     collect(tmp_path / "other")
     parts = [clone(folder, tmp_path / f"clone-{folder.name}") for folder in (sweep, tmp_path / "other")]
     for folder in parts:
         write_json(folder / "sweep.json", {})
     merge(parts, tmp_path / "all", ["merge"], weights=False)
-    whole = {"a": ["red"], "b": ["yes", "no"], "c": ["2", "two", ""], "d": ["up"]}
+    whole = {A: ["red"], B: ["yes", "no"], C: ["2", "two", ""], D: ["up"]}
     assert answers(tmp_path / "all") == whole
     (tmp_path / "all" / "predictions.parquet").unlink()  # as if it had been stopped after the copies
     merge(parts, tmp_path / "all", ["merge"], weights=False)
@@ -148,23 +150,23 @@ def test_a_merge_of_clones_joins_them_and_is_completed_by_the_same_command(sweep
 
 def test_damaged_files_are_named_and_nothing_is_lost(sweep):
     before = (sweep / "predictions.parquet").read_bytes()
-    own(sweep, "b").write_bytes(b"PAR1")
-    with pytest.raises(ValueError, match=r"runs/b/predictions\.parquet: not readable.*delete the run's folder"):
+    own(sweep, B).write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"runs/b0+/predictions\.parquet: not readable.*delete the run's folder"):
         collect(sweep)
     assert (sweep / "predictions.parquet").read_bytes() == before
     assert not list(sweep.rglob(".*"))
-    shutil.rmtree(sweep / "runs" / "b")
+    shutil.rmtree(sweep / "runs" / B)
     (sweep / "predictions.parquet").write_bytes(before[:200])
     with pytest.raises(ValueError, match=r"sweep/predictions\.parquet: not readable.*delete it"):
         collect(sweep)
     (sweep / "predictions.parquet").unlink()
     collect(sweep)
-    assert list(answers(sweep)) == ["a", "c"]
+    assert list(answers(sweep)) == [A, C]
 
 
 def test_without_predictions_there_is_no_file(tmp_path):
-    write_json(tmp_path / "runs" / "a" / "record.json", record("a"))
-    join_predictions(tmp_path, [record("a")])
+    write_json(tmp_path / "runs" / A / "record.json", record(A))
+    join_predictions(tmp_path, [record(A)])
     assert not (tmp_path / "predictions.parquet").exists()
 
 

@@ -18,7 +18,7 @@ def record(run_id, accuracies, *, kind="run", **row):
     history = [[10 * n, PACE * 10 * n, "tune", "accuracy", value] for n, value in enumerate(accuracies, 1)]
     history.append([5, 1.0, "train", "accuracy", 1.0])
     row = {"run_id": run_id, "kind": kind, "strategy": run_id, "seed": 0, "status": "ok", "created_at": "", **row}
-    return {"schema": SCHEMA_VERSION, "run_id": run_id, "row": row, "history": history,
+    return {"schema": SCHEMA_VERSION, "run_id": run_id, "spec": {}, "row": row, "history": history,
             "sections": {}, "metrics": {}, "memory": {}}  # fmt: skip
 
 
@@ -58,13 +58,13 @@ def test_the_target_was_missed_until_then(mine, base):
 
 
 def test_it_is_rebuilt_with_the_csvs(tmp_path):
-    lora = record("lora", [0.1])
-    write_json(tmp_path / "runs" / "lora" / "record.json", lora)
+    lora, full = "1" * 12, "f" * 12
+    write_json(tmp_path / "runs" / lora / "record.json", record(lora, [0.1]))
     collect(tmp_path)
-    assert cells(tmp_path) == {"lora": ""}
-    write_json(tmp_path / "runs" / "full" / "record.json", FULL)
+    assert cells(tmp_path) == {lora: ""}
+    write_json(tmp_path / "runs" / full / "record.json", FULL | {"run_id": full, "row": FULL["row"] | {"run_id": full}})
     collect(tmp_path)
-    assert cells(tmp_path) == {"full": "15", "lora": "inf"}
+    assert cells(tmp_path) == {full: "15", lora: "inf"}
 
 
 def cells(folder):

@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 import time
-from importlib.metadata import version
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 
 from bench.commands.arguments import parse_duration
 from bench.processes.environment import child_environment
-from bench.records.checkpoint_folder import checkpoint_folder, commit_checkpoint, read_progress
+from bench.records.checkpoint_folder import checkpoint_folder, commit_checkpoint, read_progress, write_progress
 from bench.records.spec import RunSpec
 from bench.sweep.launcher import LaunchOptions, launch
 from bench.sweep.time_limit import TimeLimit, TimeLimitReachedError
@@ -82,18 +81,16 @@ def test_a_sweep_that_reaches_its_limit_says_so_and_goes_on(run_matrix, tmp_path
 WRITING = """
 import sys
 from pathlib import Path
-from bench.records.checkpoint_folder import checkpoint_folder, commit_checkpoint
-from bench.records.record import write_json
+from bench.records.checkpoint_folder import checkpoint_folder, commit_checkpoint, write_progress
 from strategies import compose, save_checkpoint
 from tests.bench.faulty_task import SLOW_SECONDS, FaultyTask
-from importlib.metadata import version
 folder, number = Path(sys.argv[1]), 0
 tuned = compose("full").apply(FaultyTask().build_model(), device="cpu", seed=0)
 while True:
     number += 1
     new = checkpoint_folder(folder, "new")
     save_checkpoint(tuned, new / "state.pt", number=number)
-    write_json(new / "place.json", {"step": number, "torch": version("torch")})
+    write_progress(new, step=number, total=9, events_bytes=0, seconds={}, wall_seconds=1.0)
     commit_checkpoint(folder)
     print(number, flush=True)
 """
@@ -120,7 +117,8 @@ def test_every_moment_of_the_move_leaves_a_checkpoint(tmp_path):
     def write(kind, step):
         folder = checkpoint_folder(tmp_path, kind)
         folder.mkdir()
-        (folder / "place.json").write_text(json.dumps({"step": step, "torch": version("torch")}))
+        (folder / "state.pt").write_bytes(b"state")
+        write_progress(folder, step=step, total=9, events_bytes=0, seconds={}, wall_seconds=1.0)
 
     assert read_progress(tmp_path) is None
     checkpoint_folder(tmp_path, "new").mkdir()
