@@ -205,13 +205,13 @@ def write_record(spec: RunSpec, result: RunResult, folder: Path, options: Launch
     row |= {key: result.environment.get(key) for key in ("gpu_name", "environment_hash")}
     row |= utilisation(row, spec.members)
     memory = {k.removesuffix("_bytes"): row[k] for k in row if k in _MEMORY_COLUMNS}
-    record = {
+    record = sealed({
         "schema": SCHEMA_VERSION, "run_id": spec.run_id, "spec": spec.to_json(),
         "row": {key: value for key, value in row.items() if value not in (None, "")},
         "sections": result.sections, "history": result.history, "metrics": result.metrics, "memory": memory,
         "environment": result.environment, "files": hashes(folder),
-    }  # fmt: skip
-    write_json(folder / RECORD_FILE, sealed(record))
+    })  # fmt: skip
+    write_json(folder / RECORD_FILE, record)
     return record
 
 

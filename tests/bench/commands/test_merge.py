@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from bench.commands.merge import merge
+from bench.records.record import sealed, write_json
 from bench.records.results_folder import InputError
 
 pytestmark = pytest.mark.slow
@@ -31,7 +32,7 @@ def change(folder, strategy, **values):
         record = json.loads(path.read_text())
         if record["row"]["strategy"] == strategy:
             record["row"].update(values)
-            path.write_text(json.dumps(record))
+            path.write_text(json.dumps(sealed(record)))
             return record["run_id"]
     raise AssertionError(strategy)
 
@@ -90,13 +91,52 @@ def test_copies_that_disagree_are_a_finding(parts, tmp_path):
     assert "Tesla T4" in found.notes[-1]
 
 
-def test_what_is_no_results_folder_or_damaged_is_refused(parts, tmp_path):
+def test_what_is_no_results_folder_is_refused_and_what_is_damaged_left_out(sweep, parts, tmp_path, capsys):
     with pytest.raises(InputError, match=r"nowhere: no results folder \(no sweep.json in it\)"):
         merge([parts[0], tmp_path / "nowhere"], tmp_path / "all", [], weights=True)
-    (next((parts[1] / "runs").iterdir()) / "record.json").write_text("{")
-    with pytest.raises(ValueError, match=r"record\.json"):
-        merge(parts, tmp_path / "all", [], weights=True)
     assert not (tmp_path / "all").exists()
+    lora = change(parts[1], "lora")
+    (parts[1] / "runs" / lora / "record.json").write_text("{")
+    merge(parts, tmp_path / "all", ["merge"], weights=True)
+    assert f"{parts[1]}/runs/{lora}/record.json: not readable as JSON" in capsys.readouterr().err
+    merged = pd.read_csv(tmp_path / "all" / "runs.csv")
+    assert set(pd.read_csv(sweep / "runs.csv").run_id) - set(merged.run_id) == {lora}
+    assert (parts[1] / "runs" / lora / "record.json").read_text() == "{", "what is another's is not touched"
+
+
+def everything(folder):
+    return {path: path.is_symlink() or (path.is_file() and path.read_bytes()) for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("run_id", ["../../precious", "..", "/tmp/precious", "precious", "A" * 12, "0" * 11, ""])
+def test_an_id_is_no_path(parts, tmp_path, run_id):
+    """A record whose id leads elsewhere neither replaces nor removes anything there."""
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.tex").write_text("mine")
+    lora = change(parts[1], "lora")
+    file = parts[1] / "runs" / lora / "record.json"
+    record = json.loads(file.read_text())
+    write_json(file, sealed(record | {"run_id": run_id, "row": record["row"] | {"run_id": run_id}}))
+    before = everything(tmp_path)
+    merge(parts, tmp_path / "all", ["merge"], weights=True)
+    after = {path: content for path, content in everything(tmp_path).items() if tmp_path / "all" not in path.parents}
+    assert after.items() - before.items() == {(tmp_path / "all", False)}
+    assert before.items() <= after.items()
+    assert lora not in set(pd.read_csv(tmp_path / "all" / "runs.csv").run_id)
+
+
+def test_links_of_others_are_not_followed(parts, tmp_path):
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "key").write_text("private")
+    lora = change(parts[1], "lora")
+    (parts[1] / "runs" / lora / "more").symlink_to(tmp_path / "secret")
+    (parts[1] / "runs" / lora / "key").symlink_to(tmp_path / "secret" / "key")
+    shutil.rmtree(parts[1] / "examples")
+    (parts[1] / "examples").symlink_to(tmp_path / "secret")
+    _, found = merge([parts[1]], tmp_path / "all", ["merge"], weights=True)
+    assert not [path for path, content in everything(tmp_path / "all").items() if content is True or path.name == "key"]
+    assert len([note for note in found.notes if note.endswith(": a link, left out")]) == 3
+    assert (tmp_path / "all" / "runs" / lora / "record.json").exists()
 
 
 def test_predictions_are_joined_of_clones_too(sweep, parts, tmp_path):

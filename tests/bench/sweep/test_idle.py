@@ -63,14 +63,13 @@ def test_the_option_refuses_before_anything_is_written(machine, tmp_path, capsys
 
 
 def test_a_disturbed_run_is_finished_but_not_where_times_must_count(tmp_path):
-    for run_id, row in (
-        ("a", {"status": "ok"}),
-        ("b", {"status": "ok", "disturbed": "others"}),
-        ("c", {"status": "failed"}),
-    ):
-        write_json(tmp_path / "runs" / run_id / "record.json", {"row": row})
-    assert [is_finished(tmp_path, run_id) for run_id in "abcd"] == [True, True, False, False]
-    assert [is_finished(tmp_path, run_id, undisturbed=True) for run_id in "abcd"] == [True, False, False, False]
+    ids = [letter * 12 for letter in "abcd"]
+    for run_id, changes in zip(ids, ({}, {"disturbed": "others"}, {"status": "failed"}), strict=False):
+        facts = {"schema": 1, "run_id": run_id, "row": row(created_at="2026", **changes), "history": []}
+        empty = {part: {} for part in ("spec", "sections", "metrics", "memory")}
+        write_json(tmp_path / "runs" / run_id / "record.json", facts | empty)
+    assert [is_finished(tmp_path, run_id) for run_id in ids] == [True, True, False, False]
+    assert [is_finished(tmp_path, run_id, undisturbed=True) for run_id in ids] == [True, False, False, False]
 
 
 def row(strategy="lora", seed=0, **changes):
