@@ -19,7 +19,7 @@ from transformers.utils import logging
 
 from vqa_model.data.pictures import read_picture
 from vqa_model.modeling.processing import VQAProcessor
-from vqa_model.modeling.towers import first_line
+from vqa_model.modeling.towers import FROM_DISK, first_line
 from vqa_model.modeling.vqa import VQAConfig, VQAModel
 
 if TYPE_CHECKING:
@@ -63,11 +63,11 @@ class Answerer:
                 model, found = VQAModel.from_pretrained(
                     model_folder,
                     use_safetensors=True,
-                    local_files_only=True,
+                    **FROM_DISK,
                     ignore_mismatched_sizes=True,  # refused below, by name
                     output_loading_info=True,
                 )
-                processor = VQAProcessor.from_pretrained(model_folder, local_files_only=True)
+                processor = VQAProcessor.from_pretrained(model_folder, **FROM_DISK)
         except (OSError, RuntimeError, ValueError, TypeError, KeyError, SafetensorError) as error:
             raise ValueError(f"{folder}: cannot be loaded as a model: {first_line(error)}") from error
         for kind, what in WRONG_WEIGHTS.items():

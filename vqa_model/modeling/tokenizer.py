@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING
 
 from vqa_model.modeling.families import ROBERTA_FAMILIES
-from vqa_model.modeling.towers import SHIPPED, Tower, first_line
+from vqa_model.modeling.towers import FROM_DISK, SHIPPED, Tower, first_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +55,7 @@ def _read_tokenizer(folder: Path, name: str) -> Tokenizer:
 
     if name.endswith(".model") and not (is_sentencepiece_available() and is_protobuf_available()):
         raise ImportError("it takes two packages (pip install sentencepiece protobuf), a tokenizer.json takes none")
-    tokenizer: Tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+    tokenizer: Tokenizer = AutoTokenizer.from_pretrained(folder, **FROM_DISK).backend_tokenizer
     return tokenizer
 
 

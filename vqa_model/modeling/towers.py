@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from transformers.modeling_utils import PreTrainedModel
 
 SHIPPED = Path(__file__).resolve().parents[1] / "towers"
+# How every checkpoint is read: no download, and no code that comes with it, whatever its `auto_map` says.
+FROM_DISK: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 FAMILIES = {"vision": VISION_FAMILIES, "text": TEXT_FAMILIES}
 # width, layers, heads, image size, patch size, vocabulary rows (BERT's own, so that sizes compare)
 PRESETS: dict[str, tuple[int, int, int, int, int, int]] = {
@@ -77,7 +79,7 @@ class Tower:
                 self.folder,
                 config=self.stored or self.config,
                 dtype=torch.float32,
-                local_files_only=True,
+                **FROM_DISK,
                 ignore_mismatched_sizes=True,  # reported below, with the tensor's name
                 output_loading_info=True,
                 **option,
@@ -152,6 +154,8 @@ def _shape(config: PreTrainedConfig) -> dict[str, Any]:
 
 def first_line(error: Exception) -> str:
     """First line of an error's message, or its type where it says nothing."""
+    if "trust_remote_code" in str(error):
+        return "it wants code of its own to be run, which never happens; take files without auto_map"
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
@@ -208,7 +212,7 @@ def _find(kind: str, preset: str, source: str, *, random: bool) -> Tower:
 
     folder = checkpoint_folder(source or str(SHIPPED / kind), kind)
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, **FROM_DISK)
     except (OSError, ValueError, TypeError, StrictDataclassError) as error:
         raise ValueError(f"{folder / 'config.json'}: not a checkpoint configuration: {first_line(error)}") from error
     return Tower(kind, config, folder, random)
