@@ -21,6 +21,7 @@ from typing import Any
 from bench.commands.arguments import make_parser
 from bench.commands.cli import make_request
 from bench.processes.environment import child_environment
+from bench.processes.scratch import scratch_folder
 from bench.records.spec import RunSpec
 from bench.sweep.child_processes import prepare
 from bench.sweep.launcher import LaunchOptions, launch
@@ -80,7 +81,8 @@ def specifications(strategies: str, max_steps: int) -> list[RunSpec]:
     """One run of each recipe on the embedded data."""
     words = ["--strategies", strategies, "--no-baseline", "--max-steps", str(max_steps), "--device", "cpu"]
     request = make_request(make_parser().parse_args(words), words)
-    specs = build_matrix(request.plans, prepare(request, request.plans), request.training)
+    with scratch_folder() as scratch:
+        specs = build_matrix(request.plans, prepare(request, request.plans, scratch), request.training)
     return [spec for spec in specs if spec.kind != "control"]
 
 

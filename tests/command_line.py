@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from bench.commands.cli import main
+from bench.commands.streams import ENDING
 from report.__main__ import main as report
 
 
@@ -45,7 +46,7 @@ def run_matrix(*words, cwd):
     Figures are not drawn.
     """
     given, here = [str(word) for word in words], Path.cwd()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    handlers = {number: signal.getsignal(number) for number in (getattr(signal, name) for name in ENDING)}
     os.chdir(cwd)
     with caught(1, redirect_stdout) as out, caught(2, redirect_stderr) as err, pytest.MonkeyPatch.context() as patch:
         patch.setattr("bench.sweep.run.subprocess", SimpleNamespace(run=report_without_figures))

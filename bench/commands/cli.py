@@ -6,8 +6,8 @@ Nothing here loads torch, so `--help`, `list` and errors in a recipe answer at o
 from __future__ import annotations
 
 import argparse
+import errno
 import os
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +17,7 @@ from bench.commands.arguments import USAGE, make_parser, make_plan_parser
 from bench.commands.compare import make_compare_parser, run_compare
 from bench.commands.export import make_export_parser, run_export
 from bench.commands.merge import make_merge_parser, run_merge
+from bench.commands.streams import end_once, outlive_readers
 from bench.records.checkpoint_folder import PAUSED
 from bench.records.results_folder import InputError
 from bench.sweep.child_processes import run_plan
@@ -139,8 +140,17 @@ def run_command(name: str, words: Sequence[str]) -> int:
     try:
         return work(options, [name, *words])
     except (ValueError, OSError) as error:
-        print(f"run_matrix.py: {error}", file=sys.stderr)
+        print(f"run_matrix.py: {one_line(error)}", file=sys.stderr)
         return USAGE
+
+
+def one_line(error: Exception) -> str:
+    """One line of an error: for one of the system where it happened, what, and what to do."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "make room there and give the same command again" if full else "see to it and give the same command again"
+    return f"{error.filename or 'a file'}: {error.strerror}; {remedy}, finished runs are kept"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -148,6 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if os.name == "nt":
         print("run_matrix.py: needs Linux or macOS; on Windows it runs in WSL (`wsl --install`)", file=sys.stderr)
         return USAGE
+    outlive_readers()
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = given[0] if given and not given[0].startswith("-") else "run"
     if command in UNIMPLEMENTED_COMMANDS:
@@ -162,8 +173,7 @@ def run_or_plan(command: str, given: Sequence[str]) -> int:
     """Run a sweep, or only predict it; 2 and one line for bad input."""
     parser = make_plan_parser() if command == "plan" else make_parser()
     options = parser.parse_args(given[1:] if given[:1] in (["run"], ["plan"]) else given)
-    for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal or a scheduler ends the run under way, too
-        signal.signal(number, signal.default_int_handler)
+    end_once()
     try:
         request = make_request(options, given)
         if command == "plan":
@@ -172,7 +182,7 @@ def run_or_plan(command: str, given: Sequence[str]) -> int:
         if rows:
             report_results(rows, request.out)
     except (ValueError, OSError) as error:
-        print(f"run_matrix.py: {error}", file=sys.stderr)
+        print(f"run_matrix.py: {one_line(error)}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
         print("\ninterrupted: finished runs are kept; the same command goes on from there", file=sys.stderr)

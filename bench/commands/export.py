@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import tempfile
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from bench.commands.arguments import OneLineParser
+from bench.processes.scratch import scratch_folder
 from bench.processes.start import run_child
 from bench.records.collect import read_records
 from bench.records.record import write_json
@@ -52,8 +52,8 @@ def run_export(options: Namespace, _: Sequence[str]) -> int:
         "source": str(source), "run_id": row["run_id"], "strategy": row["strategy"], "out": str(out.absolute()),
         "overrides": overrides, "format": options.format,
     }  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="tunematrix-") as scratch:
-        file = Path(scratch) / "request.json"
+    with scratch_folder() as scratch:
+        file = scratch / "request.json"
         write_json(file, request)
         return run_child("bench.commands.write_model", [file])
 

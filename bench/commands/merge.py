@@ -19,6 +19,7 @@ from typing import Any
 
 from bench.commands.arguments import OneLineParser
 from bench.records.collect import collect, read_records
+from bench.records.files import put, sync_tree
 from bench.records.predictions import give_own, is_scored
 from bench.records.record import FINAL, PREDICTIONS, read_json, write_json
 from bench.records.results_folder import (
@@ -167,7 +168,8 @@ def _copy(source: Path, record: Mapping[str, Any], out: Path, leave_out: Sequenc
             give_own(source, run_id, draft / "run")
         if target.exists():
             target.rename(draft / "replaced")
-        (draft / "run").rename(target)
+        sync_tree(draft / "run")
+        put(draft / "run", target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

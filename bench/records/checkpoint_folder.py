@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.records.events import EVENTS_FILE
+from bench.records.files import put, sync_tree
 from bench.records.record import SEAL, is_intact, read_json, sealed, write_json
 from strategies.saving.manifest import file_hash
 
@@ -45,9 +46,10 @@ def commit_checkpoint(folder: Path) -> None:
     """Let the new checkpoint take the place of the old one; killed at any moment, this leaves a whole one."""
     new, current, old = (checkpoint_folder(folder, kind) for kind in ("new", "", "old"))
     shutil.rmtree(old, ignore_errors=True)
+    sync_tree(new)
     if current.exists():
         current.rename(old)
-    new.rename(current)
+    put(new, current)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.records.files import write_text
 from bench.records.predictions import join_predictions
 from bench.records.record import FILES, MEMORY_KINDS, RUN_COLUMNS
 from bench.records.run_records import Record, read_runs
@@ -79,8 +79,6 @@ def collect(folder: Path) -> list[Record]:
     """Rebuild a sweep's CSVs from its records, join its runs' predictions in one file, and return the records."""
     records = read_records(folder)
     for name, rows in tables(records).items():
-        partial = folder / f".{name}.{os.getpid()}"
-        partial.write_text(csv_text(FILES[name], rows), encoding="utf-8")
-        partial.replace(folder / name)
+        write_text(folder / name, csv_text(FILES[name], rows))
     join_predictions(folder, records)
     return records

@@ -33,14 +33,18 @@ class EventWriter:
         self._file.close()
 
 
+class NoEventError(ValueError):
+    """A line of a log that is no event of this version; the message names file and line."""
+
+
 class EventReader:
     """Reads the events that were added since the last call; a half-written last line waits."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._position = path, 0
+        self._path, self._position, self._lines = path, 0, 0
 
     def __call__(self) -> Iterator[dict[str, Any]]:
-        """Events since the last call."""
+        """Events since the last call. NoEventError for a line that is none."""
         if not self._path.exists():
             return
         with self._path.open("rb") as file:
@@ -49,7 +53,16 @@ class EventReader:
                 if not line.endswith(b"\n"):
                     return
                 self._position += len(line)
-                yield json.loads(line)
+                self._lines += 1
+                yield self._parse(line)
+
+    def _parse(self, line: bytes) -> dict[str, Any]:
+        try:
+            event = json.loads(line)
+            RunResult().add(event)  # for nothing but its errors
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise NoEventError(f"{self._path}: line {self._lines} is no event of this version") from error
+        return dict(event)
 
 
 @dataclass

@@ -78,7 +78,7 @@ def _is_gone(owner: dict[str, Any]) -> bool:
     if not owner or owner["host"] != socket.gethostname():
         return False
     try:
-        return abs(psutil.Process(owner["pid"]).create_time() - owner["born"]) > SAME_START_SECONDS
+        return bool(abs(psutil.Process(owner["pid"]).create_time() - owner["born"]) > SAME_START_SECONDS)
     except psutil.NoSuchProcess:
         return True
 

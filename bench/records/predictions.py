@@ -15,6 +15,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
+from bench.records.files import put, sync
 from bench.records.record import PREDICTION_COLUMNS, PREDICTIONS
 from bench.task import Prediction
 
@@ -159,6 +160,7 @@ def _write(path: Path, schema: Any, parts: Iterator[Any]) -> None:
                 if sum(map(len, waiting)) >= GROUP_ROWS:
                     flush()
             flush()
-        partial.replace(path)
+        sync(partial)
+        put(partial, path)
     finally:
         partial.unlink(missing_ok=True)

@@ -6,6 +6,8 @@ sweeps may share a folder one after another: runs are told apart by their ids.
 
 from __future__ import annotations
 
+import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +19,8 @@ from bench.records.record import FINAL, SCHEMA_VERSION, write_json
 from bench.records.run_records import NewerRecordError, read_run
 
 MARKER: Final = "sweep.json"
+# A file's name behind a dot and with something after it, or a run's that is being copied.
+HALF_WRITTEN: Final = re.compile(r"\.(\w+\.(json|csv|parquet)\.\w+|[0-9a-f]{12}-\w+)$")
 
 
 class InputError(ValueError):
@@ -50,12 +54,25 @@ def lock_folder(out: Path, command: Sequence[str]) -> Iterator[int]:
     out.mkdir(parents=True, exist_ok=True)
     try:
         with held(out) as lock:
+            remove_leftovers(out)
             write_json(out / MARKER, {"schema": SCHEMA_VERSION, "command": list(command)})
             yield lock
     except FolderInUseError as error:
         raise InputError(
             f"--out {out}: another sweep is writing there ({error}); wait or name another folder"
         ) from error
+
+
+def remove_leftovers(out: Path) -> None:
+    """Remove what a sweep or a merge was writing when it was ended; only whoever holds the lock may ask for it."""
+    for folder in ("", "runs", "runs/*"):
+        for path in out.glob(f"{folder}/.*" if folder else ".*"):
+            if not HALF_WRITTEN.match(path.name):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def run_folder(out: Path, run_id: str) -> Path:

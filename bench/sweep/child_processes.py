@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from bench.processes.scratch import scratch_folder
 from bench.processes.start import run_child
 from bench.records.record import read_json, write_json
 from bench.records.results_folder import InputError
@@ -25,9 +24,11 @@ def modules_to_preload(task: str, plans: Sequence[NamedPlan]) -> list[str]:
     return [task.partition("(")[0], *PRELOADED, *sorted(packages)]
 
 
-def prepare(request: Request, plans: Sequence[NamedPlan]) -> dict[str, Any]:
-    """Ask a child process about task, data, model, device and every plan. InputError carries its one line."""
-    scratch = Path(tempfile.mkdtemp(prefix="tunematrix-"))
+def prepare(request: Request, plans: Sequence[NamedPlan], scratch: Path) -> dict[str, Any]:
+    """Ask a child process about task, data, model, device and every plan. InputError carries its one line.
+
+    scratch: an empty folder, which what the answer names lies in.
+    """
     payload = {
         "task": request.task, "overrides": dict(request.overrides), "device": request.device,
         "plans": [str(named.plan) for named in plans], "batch_size": request.training.batch_size,
@@ -42,7 +43,6 @@ def prepare(request: Request, plans: Sequence[NamedPlan]) -> dict[str, Any]:
         raise InputError(f"looking at task and data failed (exit status {status}); its traceback is above")
     answer: dict[str, Any] = read_json(scratch / "answer.json")
     if "error" in answer:
-        shutil.rmtree(scratch)
         raise InputError(answer["error"])
     return answer | {"side_files": scratch / "side_files"}
 
@@ -56,7 +56,7 @@ def run_plan(request: Request, *, gpu: str, calibration: str, out: Path | None) 
         "batch_size": training.batch_size, "epochs": training.epochs, "max_steps": training.max_steps,
         "calibration": calibration, "out": str(out or ""),
     }  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="tunematrix-") as scratch:
-        file = Path(scratch) / "request.json"
+    with scratch_folder() as scratch:
+        file = scratch / "request.json"
         write_json(file, payload)
         return run_child("bench.commands.plan", [file])

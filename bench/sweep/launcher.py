@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any, Final
 
 from bench.forecast.utilisation import utilisation
 from bench.processes.fork_server import Child
+from bench.processes.scratch import scratch_folder
 from bench.processes.start import kill_group, start, wait_for_server
 from bench.records.checkpoint_folder import (
     DEADLINE,
@@ -32,13 +32,18 @@ from bench.records.checkpoint_folder import (
     verify,
 )
 from bench.records.disturbance import disturbance_columns
-from bench.records.events import EVENTS_FILE, EventReader, RunResult
+from bench.records.events import EVENTS_FILE, EventReader, NoEventError, RunResult
+from bench.records.files import sync_tree
 from bench.records.record import SCHEMA_VERSION, TUNING_COLUMNS, sealed, write_json
 from bench.records.run_records import RECORD_FILE, hashes, read_run
 from bench.records.spec import RunSpec
 
 WORKER: Final = "bench.worker.__main__"
 POLL_SECONDS = 0.1
+LOG_FILE: Final = "log.txt"
+LOG_MOST_BYTES: Final = 64 << 20
+LOG_KEPT_BYTES: Final = 1 << 20
+LOG_END_BYTES: Final = 1 << 16
 KERNEL_COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
 
 
@@ -53,7 +58,19 @@ class LaunchOptions:
     deadline: float | None = None  # seconds since the epoch
 
 
-def launch(
+def launch(spec: RunSpec, folder: Path, options: LaunchOptions, **more: Any) -> dict[str, Any] | None:
+    """Run `spec` in `folder` and return its record, as `try_launch` does.
+
+    What goes wrong in this process, a disk that is full or a folder that is gone, is the run's failure.
+    """
+    try:
+        return try_launch(spec, folder, options, **more)
+    except OSError as error:
+        reason = f"{error.filename or folder}: {error.strerror}"
+        return write_record(spec, RunResult(status="failed", reason=reason), folder, options)
+
+
+def try_launch(
     spec: RunSpec,
     folder: Path,
     options: LaunchOptions,
@@ -82,34 +99,42 @@ def launch(
     left = None if options.deadline is None else options.deadline - started
     reader = EventReader(folder / EVENTS_FILE)
 
-    def read_events() -> None:
-        for event in reader():
-            result.add(event)
-            watch(event)
+    def read_events() -> bool:
+        limit_log(folder / LOG_FILE)
+        return take_in(reader, result, watch)
 
     seconds = min((s for s in (timeout, left) if s is not None), default=None)
     child, stopped = run_to_end(folder, options, environ, seconds, read_events)
     ended = time.time()
     if child.lost and attempts > 1:  # not the run's fault, so it does not cost it
-        return launch(spec, folder, options, environ=environ, watch=watch, attempts=attempts - 1)
-    read_events()
+        return try_launch(spec, folder, options, environ=environ, watch=watch, attempts=attempts - 1)
+    can_go_on = read_events()
     result.row["start_method"] = child.start_method
-    timed_out = stopped and timeout is not None and (left is None or timeout <= left)
+    timed_out = can_go_on and stopped and timeout is not None and (left is None or timeout <= left)
     if not timed_out and not result.status and (stopped or child.returncode == PAUSED):
         return None
     result.row["wall_seconds"] = earlier + ended - started
     if result.ended_at is not None:
         result.sections["exit"] = {"seconds": ended - result.ended_at}
     if timed_out:
-        result.status, result.reason = (
-            "timeout",
-            f"stopped after --timeout {options.timeout_seconds:g} s",
-        )
-    elif not result.status:
-        result.status, result.reason = exit_reason(child.wait(), kills_before, folder)
+        result.status, result.reason = "timeout", f"stopped after --timeout {options.timeout_seconds:g} s"
+    else:
+        result.status, result.reason = ending(result, child.wait(), kills_before, folder)
     record = write_record(spec, result, folder, options)
     remove_checkpoint(folder)
     return record
+
+
+def take_in(reader: EventReader, result: RunResult, watch: Callable[[Mapping[str, Any]], None]) -> bool:
+    """Fold what a run has told since the last time; whether it can go on: not after a line that is no event."""
+    try:
+        for event in reader():
+            result.add(event)
+            watch(event)
+    except NoEventError as error:
+        result.status, result.reason = "failed", str(error)
+        return False
+    return True
 
 
 def usable_progress(folder: Path) -> dict[str, Any] | None:
@@ -129,14 +154,14 @@ def run_to_end(
     options: LaunchOptions,
     environ: Mapping[str, str],
     seconds: float | None,
-    tick: Callable[[], None],
+    tick: Callable[[], bool],
 ) -> tuple[Child, bool]:
-    """Start a run's process and wait for it; gives it, ended, and whether it was stopped as its time ran out."""
-    with (
-        (folder / "log.txt").open("ab") as log,
-        tempfile.TemporaryDirectory(prefix="tunematrix-", ignore_cleanup_errors=True) as scratch,
-    ):
-        environment = run_environment(environ, scratch, options.deadline)
+    """Start a run's process and wait for it; gives it, ended, and whether it was stopped.
+
+    It is when its seconds are over, or when `tick`, which is called all the while, says that it cannot go on.
+    """
+    with (folder / LOG_FILE).open("ab") as log, scratch_folder() as scratch:
+        environment = run_environment(environ, str(scratch), options.deadline)
         output = log.fileno()
         child = start(WORKER, [folder], environment, output=output, errors=output, inherited=options.inherited)
         try:
@@ -155,14 +180,15 @@ def run_environment(environ: Mapping[str, str], scratch: str, deadline: float | 
     return {**os.environ, **environ, **limit, **cold, "PYTHONUNBUFFERED": "1"}
 
 
-def wait(child: Child, timeout: float | None, tick: Callable[[], None]) -> bool:
-    """Wait until the child ends, calling `tick` all the while; True when its time ran out."""
+def wait(child: Child, timeout: float | None, tick: Callable[[], bool]) -> bool:
+    """Wait until the child ends; True when its time ran out before, or `tick`, called all the while, gave False."""
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
         try:
             child.wait(POLL_SECONDS)
         except subprocess.TimeoutExpired:
-            tick()
+            if not tick():
+                return True
         else:
             return False
         if deadline is not None and time.monotonic() > deadline:
@@ -178,14 +204,40 @@ def oom_kill_count() -> int:
     return 0
 
 
+def ending(result: RunResult, code: int, kills_before: int, folder: Path) -> tuple[str, str]:
+    """Status and reason: what the run said, if it came to say it; else what can be known from outside."""
+    if not (folder / EVENTS_FILE).exists():
+        return "failed", f"its folder was removed while it ran: {folder}"
+    return (result.status, result.reason) if result.status else exit_reason(code, kills_before, folder)
+
+
 def exit_reason(code: int, kills_before: int, folder: Path) -> tuple[str, str]:
     """Status and reason of a process that ended without saying why."""
     if code == -signal.SIGKILL and oom_kill_count() > kills_before:
         return "oom", "killed by the kernel: the machine's memory ran out"
-    last = [line for line in (folder / "log.txt").read_text(errors="replace").splitlines() if line.strip()]
+    last = last_line(folder / LOG_FILE)
     names = {int(number): number.name for number in signal.Signals}
     ending = f"killed by {names.get(-code, f'signal {-code}')}" if code < 0 else f"exited with status {code}"
-    return "failed", f"process {ending}" + (f"; last line of its log: {last[-1].strip()[:200]}" if last else "")
+    return "failed", f"process {ending}" + (f"; last line of its log: {last[:200]}" if last else "")
+
+
+def last_line(log: Path) -> str:
+    """The last line with anything in it; of a long log only the end is read."""
+    if not log.is_file():
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - LOG_END_BYTES))
+        lines = file.read().decode(errors="replace").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def limit_log(log: Path) -> None:
+    """Keep the beginning of a log that has grown too long; what is written after that follows it."""
+    if log.is_file() and log.stat().st_size > LOG_MOST_BYTES:
+        cut = log.stat().st_size - LOG_KEPT_BYTES
+        os.truncate(log, LOG_KEPT_BYTES)  # it is open for appending, so the run writes on behind this
+        with log.open("ab") as file:
+            file.write(f"\n[{cut} bytes were left out here: the log had more than {LOG_MOST_BYTES}]\n".encode())
 
 
 def write_record(spec: RunSpec, result: RunResult, folder: Path, options: LaunchOptions) -> dict[str, Any]:
@@ -211,6 +263,8 @@ def write_record(spec: RunSpec, result: RunResult, folder: Path, options: Launch
         "sections": result.sections, "history": result.history, "metrics": result.metrics, "memory": memory,
         "environment": result.environment, "files": hashes(folder),
     })  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    sync_tree(folder)  # first weights, events and predictions, then the record that stands for them
     write_json(folder / RECORD_FILE, record)
     return record
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.processes.environment import ROOT, child_environment
+from bench.processes.scratch import remove_abandoned, scratch_folder
 from bench.processes.start import fork_server
 from bench.records.collect import collect
 from bench.records.environment import git_state
@@ -58,15 +59,16 @@ def run_sweep(request: Request) -> list[dict[str, Any]]:
     plans = with_baseline(request.plans, include=request.baseline)
     if request.require_idle and not request.dry_run:
         refuse_if_busy()
-    with fork_server(modules_to_preload(request.task, plans)):
-        return run_prepared(request, plans)
+    remove_abandoned()
+    with fork_server(modules_to_preload(request.task, plans)), scratch_folder() as scratch:
+        return run_prepared(request, plans, scratch)
 
 
-def run_prepared(request: Request, plans: Sequence[NamedPlan]) -> list[dict[str, Any]]:
+def run_prepared(request: Request, plans: Sequence[NamedPlan], scratch: Path) -> list[dict[str, Any]]:
     """Look at data, model and plans, then run them; gives the rows of the runs that were asked for."""
     if not request.dry_run:
         print(f"Looking at the data, the model and {len(plans)} recipes first", flush=True)
-    prepared = prepare(request, plans)
+    prepared = prepare(request, plans, scratch)
     if request.memory_snapshot and not prepared["device"].startswith("cuda"):
         raise InputError(f"--memory-snapshot: needs a CUDA GPU, this is {prepared['device']}; memory.csv has the kinds")
     specs = [
@@ -79,7 +81,6 @@ def run_prepared(request: Request, plans: Sequence[NamedPlan]) -> list[dict[str,
         specs = in_tuned_setting(specs, request.tune)
     if request.dry_run:
         print_planned(specs, request)
-        shutil.rmtree(prepared["side_files"].parent)
         return []
     batch_size = request.training.batch_size or prepared["main"]["batch_size"]
     if batch_size > prepared["train_samples"]:
@@ -90,7 +91,6 @@ def run_prepared(request: Request, plans: Sequence[NamedPlan]) -> list[dict[str,
         introduce(prepared, len(specs), request.tune, request.out)
         write_json(request.out / "strategies.json", cards(plans))
         shutil.copytree(prepared["side_files"], request.out, dirs_exist_ok=True)
-        shutil.rmtree(prepared["side_files"].parent)
         run = partial(run_all, request=request, prepared=prepared, lock=lock, just_run=set())
         try:
             with suppress(TimeLimitReachedError):  # request.time_limit says how far it came

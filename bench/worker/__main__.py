@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import signal
 import sys
 import time
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     folder = Path(arguments[0])
     spec = RunSpec.from_json(read_json(folder / "spec.json"))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was measured is still reported
+    faulthandler.enable()  # a segmentation fault says where, in the log
     with closing(EventWriter(folder / EVENTS_FILE)) as emit:
         try:
             run(spec, folder, emit)

@@ -2,19 +2,65 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import nn
 
-FAULTS = ("", "raise", "kill", "hang", "nan", "oom", "prepare", "exit", "untuned", "slow", "hog")
 SLOW_SECONDS = 0.08  # more in each step
+
+
+def nothing():
+    pass
+
+
+def fail():
+    raise RuntimeError("the disk with the weights has gone")
+
+
+def hang():
+    subprocess.Popen(["sleep", "3600.125"])  # a grandchild that must not outlive the run
+    time.sleep(3600)
+
+
+def hog():
+    kept = [bytearray(b"x" * (64 << 20)) for _ in range(1 << 10)]  # until the kernel ends it
+    del kept
+
+
+def flood():
+    for number in range(3000):
+        print(number, "x" * 1000)
+    raise RuntimeError("and then it ended")
+
+
+def garble():
+    with (Path(sys.argv[1]) / "events.jsonl").open("a") as log:
+        log.write("no event\n")
+    time.sleep(3600)
+
+
+FAULTS = {
+    "raise": fail,
+    "exit": lambda: sys.exit(3),
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "hang": hang,
+    "hog": hog,
+    "segfault": lambda: ctypes.string_at(0),
+    "flood": flood,
+    "garble": garble,
+    "vanish": lambda: shutil.rmtree(sys.argv[1]),
+    "oom": lambda: torch.empty(1 << 50, dtype=torch.uint8),
+}
 
 
 def line(number):
@@ -68,23 +114,9 @@ class FaultyTask:
         loss = nn.functional.cross_entropy(model(batch["x"]), batch["y"])
         if self.fault == "slow":
             time.sleep(SLOW_SECONDS)
-        if calls != self.at_step:
-            return loss
-        if self.fault == "raise":
-            raise RuntimeError("the disk with the weights has gone")
-        if self.fault == "exit":
-            sys.exit(3)
-        if self.fault == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if self.fault == "hang":
-            subprocess.Popen(["sleep", "3600.125"])  # a grandchild that must not outlive the run
-            time.sleep(3600)
-        if self.fault == "hog":
-            kept = [bytearray(b"x" * (64 << 20)) for _ in range(1 << 10)]  # until the kernel ends it
-            del kept
-        if self.fault == "oom":
-            torch.empty(1 << 50, dtype=torch.uint8)
-        return loss * float("nan") if self.fault == "nan" else loss
+        if calls == self.at_step:
+            FAULTS.get(self.fault, nothing)()
+        return loss * float("nan") if (calls, self.fault) == (self.at_step, "nan") else loss
 
     def predict(self, model, batch):
         best = model(batch["x"]).softmax(-1).max(-1)

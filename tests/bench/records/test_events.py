@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.records.events import EventReader, EventWriter, aggregate_events
+from bench.records.events import EventReader, EventWriter, NoEventError, aggregate_events
 
 LOG = [
     {"event": "section", "name": "load"},
@@ -40,6 +40,20 @@ def test_what_was_measured_before_a_cut_is_kept(kept):
 def test_an_unknown_event_is_an_error():
     with pytest.raises(AttributeError):
         aggregate_events([{"event": "surprise"}])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"no event", b"[]", b"3", b"{}", b'{"event": "surprise"}', b'{"event": "section"}', b'{"event": "end", "x": 1}',
+     b"\xff\xfe", b'{"event": "section_end", "name": "train", "seconds": "long"}', b'{"event": "__init__"}'],
+)  # fmt: skip
+def test_a_line_that_is_no_event_is_named(tmp_path, line):
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b'{"event": "section", "name": "load"}\n' + line + b"\n")
+    events = EventReader(path)()
+    assert next(events)["name"] == "load"
+    with pytest.raises(NoEventError, match=rf"{path}: line 2 is no event"):
+        next(events)
 
 
 def test_the_reader_waits_for_whole_lines(tmp_path):

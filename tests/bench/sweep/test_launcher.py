@@ -11,7 +11,7 @@ from bench.processes.environment import child_environment
 from bench.processes.start import SWITCH
 from bench.records.record import SECTIONS
 from bench.records.spec import RunSpec
-from bench.sweep.launcher import LaunchOptions, launch
+from bench.sweep.launcher import LaunchOptions, last_line, launch
 from strategies import compose
 
 FULL = compose("full")
@@ -49,7 +49,7 @@ def test_a_run_that_ends_well(tmp_path, monkeypatch, method):
     assert row["peak_allocated_bytes"] > row["weights_bytes"] == 4 * row["total_parameters"]
     assert set(record["sections"]) == set(SECTIONS) - {"checkpoint"}
     told = sum(section["seconds"] for section in record["sections"].values())
-    assert told == pytest.approx(row["wall_seconds"], rel=0.01, abs=0.05), "nothing of the run's time is untold"
+    assert told == pytest.approx(row["wall_seconds"], rel=0.01, abs=0.1), "nothing of the run's time is untold"
     parts = [row[f"{part}_step_seconds"] for part in ("forward", "backward", "optimizer", "data")]
     assert min(parts) > 0
     assert row["first_step_seconds"] <= row["warmup_seconds"]
@@ -73,6 +73,8 @@ def test_a_run_that_ends_well(tmp_path, monkeypatch, method):
         ("kill", "failed", "killed by SIGKILL"),
         ("nan", "diverged", "loss became nan by step 16 of 32"),
         ("oom", "oom", "allocate memory"),
+        ("segfault", "failed", "killed by SIGSEGV"),
+        ("garble", "failed", "events.jsonl: line"),
     ],
 )
 def test_a_run_that_ends_badly(tmp_path, fault, status, reason):
@@ -81,6 +83,33 @@ def test_a_run_that_ends_badly(tmp_path, fault, status, reason):
     assert reason in row["reason"]
     assert row["trainable_parameters"] > 0, "what was measured before is kept"
     assert "accuracy" not in row
+
+
+def test_a_crash_says_where_in_the_log(tmp_path):
+    record = run(tmp_path, "segfault")[0]
+    log = (tmp_path / "runs" / record["run_id"] / "log.txt").read_text()
+    assert "Segmentation fault" in log
+    assert "faulty_task.py" in log
+
+
+def test_a_flood_of_output_is_cut_and_its_end_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.sweep.launcher.LOG_MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("bench.sweep.launcher.LOG_KEPT_BYTES", 1 << 16)
+    record = run(tmp_path, "flood")[0]
+    assert record["row"]["reason"] == "RuntimeError: and then it ended"
+    log = tmp_path / "runs" / record["run_id"] / "log.txt"
+    assert log.stat().st_size < 2 << 20
+    assert log.read_text().startswith("0 xxx")
+    assert "bytes were left out here" in log.read_text()
+    log.write_bytes(b"x" * (200 << 20) + b"\nthe end\n\n")
+    started = time.monotonic()
+    assert last_line(log) == "the end"
+    assert time.monotonic() - started < 0.05, "of a long log only the end is read"
+
+
+def test_a_folder_that_vanishes_is_a_row(tmp_path):
+    row = run(tmp_path, "vanish")[0]["row"]
+    assert (row["status"], "its folder was removed" in row["reason"]) == ("failed", True)
 
 
 def test_the_same_seed_gives_the_same_however_runs_start(tmp_path, monkeypatch):
