@@ -24,8 +24,9 @@ from bench.processes.environment import child_environment
 from bench.processes.scratch import scratch_folder
 from bench.records.spec import RunSpec
 from bench.sweep.child_processes import prepare
-from bench.sweep.launcher import LaunchOptions, launch
+from bench.sweep.launcher import launch
 from bench.sweep.matrix import build_matrix
+from bench.sweep.request import LaunchOptions
 from strategies import compose
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -24,10 +24,11 @@ from measuring import save, show
 
 from bench.processes.environment import child_environment
 from bench.processes.start import SWITCH, fork_server
-from bench.records.record import read_json
+from bench.records.json_files import read_json
 from bench.records.spec import RunSpec
 from bench.sweep.child_processes import modules_to_preload
-from bench.sweep.launcher import LaunchOptions, launch
+from bench.sweep.launcher import launch
+from bench.sweep.request import LaunchOptions
 from bench.task import DEFAULT_TASK
 from strategies import parse_plans
 

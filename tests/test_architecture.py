@@ -17,7 +17,7 @@ ARROWS = {
     "strategies": {"strategies"},
     "vqa_model": {"vqa_model"},
     "bench": {"bench", "strategies"},
-    "report": {"report", "bench.records.record"},
+    "report": {"report", "bench.records.record", "bench.records.json_files"},
 }
 # Folders and top-level files of each package, from the top down: imports, type-only ones too, run down this order.
 ORDER = {

@@ -12,7 +12,7 @@ from bench.commands.arguments import OneLineParser
 from bench.processes.scratch import scratch_folder
 from bench.processes.start import run_child
 from bench.records.collect import read_records
-from bench.records.record import write_json
+from bench.records.json_files import write_json
 from bench.records.results_folder import InputError, run_folder
 from bench.records.run_records import RECORD_FILE
 from strategies.saving.manifest import MANIFEST_FILE

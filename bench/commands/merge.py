@@ -20,8 +20,9 @@ from typing import Any
 from bench.commands.arguments import OneLineParser
 from bench.records.collect import collect, read_records
 from bench.records.files import put, sync_tree
+from bench.records.json_files import read_json, write_json
 from bench.records.predictions import give_own, is_scored
-from bench.records.record import FINAL, PREDICTIONS, read_json, write_json
+from bench.records.record import FINAL, PREDICTIONS
 from bench.records.results_folder import (
     MARKER,
     InputError,

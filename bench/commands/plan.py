@@ -22,7 +22,7 @@ from bench.forecast.forecast import Forecaster
 from bench.forecast.gpus import Gpu, find_gpu
 from bench.processes.lifetime import end_as
 from bench.records.collect import csv_text
-from bench.records.record import read_json
+from bench.records.json_files import read_json
 from bench.sweep.prepare import choose_device
 from bench.task import Task, load_task
 from strategies import Plan, PlanError, compose

@@ -18,8 +18,8 @@ from torch import nn
 
 from bench.processes.lifetime import end_as
 from bench.records.environment import package_versions
+from bench.records.json_files import read_json
 from bench.records.manifest import check_manifest, write_manifest
-from bench.records.record import read_json
 from bench.records.results_folder import InputError, run_folder
 from bench.records.run_records import read_run
 from bench.records.spec import RunSpec

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bench.records.record import read_json
+from bench.records.json_files import read_json
 from strategies.errors import closest_first
 
 TABLE: Final = Path(__file__).with_name("gpus.json")

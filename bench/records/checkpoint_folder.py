@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from bench.records.events import EVENTS_FILE
 from bench.records.files import put, sync_tree
-from bench.records.record import SEAL, is_intact, read_json, sealed, write_json
+from bench.records.json_files import SEAL, is_intact, read_json, sealed, write_json
 from strategies.saving.manifest import file_hash
 
 DEADLINE: Final = "TUNEMATRIX_DEADLINE"  # environment variable of a worker: seconds since the epoch

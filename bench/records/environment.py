@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.records.record import digest
+from bench.records.json_files import digest
 
 if TYPE_CHECKING:
     import torch

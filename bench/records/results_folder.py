@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.records.folder_lock import LOCK_FILE, FolderInUseError, held
-from bench.records.record import FINAL, SCHEMA_VERSION, write_json
+from bench.records.json_files import write_json
+from bench.records.record import FINAL, SCHEMA_VERSION
 from bench.records.run_records import NewerRecordError, read_run
 
 MARKER: Final = "sweep.json"

@@ -12,17 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from bench.records.record import (
-    KINDS,
-    PREDICTIONS,
-    RUN_COLUMNS,
-    SCHEMA_VERSION,
-    SEAL,
-    STATUSES,
-    TEXT_COLUMNS,
-    is_intact,
-    read_json,
-)
+from bench.records.json_files import SEAL, is_intact, read_json
+from bench.records.record import KINDS, PREDICTIONS, RUN_COLUMNS, SCHEMA_VERSION, STATUSES, TEXT_COLUMNS
 from strategies.saving.manifest import file_hash
 
 RECORD_FILE: Final = "record.json"

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-from bench.records.record import SCHEMA_VERSION, digest
+from bench.records.json_files import digest
+from bench.records.record import SCHEMA_VERSION
 
 Kind = Literal["run", "baseline", "control", "tuning"]
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from bench.processes.scratch import scratch_folder
 from bench.processes.start import run_child
-from bench.records.record import read_json, write_json
+from bench.records.json_files import read_json, write_json
 from bench.records.results_folder import InputError
 from bench.sweep.matrix import with_baseline
 from bench.sweep.request import Request

@@ -12,12 +12,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
 
-from bench.forecast.utilisation import utilisation
 from bench.processes.fork_server import Child
 from bench.processes.scratch import scratch_folder
 from bench.processes.start import kill_group, start, wait_for_server
@@ -31,31 +28,16 @@ from bench.records.checkpoint_folder import (
     truncate_log,
     verify,
 )
-from bench.records.disturbance import disturbance_columns
 from bench.records.events import EVENTS_FILE, EventReader, NoEventError, RunResult
-from bench.records.files import sync_tree
-from bench.records.record import SCHEMA_VERSION, TUNING_COLUMNS, sealed, write_json
-from bench.records.run_records import RECORD_FILE, hashes, read_run
+from bench.records.json_files import write_json
 from bench.records.spec import RunSpec
+from bench.sweep.request import LaunchOptions
+from bench.sweep.run_log import LOG_FILE, last_line, limit_log
+from bench.sweep.write_record import write_record
 
 WORKER: Final = "bench.worker.__main__"
 POLL_SECONDS = 0.1
-LOG_FILE: Final = "log.txt"
-LOG_MOST_BYTES: Final = 64 << 20
-LOG_KEPT_BYTES: Final = 1 << 20
-LOG_END_BYTES: Final = 1 << 16
 KERNEL_COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class LaunchOptions:
-    """What every run of a sweep shares: its name, extra columns, and the limits it runs under."""
-
-    sweep: str
-    columns: dict[str, Any]
-    inherited: tuple[int, ...] = ()
-    timeout_seconds: float | None = None
-    deadline: float | None = None  # seconds since the epoch
 
 
 def launch(spec: RunSpec, folder: Path, options: LaunchOptions, **more: Any) -> dict[str, Any] | None:
@@ -219,90 +201,3 @@ def exit_reason(code: int, kills_before: int, folder: Path) -> tuple[str, str]:
     names = {int(number): number.name for number in signal.Signals}
     ending = f"killed by {names.get(-code, f'signal {-code}')}" if code < 0 else f"exited with status {code}"
     return "failed", f"process {ending}" + (f"; last line of its log: {last[:200]}" if last else "")
-
-
-def last_line(log: Path) -> str:
-    """The last line with anything in it; of a long log only the end is read."""
-    if not log.is_file():
-        return ""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - LOG_END_BYTES))
-        lines = file.read().decode(errors="replace").splitlines()
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
-
-
-def limit_log(log: Path) -> None:
-    """Keep the beginning of a log that has grown too long; what is written after that follows it."""
-    if log.is_file() and log.stat().st_size > LOG_MOST_BYTES:
-        cut = log.stat().st_size - LOG_KEPT_BYTES
-        os.truncate(log, LOG_KEPT_BYTES)  # it is open for appending, so the run writes on behind this
-        with log.open("ab") as file:
-            file.write(f"\n[{cut} bytes were left out here: the log had more than {LOG_MOST_BYTES}]\n".encode())
-
-
-def write_record(spec: RunSpec, result: RunResult, folder: Path, options: LaunchOptions) -> dict[str, Any]:
-    """Fold everything known about a run into its record and write it atomically."""
-    row: dict[str, Any] = {
-        "run_id": spec.run_id, "sweep": options.sweep, "strategy": spec.strategy, **sweep_columns(spec),
-        "plan": spec.plan, "task": spec.task, "model": spec.model_name, "dataset": spec.dataset, "seed": spec.seed,
-        "status": result.status, "reason": result.reason, "section": result.section, "device": spec.device,
-        "batch_size": spec.batch_size, "lr": spec.lr, "head_lr": spec.head_lr,
-        "predicted_peak_bytes": spec.predicted_peak_bytes, "model_flops_per_sample": spec.model_flops_per_sample,
-        "created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }  # fmt: skip
-    if "load" in result.sections:
-        row["load_seconds"] = result.sections["load"]["seconds"]
-    row |= training_totals(result) | disturbance_columns(result.sections, result.environment)
-    row |= result.row | options.columns
-    row |= {key: result.environment.get(key) for key in ("gpu_name", "environment_hash")}
-    row |= utilisation(row, spec.members)
-    memory = {k.removesuffix("_bytes"): row[k] for k in row if k in _MEMORY_COLUMNS}
-    record = sealed({
-        "schema": SCHEMA_VERSION, "run_id": spec.run_id, "spec": spec.to_json(),
-        "row": {key: value for key, value in row.items() if value not in (None, "")},
-        "sections": result.sections, "history": result.history, "metrics": result.metrics, "memory": memory,
-        "environment": result.environment, "files": hashes(folder),
-    })  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    sync_tree(folder)  # first weights, events and predictions, then the record that stands for them
-    write_json(folder / RECORD_FILE, record)
-    return record
-
-
-def sweep_columns(spec: RunSpec) -> dict[str, Any]:
-    """Columns that say what a run is in the sweep that asked for it; in another the same run may be something else."""
-    return dict.fromkeys(TUNING_COLUMNS) | {"kind": spec.kind, "setting": spec.setting, **(spec.tuning or {})}
-
-
-def relabel(spec: RunSpec, folder: Path) -> None:
-    """Let a finished run's record say what the run is in this sweep; what was measured stays as it is."""
-    record = read_run(folder)
-    row = {**record["row"], **sweep_columns(spec)}
-    row = {key: value for key, value in row.items() if value not in (None, "")}
-    if row != record["row"]:
-        excluded = {"kind": spec.kind, "setting": spec.setting, "tuning": spec.tuning}
-        write_json(folder / RECORD_FILE, sealed({**record, "row": row, "spec": {**record["spec"], **excluded}}))
-
-
-_MEMORY_COLUMNS = frozenset({"weights_bytes", "gradients_bytes", "optimizer_bytes", "activations_bytes"})
-
-
-# Columns that are the most, or the sum, of what the training sections have under a name; the GPU's on CUDA only.
-_TRAINING_COLUMNS: Final[dict[str, tuple[str, Callable[[list[float]], float]]]] = {
-    "peak_allocated_bytes": ("peak_allocated_bytes", max),
-    "peak_reserved_bytes": ("peak_reserved_bytes", max),
-    "peak_device_bytes": ("device_bytes", max),
-    "peak_rss_bytes": ("peak_rss_bytes", max),
-    "peak_tree_rss_bytes": ("tree_rss_bytes", max),
-    "energy_joules": ("energy_joules", sum),
-}
-
-
-def training_totals(result: RunResult) -> dict[str, float]:
-    """Peaks and energy of the training sections."""
-    parts = [result.sections[name] for name in ("warmup", "train") if name in result.sections]
-    found = {
-        column: (work, [part[name] for part in parts if name in part])
-        for column, (name, work) in _TRAINING_COLUMNS.items()
-    }
-    return {column: work(values) for column, (work, values) in found.items() if values}

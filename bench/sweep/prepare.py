@@ -18,7 +18,7 @@ from bench.forecast.forecast import Forecaster, predict_all
 from bench.forecast.gpus import has_kernels, match_gpu
 from bench.processes.lifetime import end_as
 from bench.records.disturbance import MIN_GPU
-from bench.records.record import read_json, write_json
+from bench.records.json_files import read_json, write_json
 from bench.task import Task, changed_options, identity_options, load_task, task_path, task_text
 from bench.worker.sensors import Sensors
 from strategies import baseline, compose

@@ -31,3 +31,14 @@ class Request:
     tune: int | None = None
     require_idle: bool = False
     command: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchOptions:
+    """What every run of a sweep shares: its name, extra columns, and the limits it runs under."""
+
+    sweep: str
+    columns: dict[str, Any]
+    inherited: tuple[int, ...] = ()
+    timeout_seconds: float | None = None
+    deadline: float | None = None  # seconds since the epoch

@@ -23,13 +23,13 @@ from bench.processes.start import fork_server
 from bench.records.collect import collect
 from bench.records.environment import git_state
 from bench.records.events import RunResult
-from bench.records.record import write_json
+from bench.records.json_files import write_json
 from bench.records.results_folder import InputError, check_output_folder, is_finished, lock_folder, run_folder
 from bench.records.run_records import read_runs, set_damaged_aside
 from bench.records.spec import RunSpec
 from bench.sweep.child_processes import modules_to_preload, prepare
 from bench.sweep.idle import disturbed_lines, refuse_if_busy
-from bench.sweep.launcher import LaunchOptions, launch, relabel, write_record
+from bench.sweep.launcher import launch
 from bench.sweep.matrix import (
     build_matrix,
     certain_refusal,
@@ -37,10 +37,11 @@ from bench.sweep.matrix import (
     with_baseline,
 )
 from bench.sweep.progress import duration, introduce, make_display
-from bench.sweep.request import Request
+from bench.sweep.request import LaunchOptions, Request
 from bench.sweep.table import outcome, percent, print_matrix, print_results
 from bench.sweep.time_limit import TimeLimitReachedError
 from bench.sweep.tuning import in_tuned_setting, trial_runs, tunable, tune, tuned_rate
+from bench.sweep.write_record import relabel, write_record
 from strategies import NamedPlan, catalogue, compose
 from strategies.cards.card import card
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.processes.lifetime import end_as
 from bench.records.events import EVENTS_FILE, EventWriter
-from bench.records.record import read_json
+from bench.records.json_files import read_json
 from bench.records.spec import RunSpec
 from bench.worker.loop import PausedError
 from bench.worker.pause import PAUSED

@@ -17,8 +17,8 @@ import torch
 
 from bench.records.environment import describe_environment, package_versions
 from bench.records.events import EventWriter
+from bench.records.json_files import write_json
 from bench.records.predictions import write_run
-from bench.records.record import write_json
 from bench.records.spec import RunSpec
 from bench.task import Prediction, Task, load_task
 from bench.worker.loop import DivergedError, PausedError, Training, cycle, predict, seed_everything

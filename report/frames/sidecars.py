@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from bench.records.record import read_json
+from bench.records.json_files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from transformers.utils import logging
 
 from vqa_model.data.pictures import read_picture
+from vqa_model.modeling.from_disk import FROM_DISK, first_line
 from vqa_model.modeling.processing import VQAProcessor
-from vqa_model.modeling.towers import FROM_DISK, first_line
 from vqa_model.modeling.vqa import VQAConfig, VQAModel
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import json
 from typing import TYPE_CHECKING
 
 from vqa_model.modeling.families import ROBERTA_FAMILIES
-from vqa_model.modeling.towers import FROM_DISK, SHIPPED, Tower, first_line
+from vqa_model.modeling.from_disk import FROM_DISK, first_line
+from vqa_model.modeling.towers import SHIPPED, Tower
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from vqa_model.data.pictures import ImageSettings
 from vqa_model.modeling.families import TEXT_FAMILIES, VISION_FAMILIES, pooler_option
+from vqa_model.modeling.from_disk import FROM_DISK, first_line
 from vqa_model.modeling.position_embeddings import interpolate_positions, picture_size, with_image_size
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from transformers.modeling_utils import PreTrainedModel
 
 SHIPPED = Path(__file__).resolve().parents[1] / "towers"
-# How every checkpoint is read: no download, and no code that comes with it, whatever its `auto_map` says.
-FROM_DISK: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 FAMILIES = {"vision": VISION_FAMILIES, "text": TEXT_FAMILIES}
 # width, layers, heads, image size, patch size, vocabulary rows (BERT's own, so that sizes compare)
 PRESETS: dict[str, tuple[int, int, int, int, int, int]] = {
@@ -150,13 +149,6 @@ def _damaged_file(folder: Path) -> Path | None:
 def _shape(config: PreTrainedConfig) -> dict[str, Any]:
     noise = {"_name_or_path", "transformers_version", "dtype", "architectures"}
     return {key: value for key, value in config.to_dict().items() if key not in noise}
-
-
-def first_line(error: Exception) -> str:
-    """First line of an error's message, or its type where it says nothing."""
-    if "trust_remote_code" in str(error):
-        return "it wants code of its own to be run, which never happens; take files without auto_map"
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def checkpoint_folder(source: str, kind: str) -> Path:

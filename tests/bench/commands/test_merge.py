@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from bench.commands.merge import merge
-from bench.records.record import sealed, write_json
+from bench.records.json_files import sealed, write_json
 from bench.records.results_folder import InputError
 
 pytestmark = pytest.mark.slow

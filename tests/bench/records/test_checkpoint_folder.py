@@ -14,7 +14,7 @@ from bench.records.checkpoint_folder import (
     verify,
     write_progress,
 )
-from bench.records.record import sealed
+from bench.records.json_files import sealed
 
 STATE = bytes(range(256)) * 40
 LOG = b'{"event": "section", "name": "train"}\n' * 9

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.records.collect import collect, csv_text, read_records
-from bench.records.record import FILES, SCHEMA_VERSION, sealed, write_json
+from bench.records.json_files import sealed, write_json
+from bench.records.record import FILES, SCHEMA_VERSION
 from bench.records.results_folder import is_finished, run_folder
 from bench.records.run_records import NewerRecordError, read_runs, set_damaged_aside
 from bench.records.targets import baselines, comparison_key

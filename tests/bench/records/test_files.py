@@ -8,7 +8,8 @@ import pytest
 from bench.records.checkpoint_folder import checkpoint_folder, commit_checkpoint
 from bench.records.events import RunResult
 from bench.records.files import write_text
-from bench.sweep.launcher import LaunchOptions, write_record
+from bench.sweep.request import LaunchOptions
+from bench.sweep.write_record import write_record
 from tests.bench.sweep.test_launcher import SPEC
 
 
@@ -47,14 +48,7 @@ def test_the_record_comes_after_all_that_it_stands_for(calls, tmp_path):
     write_record(SPEC, RunResult(status="ok"), folder, LaunchOptions(sweep="s", columns={}))
     before = calls[: calls.index(("put", "record.json"))]
     synced = {name for what, name in before if what == "sync"}
-    assert names >= {
-        "events.jsonl",
-        "predictions.parquet",
-        "tuned.safetensors",
-        "manifest.json",
-        "weights",
-        folder.name,
-    }
+    assert synced >= {"events.jsonl", "predictions.parquet", "tuned.safetensors", "manifest.json", "weights"}
     assert calls[-1] == ("sync", folder.name)
 
 

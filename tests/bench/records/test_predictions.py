@@ -11,8 +11,9 @@ import pytest
 
 from bench.commands.merge import merge
 from bench.records.collect import collect
+from bench.records.json_files import write_json
 from bench.records.predictions import give_own, join_predictions, write_run
-from bench.records.record import PREDICTION_COLUMNS, SCHEMA_VERSION, write_json
+from bench.records.record import PREDICTION_COLUMNS, SCHEMA_VERSION
 
 A, AB, B, C, D = (f"{start:0<12}" for start in ("a", "ab", "b", "c", "d"))
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.records.spec import RunSpec, digest
+from bench.records.json_files import digest
+from bench.records.spec import RunSpec
 
 BASE = RunSpec(
     members=({"name": "full", "lr": 2e-4, "head_lr": 1e-3},), task="pkg.task:Task", task_options={"size": "tiny"},

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.records.collect import collect
-from bench.records.record import SCHEMA_VERSION, TARGET_SHARE, write_json
+from bench.records.json_files import write_json
+from bench.records.record import SCHEMA_VERSION, TARGET_SHARE
 from bench.records.targets import baselines, comparison_key, time_to_target
 
 PACE = 0.5  # seconds per step

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from bench.commands.cli import main
-from bench.records.record import write_json
+from bench.records.json_files import write_json
 from bench.records.results_folder import InputError, is_finished
 from bench.sweep import idle
 from bench.sweep.table import few_repeats, outcome, result_cells

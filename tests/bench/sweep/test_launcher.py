@@ -11,7 +11,9 @@ from bench.processes.environment import child_environment
 from bench.processes.start import SWITCH
 from bench.records.record import SECTIONS
 from bench.records.spec import RunSpec
-from bench.sweep.launcher import LaunchOptions, last_line, launch
+from bench.sweep.launcher import launch
+from bench.sweep.request import LaunchOptions
+from bench.sweep.run_log import last_line
 from strategies import compose
 
 FULL = compose("full")
@@ -93,8 +95,8 @@ def test_a_crash_says_where_in_the_log(tmp_path):
 
 
 def test_a_flood_of_output_is_cut_and_its_end_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("bench.sweep.launcher.LOG_MOST_BYTES", 1 << 20)
-    monkeypatch.setattr("bench.sweep.launcher.LOG_KEPT_BYTES", 1 << 16)
+    monkeypatch.setattr("bench.sweep.run_log.LOG_MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("bench.sweep.run_log.LOG_KEPT_BYTES", 1 << 16)
     record = run(tmp_path, "flood")[0]
     assert record["row"]["reason"] == "RuntimeError: and then it ended"
     log = tmp_path / "runs" / record["run_id"] / "log.txt"

@@ -15,7 +15,8 @@ from bench.commands.arguments import parse_duration
 from bench.processes.environment import child_environment
 from bench.records.checkpoint_folder import checkpoint_folder, commit_checkpoint, read_progress, write_progress
 from bench.records.spec import RunSpec
-from bench.sweep.launcher import LaunchOptions, launch
+from bench.sweep.launcher import launch
+from bench.sweep.request import LaunchOptions
 from bench.sweep.time_limit import TimeLimit, TimeLimitReachedError
 from bench.worker.pause import Batches
 from strategies import compose, load_checkpoint

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.records.record import read_json
+from bench.records.json_files import read_json
 from bench.sweep.tuning import best_trial, grid, make_trials, spent_seconds, tunable, tuned_rate, tuning_columns
 from report.frames.learning_rates import parse_trials
 from tests.bench.records.test_spec import BASE

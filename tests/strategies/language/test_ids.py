@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.records.spec import RunSpec, digest
+from bench.records.json_files import digest
+from bench.records.spec import RunSpec
 from strategies import Recipe, catalogue, compose
 from strategies.language.parse import build
 from strategies.options import ADDED
