@@ -34,8 +34,9 @@ def find_slice():
 def pytest_configure(config):
     """Refuse a slice that is named or lies beside the project, but is not whole; collect garbage more rarely."""
     gc.set_threshold(100_000, 20, 20)
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background job; tests interrupt their children
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:  # a shell's background job; tests interrupt their children
+            signal.signal(number, handler)
     folder = find_slice()
     missing = [name for name in IN_SLICE if folder and not (folder / name).exists()]
     if missing:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from bench.sweep.request import MAX_SILENCE_SECONDS
 from bench.task import DEFAULT_TASK
 from strategies.language.presets import PRESETS
 
@@ -196,6 +197,13 @@ def make_parser() -> argparse.ArgumentParser:
         type=positive_float,
         metavar="SECONDS",
         help="stop a run after this long; it becomes a row",
+    )
+    where.add_argument(
+        "--max-silence",
+        type=parse_duration,
+        default=MAX_SILENCE_SECONDS,
+        metavar="TIME",
+        help="stop a run that tells nothing for so long, as it hangs; it becomes a row (default: 1h)",
     )
     where.add_argument(
         "--time-limit",

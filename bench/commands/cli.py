@@ -91,7 +91,8 @@ def make_request(options: argparse.Namespace, command: Sequence[str]) -> Request
     return Request(
         plans=plans, training=training, task=options.task, overrides=overrides, device=options.device,
         baseline=not options.no_baseline, force=options.force, dry_run=options.dry_run, command=command,
-        timeout_seconds=options.timeout, time_limit=options.time_limit and TimeLimit(options.time_limit),
+        timeout_seconds=options.timeout, max_silence_seconds=options.max_silence,
+        time_limit=options.time_limit and TimeLimit(options.time_limit),
         memory_snapshot=options.memory_snapshot, tune=options.tune, require_idle=options.require_idle,
         out=options.out or Path("results/local") / out_name,
     )  # fmt: skip

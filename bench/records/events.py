@@ -7,6 +7,7 @@ ended. So what was measured before a crash, a kill or a timeout is kept by the s
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, TextIO
 from bench.records import disturbance
 
 EVENTS_FILE = "events.jsonl"
+ALIVE_EVERY_SECONDS = 30.0
 SUMMED = {"seconds", "energy_joules", *disturbance.SUMMED}  # of a section entered again; of others the most counts
 
 
@@ -23,10 +25,17 @@ class EventWriter:
 
     def __init__(self, path: Path) -> None:
         self._file: TextIO = path.open("a", encoding="utf-8", buffering=1)
+        self._told = time.monotonic()
 
     def __call__(self, event: str, **values: Any) -> None:
         """Append one event."""
+        self._told = time.monotonic()
         self._file.write(json.dumps({"event": event, **values}, allow_nan=False) + "\n")
+
+    def alive(self) -> None:
+        """Say that the run goes on, where it has told nothing for a while."""
+        if time.monotonic() - self._told > ALIVE_EVERY_SECONDS:
+            self("alive")
 
     def close(self) -> None:
         """Close the log."""
@@ -96,6 +105,9 @@ class RunResult:
 
     def _on_step(self, **_: Any) -> None:
         """For the live display only."""
+
+    def _on_alive(self) -> None:
+        """Says that the run does not hang."""
 
     def _on_measured(self, **values: Any) -> None:
         self.row.update(values)

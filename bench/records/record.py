@@ -17,7 +17,7 @@ STATUSES: Final[dict[str, str]] = {
     "ok": "finished; every figure was measured",
     "oom": "ran out of memory, on the device or on the host",
     "diverged": "the loss became NaN or infinite (found up to 20 steps late)",
-    "timeout": "stopped by --timeout",
+    "timeout": "stopped by --timeout, or as it told nothing for --max-silence",
     "failed": "died for another reason: an exception, a signal",
     "refused": "the combination is not allowed; nothing was run",
     "unavailable": "this device or installation cannot run it; nothing was run",

@@ -28,11 +28,12 @@ from bench.records.checkpoint_folder import (
     truncate_log,
     verify,
 )
-from bench.records.events import EVENTS_FILE, EventReader, NoEventError, RunResult
+from bench.records.events import EVENTS_FILE, RunResult
 from bench.records.json_files import write_json
 from bench.records.spec import RunSpec
+from bench.sweep.listener import Listener
 from bench.sweep.request import LaunchOptions
-from bench.sweep.run_log import LOG_FILE, last_line, limit_log
+from bench.sweep.run_log import LOG_FILE, last_line
 from bench.sweep.write_record import write_record
 
 WORKER: Final = "bench.worker.__main__"
@@ -79,18 +80,13 @@ def try_launch(
     earlier = progress["wall_seconds"] if progress else 0.0
     timeout = None if options.timeout_seconds is None else options.timeout_seconds - earlier
     left = None if options.deadline is None else options.deadline - started
-    reader = EventReader(folder / EVENTS_FILE)
-
-    def read_events() -> bool:
-        limit_log(folder / LOG_FILE)
-        return take_in(reader, result, watch)
-
+    listener = Listener(folder, result, watch, options.max_silence_seconds)
     seconds = min((s for s in (timeout, left) if s is not None), default=None)
-    child, stopped = run_to_end(folder, options, environ, seconds, read_events)
+    child, stopped = run_to_end(folder, options, environ, seconds, listener)
     ended = time.time()
     if child.lost and attempts > 1:  # not the run's fault, so it does not cost it
         return try_launch(spec, folder, options, environ=environ, watch=watch, attempts=attempts - 1)
-    can_go_on = read_events()
+    can_go_on = listener()
     result.row["start_method"] = child.start_method
     timed_out = can_go_on and stopped and timeout is not None and (left is None or timeout <= left)
     if not timed_out and not result.status and (stopped or child.returncode == PAUSED):
@@ -105,18 +101,6 @@ def try_launch(
     record = write_record(spec, result, folder, options)
     remove_checkpoint(folder)
     return record
-
-
-def take_in(reader: EventReader, result: RunResult, watch: Callable[[Mapping[str, Any]], None]) -> bool:
-    """Fold what a run has told since the last time; whether it can go on: not after a line that is no event."""
-    try:
-        for event in reader():
-            result.add(event)
-            watch(event)
-    except NoEventError as error:
-        result.status, result.reason = "failed", str(error)
-        return False
-    return True
 
 
 def usable_progress(folder: Path) -> dict[str, Any] | None:

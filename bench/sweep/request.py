@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from bench.sweep.matrix import TrainingOptions
 from bench.sweep.time_limit import TimeLimit
 from strategies import NamedPlan
+
+MAX_SILENCE_SECONDS: Final = 3600.0  # updates and batches of an evaluation tell every half minute that they go on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,7 @@ class Request:
     force: bool = False
     dry_run: bool = False
     timeout_seconds: float | None = None
+    max_silence_seconds: float = MAX_SILENCE_SECONDS
     time_limit: TimeLimit | None = None
     memory_snapshot: bool = False
     tune: int | None = None
@@ -41,4 +44,5 @@ class LaunchOptions:
     columns: dict[str, Any]
     inherited: tuple[int, ...] = ()
     timeout_seconds: float | None = None
+    max_silence_seconds: float = MAX_SILENCE_SECONDS
     deadline: float | None = None  # seconds since the epoch

@@ -131,6 +131,7 @@ def run_all(
         sweep=request.out.name,
         columns=columns,
         timeout_seconds=request.timeout_seconds,
+        max_silence_seconds=request.max_silence_seconds,
         inherited=(lock,),
         deadline=request.time_limit.deadline if request.time_limit else None,
     )

@@ -90,7 +90,7 @@ class Training:
             if self.checkpoint:
                 self.checkpoint()
             with self.clock.section("eval"):
-                predictions = predict(self.tuned, self.task, tune_items, self.batch_size)
+                predictions = predict(self.tuned, self.task, tune_items, self.batch_size, self.emit)
             right = sum(p["prediction"] == p["target"] for p in predictions)
             if predictions:
                 self._history("tune", "accuracy", right / len(predictions))
@@ -116,6 +116,7 @@ class Training:
                 self.clock.synchronise()
                 self.first_step_seconds = time.perf_counter() - started
             self.step += 1
+            self.emit.alive()
             self._read_pending()
             if self.step % READ_EVERY == 0 or self.step in {1, stop}:
                 self._pending = (self.step, loss)
@@ -150,11 +151,12 @@ def compiler_seconds() -> float:
     return sum(sum(spent.get(part, ())) for part in ("_compile.compile_inner", "backward._backward_impl"))
 
 
-def predict(tuned: Tuned, task: Task, items: Sequence[Any], batch_size: int) -> list[Prediction]:
+def predict(tuned: Tuned, task: Task, items: Sequence[Any], batch_size: int, emit: EventWriter) -> list[Prediction]:
     """Predictions for every item, in order, in batches of the training size."""
     predictions: list[Prediction] = []
     with tuned.evaluating():
         for start in range(0, len(items), batch_size):
+            emit.alive()
             chunk = [items[i] for i in range(start, min(start + batch_size, len(items)))]
             batch = {key: value.to(tuned.device) for key, value in task.collate(chunk).items()}
             predictions += task.predict(tuned.model, batch)

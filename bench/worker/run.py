@@ -140,7 +140,7 @@ def evaluate(training: Training, items: Sequence[Any], folder: Path) -> dict[str
     clock, emit = training.clock, training.emit
     with clock.section("eval"):
         started = clock.elapsed("eval")
-        predictions = predict(training.tuned, training.task, items, training.batch_size)
+        predictions = predict(training.tuned, training.task, items, training.batch_size, emit)
         seconds = clock.elapsed("eval") - started
     if not all(math.isfinite(p["probability"]) for p in predictions):
         raise DivergedError("predictions are not finite after the last update")

@@ -26,7 +26,7 @@ def private_bytes(process: str = "self") -> int:
     Linux: anonymous pages, what was allocated; the files of libraries, which processes share, are left out. A forked
     process has those of its server, too. Elsewhere resident memory.
     """
-    with suppress(OSError):
+    with suppress(OSError, KeyError):  # one that has ended and was not waited for has a status without memory
         status = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
         peak, *shared = (int(status[name].split()[0]) * 1024 for name in ("VmHWM", "RssFile", "RssShmem"))
         return peak - sum(shared)

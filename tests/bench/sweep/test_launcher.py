@@ -26,12 +26,13 @@ SPEC = RunSpec(
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forks")]
 
 
-def run(tmp_path, fault, *, at_step=12, timeout=None):
+def run(tmp_path, fault, *, at_step=12, timeout=None, max_silence=60.0):
     text = f"tests.bench.faulty_task:FaultyTask(fault={fault!r}, at_step={at_step})"
     spec = dataclasses.replace(SPEC, task_text=text, task_options={"fault": fault, "at_step": at_step})
     folder = tmp_path / "runs" / spec.run_id
     seen = []
-    options = LaunchOptions(sweep="test", columns={"git_commit": "abc"}, timeout_seconds=timeout)
+    limits = {"timeout_seconds": timeout, "max_silence_seconds": max_silence}
+    options = LaunchOptions(sweep="test", columns={"git_commit": "abc"}, **limits)
     record = launch(spec, folder, options, environ=child_environment({}), watch=seen.append)
     assert record == json.loads((folder / "record.json").read_text())
     assert sorted(tmp_path.rglob("record.json")) == [folder / "record.json"]
@@ -85,6 +86,17 @@ def test_a_run_that_ends_badly(tmp_path, fault, status, reason):
     assert reason in row["reason"]
     assert row["trainable_parameters"] > 0, "what was measured before is kept"
     assert "accuracy" not in row
+
+
+def test_a_silent_run_is_stopped_and_one_that_tells_is_not(tmp_path):
+    started = time.monotonic()
+    row = run(tmp_path / "silent", "hang", max_silence=1.5)[0]["row"]
+    assert time.monotonic() - started < 20
+    told = "told nothing for 2 s in train, so it hangs or needs --max-silence"
+    assert (row["status"], row["reason"], row["steps"]) == ("timeout", told, 11)
+    row = run(tmp_path / "slow", "slow", max_silence=2.5)[0]["row"]
+    assert row["status"] == "ok"
+    assert row["wall_seconds"] > 2.6, "longer than it may be silent"
 
 
 def test_a_crash_says_where_in_the_log(tmp_path):

@@ -1,12 +1,16 @@
 """The two memory instruments against sizes known by hand and against each other."""
 
+import subprocess
+import time
 import types
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from bench.worker.memory import allocation_peak, probe
+from bench.worker.sections import children_bytes, private_bytes
 from strategies import compose
 from strategies.prediction.storage_tracker import StorageTracker, held_tensors, tensors_in
 
@@ -91,3 +95,14 @@ def test_a_storage_shared_by_views_counts_once():
     assert (tracker.by_kind["weights"], tracker.by_kind["gradients"]) == (0, 400)
     del base
     assert tracker.live_bytes == 0
+
+
+def test_a_child_that_ended_and_was_not_waited_for_has_no_memory():
+    child = subprocess.Popen(["true"])
+    while "\nState:\tZ" not in Path(f"/proc/{child.pid}/status").read_text():
+        time.sleep(0.01)
+    assert private_bytes(str(child.pid)) == 0
+    assert children_bytes() >= 0
+    child.wait()
+    assert private_bytes(str(child.pid)) == 0
+    assert private_bytes() > 1 << 20
