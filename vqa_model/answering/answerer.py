@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from transformers.utils import logging
 
 from vqa_model.data.pictures import read_picture
-from vqa_model.modeling.from_disk import FROM_DISK, first_line
+from vqa_model.modeling.from_disk import FROM_DISK, check_files, first_line
 from vqa_model.modeling.processing import VQAProcessor
 from vqa_model.modeling.vqa import VQAConfig, VQAModel
 
@@ -183,3 +183,4 @@ def _check_folder(folder: Path) -> None:
         raise ValueError(f"{file}: a model of type {kind!r}, not {VQAConfig.model_type!r}; export one from a run")
     if not (folder / "processor_config.json").is_file():
         raise ValueError(f"{folder}: no processor_config.json; the processor has to lie with the model")
+    check_files(folder)

@@ -1,10 +1,12 @@
-"""Code that comes with a model or a tower never runs, asked or not: `auto_map` in each file that may have one."""
+"""Models of others: code that comes with one never runs, asked or not, and files that were changed are named."""
 
+import hashlib
 import io
 import json
 import shutil
 
 import pytest
+from safetensors.torch import load_file
 from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
 from vqa_model.answering.answerer import Answerer
@@ -82,3 +84,36 @@ def test_of_a_tower(poisoned, tmp_path, name, unknown):
     poisoned(tmp_path / kind, name, unknown=unknown)
     said = refusal(lambda: VQATask(vision=str(tmp_path / "vision"), text=str(tmp_path / "text")).build_model())
     assert said.startswith(str(tmp_path / kind)) == bool(said)
+
+
+def manifest_of(folder):
+    files = {path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in folder.iterdir()}
+    (folder / "manifest.json").write_text(json.dumps({"files": files | {"../../secret.json": {"sha256": "0"}}}))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "processor_config.json"])
+def test_a_changed_file_of_a_model_is_named(model, tmp_path, name):
+    folder = shutil.copytree(model, tmp_path / "copy")
+    manifest_of(folder)
+    (folder / "README.md").unlink()
+    assert not refusal(lambda: Answerer.load(folder)), "what nobody reads may be left out, as on a hub"
+    content = bytearray((folder / name).read_bytes())
+    content[-2] ^= 1
+    (folder / name).write_bytes(content)
+    assert refusal(lambda: Answerer.load(folder)).startswith(f"{folder / name}: ")
+
+
+@pytest.mark.parametrize("manifest", ["{", "[]", "{}", '{"files": 3}'])
+def test_a_manifest_that_is_none_is_named(model, tmp_path, manifest):
+    folder = shutil.copytree(model, tmp_path / "copy")
+    (folder / "manifest.json").write_text(manifest)
+    assert refusal(lambda: Answerer.load(folder)).startswith(f"{folder / 'manifest.json'}: ")
+
+
+@pytest.mark.parametrize("place", ["../secret.safetensors", "/etc/passwd", "a/b.safetensors", 3])
+def test_an_index_does_not_lead_out_of_its_folder(model, tmp_path, place):
+    folder = shutil.copytree(model, tmp_path / "copy")
+    shutil.move(folder / "model.safetensors", tmp_path / "secret.safetensors")
+    weights = dict.fromkeys(load_file(tmp_path / "secret.safetensors"), place)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weights}))
+    assert refusal(lambda: Answerer.load(folder)).startswith(f"{folder / 'model.safetensors.index.json'}: names ")
