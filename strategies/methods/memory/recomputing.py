@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 DEEPEST = 6  # of objects within objects
 
 
+class Recomputed(NamedTuple):
+    """The names of the blocks that are computed a second time, as a plan's context keeps them."""
+
+    names: tuple[str, ...]
+
+
 class Call(NamedTuple):
     """The arguments of a call."""
 
