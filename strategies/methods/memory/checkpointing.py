@@ -52,7 +52,7 @@ def checkpoint_block(block: nn.Module, name: str) -> None:
             call = without_caches(call)
             return checkpoint(plain, *call.arguments, use_reentrant=False, **call.options)
         watch = None if checked else InPlaceWatch(block, call)
-        outputs = checkpoint(Passes(block, plain, call), *arguments, use_reentrant=False, **options)
+        outputs = checkpoint(Passes(block, name, plain, call), *arguments, use_reentrant=False, **options)
         if watch is not None:
             watch.refuse_changes(name)
         checked = True
