@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError, SelfCheckError, is_out_of_memory
 from strategies.execution.counting import EXAMPLES
-from strategies.execution.feed import Feed, MicroBatch, map_tensors
+from strategies.execution.feed import Feed, MicroBatch, moved
 from strategies.language.rates import trained_scopes
 from strategies.training.first_step_check import SelfCheck
 from strategies.training.row_losses import refuse_losses_that_compare
@@ -153,7 +153,7 @@ class Losses:
     def _compute(self, loss_fn: LossFunction, part: MicroBatch) -> Any:
         """Call the loss function on a part, moved to the device and prepared by the members."""
         state = self._state
-        batch = map_tensors(part.batch, lambda tensor: tensor.to(state.device, non_blocking=True))
+        batch = moved(part.batch, state.device)
         for member in self._plan.members:
             batch = member.prepare_batch(batch, state)
         state.keys = part.keys
