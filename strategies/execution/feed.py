@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError
-from strategies.execution.rows import Rows, rows_of, take_rows
+from strategies.execution.rows import Rows, mapping_like, rows_of, take_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -145,18 +145,37 @@ def tensors_of(batch: Any) -> list[torch.Tensor]:
     return found
 
 
-def map_tensors(batch: Any, change: Callable[[torch.Tensor], Any]) -> Any:
-    """Change every tensor of a batch: tensors, mappings, dataclasses, lists and tuples of them."""
+def moved(batch: Any, device: torch.device) -> Any:
+    """Give a batch on a device; what is no container and has a method `to` moves itself (graphs, packed sequences)."""
     import torch
 
-    if isinstance(batch, torch.Tensor):
+    def move(part: Any) -> Any:
+        found = part.to(device, non_blocking=True) if isinstance(part, torch.Tensor) else part.to(device)
+        return part if found is None else found  # what moves in place may give nothing
+
+    return map_tensors(batch, move, also=_moves_itself)
+
+
+def _moves_itself(value: Any) -> bool:
+    from torch.nn.utils.rnn import PackedSequence
+
+    parts = isinstance(value, Mapping | list | tuple | type) or dataclasses.is_dataclass(value)
+    whole = isinstance(value, PackedSequence) or not parts
+    return whole and callable(getattr(value, "to", None))
+
+
+def map_tensors(batch: Any, change: Callable[[Any], Any], also: Callable[[Any], bool] = lambda _: False) -> Any:
+    """Change every tensor of a batch, and what `also` holds for: in mappings, dataclasses, lists and tuples."""
+    import torch
+
+    if isinstance(batch, torch.Tensor) or also(batch):
         return change(batch)
     if isinstance(batch, Mapping):
-        return {key: map_tensors(value, change) for key, value in batch.items()}
+        return mapping_like(batch, {key: map_tensors(value, change, also) for key, value in batch.items()})
     if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
         names = [part.name for part in dataclasses.fields(batch)]
-        return replace(batch, **{name: map_tensors(getattr(batch, name), change) for name in names})
+        return replace(batch, **{name: map_tensors(getattr(batch, name), change, also) for name in names})
     if isinstance(batch, list | tuple):
-        parts = [map_tensors(part, change) for part in batch]
+        parts = [map_tensors(part, change, also) for part in batch]
         return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
     return batch

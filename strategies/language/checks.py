@@ -14,8 +14,10 @@ from strategies.errors import PlanError
 from strategies.language.conflicts import CONFLICTS
 from strategies.language.coverage import frozen_rest
 from strategies.language.rates import head_lrs, weights_members
-from strategies.layout import surely_contains, surely_disjoint
-from strategies.protocol import FROZEN, FROZEN_BASE
+from strategies.layout import is_within, surely_contains, surely_disjoint
+from strategies.protocol import FROZEN, FROZEN_BASE, WEIGHTS
+from strategies.structure.beside.token_rows import token_rows
+from strategies.structure.beside.trained_whole import trained_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -69,12 +71,32 @@ def find_problems(
     found += _slots(scoped_members)
     lost = any(problem.kind == "scope" for problem in found)
     known = None if model is None or layout is None or lost else frozen_rest(model, layout, members).parameters
+    if model is not None and layout is not None and not lost:
+        found += _beside_adapters(scoped_members, model, layout)
     found += _capabilities(scoped_members, known or frozenset())
     found += _conflicts(scoped_members, device)
     rates = head_lrs(weights_members(members))
     if len(rates) > 1:
         found.append(Problem("slot", f"the head can have one rate only, not {' and '.join(map(str, rates))}"))
     return tuple(found)
+
+
+def _beside_adapters(scoped_members: Sequence[ScopedMember], model: nn.Module, layout: Layout) -> Iterator[Problem]:
+    """Give what a member trains beside its adapters that lies in another's scope, which says something else of it."""
+    weights = [scoped for scoped in scoped_members if WEIGHTS in scoped.member.slots]
+    for one, other in permutations(weights, 2):
+        try:
+            named = dict.fromkeys(trained_whole(one.member, model, layout), "modules_to_save")
+            named |= dict.fromkeys(token_rows(one.member, model, layout), "trainable_token_indices")
+        except PlanError:  # a name that means nothing, which is refused where it is used
+            continue
+        for name, option in named.items():
+            if any(is_within(parameter, (name,)) for parameter in other.parameters or ()):
+                where = f"{other.member.name}(scope={other.member.scope_name()!r})"
+                yield Problem(
+                    "slot",
+                    f"{one.member.name}: {option} would train {name!r}, which is {where}'s: leave it out of one",
+                )
 
 
 def _slots(scoped_members: Sequence[ScopedMember]) -> Iterator[Problem]:

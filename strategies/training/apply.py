@@ -23,6 +23,7 @@ from strategies.structure.blocks import disable_fast_path
 from strategies.structure.find_layout import find_layout
 from strategies.structure.freezing import freeze_batch_norms, freeze_parameters
 from strategies.structure.layers.half_precision import is_half, train_in_float32
+from strategies.structure.layers.tied_weights import refuse_frozen_in_part
 from strategies.training.parameter_groups import parameter_groups
 from strategies.training.tuned import PLAN_ATTRIBUTE, Tuned
 
@@ -123,6 +124,7 @@ def _change(plan: Plan, model: nn.Module, context: Context, *, freeze_rest: bool
         freeze_batch_norms(map(model.get_submodule, rest.modules))
     for member in plan.members:
         member.transform(model, context)
+    refuse_frozen_in_part(model, context.layout, weights_members(plan.members))
     if not any(ROUNDING in member.capabilities() for member in plan.members):
         train_in_float32(model, with_frozen_base(model, context.layout, plan.members))
     disable_fast_path(model)

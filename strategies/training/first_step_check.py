@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 UPDATES = 5  # a layer that is skipped half the time is missed in all of them once in 32 trainings
 
 
+DETACHED = (
+    "its output does not reach the loss: it is detached, or blocks with a backward pass of their own (reversible ones) "
+    "got inputs without gradients, which model.enable_input_require_grads() of transformers gives them before the plan"
+)
+
+
 class SelfCheck:
     """Watches a plan's first updates; `silent` are the parameters that got no gradient in any of them.
 
@@ -123,7 +129,7 @@ class SelfCheck:
                 continue
             called = any(is_within(name, prefixes) for name in self._called)
             if called or last:
-                why = "its output does not reach the loss (detached, perhaps)" if called else "nothing of it is called"
+                why = DETACHED if called else "nothing of it is called"
                 raise SelfCheckError(
                     f"{label!r} was asked to train, but its parameters got no gradient: {first_few(own)}; {why}. If "
                     f"that is meant, add freeze(scope={label!r})"

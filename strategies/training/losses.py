@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError, SelfCheckError, is_out_of_memory
 from strategies.execution.counting import EXAMPLES
-from strategies.execution.feed import Feed, MicroBatch, map_tensors
+from strategies.execution.feed import Feed, MicroBatch, moved
 from strategies.language.rates import trained_scopes
 from strategies.training.first_step_check import SelfCheck
+from strategies.training.row_losses import refuse_losses_that_compare
 from strategies.training.update_mean import UpdateMean, is_pair, zero_loss
 from strategies.training.weighting import Weighting, is_exact, looker, same_function, shares, without_autocast
 
@@ -37,6 +38,7 @@ class Losses:
         self._plan, self._engine, self._context, self._state = plan, engine, context, state
         self.check = SelfCheck(state.model, context.layout, trained_scopes(plan.members))
         self._weightings: dict[object, Weighting] = {}  # by loss function
+        self._looked_at: set[object] = set()  # loss functions that give each example's loss
         self._divided = False  # whether a part of a batch has passed
 
     def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -79,6 +81,7 @@ class Losses:
 
         if feed.problem:
             raise PlanError(f"{self._plan}: {feed.problem}")
+        self._look_at_rows(loss_fn, feed)
         with torch.no_grad():
             return torch.cat([self._compute(loss_fn, part) for part in feed.collated])
 
@@ -102,6 +105,8 @@ class Losses:
 
     def _weights(self, loss_fn: LossFunction, feed: Feed, parts: Sequence[MicroBatch], loss: Tensor) -> list[float]:
         """Give the share of each part in the loss of all, of which the first has this `loss`."""
+        if loss.ndim and len(parts) > 1:
+            self._look_at_rows(loss_fn, feed)
         if loss.ndim or len(parts) == 1:
             return [part.size / len(feed) for part in parts]
         state, exact = self._state, is_exact(self._state.model, self._plan.members)
@@ -116,6 +121,18 @@ class Losses:
             if is_out_of_memory(error):
                 raise
             raise self._not_divided(feed, parts[0], error) from error
+
+    def _look_at_rows(self, loss_fn: LossFunction, feed: Feed) -> None:
+        """Look once at a loss function that gives each example's loss: a `PlanError` where it compares examples."""
+        state, exact, known = self._state, is_exact(self._state.model, self._plan.members), same_function(loss_fn)
+        if known in self._looked_at:
+            return
+        compute = partial(self._compute, without_autocast(loss_fn, state.device) if exact else loss_fn)
+        try:
+            if refuse_losses_that_compare(feed, state.model, state.device, compute, exact=exact):
+                self._looked_at.add(known)
+        except PlanError as error:
+            raise PlanError(f"{self._plan}: {error}") from None
 
     def _not_divided(self, feed: Feed, part: MicroBatch, error: Exception) -> Exception:
         """Say that a part of the batch does not pass alone; what is said already stays as it is."""
@@ -136,7 +153,7 @@ class Losses:
     def _compute(self, loss_fn: LossFunction, part: MicroBatch) -> Any:
         """Call the loss function on a part, moved to the device and prepared by the members."""
         state = self._state
-        batch = map_tensors(part.batch, lambda tensor: tensor.to(state.device, non_blocking=True))
+        batch = moved(part.batch, state.device)
         for member in self._plan.members:
             batch = member.prepare_batch(batch, state)
         state.keys = part.keys

@@ -22,7 +22,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from strategies.errors import PlanError
-from strategies.methods.memory.recomputing import Call, InPlaceWatch, Passes, without_caches
+from strategies.methods.memory.recomputing import Call, InPlaceWatch, Passes, Recomputed, without_caches
 from strategies.options import Count
 from strategies.protocol import FROZEN, Context, Kind, Strategy
 from strategies.structure.blocks import blocks_or_roots, called
@@ -52,7 +52,7 @@ def checkpoint_block(block: nn.Module, name: str) -> None:
             call = without_caches(call)
             return checkpoint(plain, *call.arguments, use_reentrant=False, **call.options)
         watch = None if checked else InPlaceWatch(block, call)
-        outputs = checkpoint(Passes(block, plain, call), *arguments, use_reentrant=False, **options)
+        outputs = checkpoint(Passes(block, name, plain, call), *arguments, use_reentrant=False, **options)
         if watch is not None:
             watch.refuse_changes(name)
         checked = True
@@ -98,6 +98,7 @@ class Checkpointing(Strategy):
             raise PlanError(f"checkpointing: {self._why_not(model, context)}; leave it out, or name another scope")
         for name, block in chosen:
             checkpoint_block(block, name)
+        context.member_state[self] = Recomputed(tuple(name for name, _ in chosen))
 
     def _why_not(self, model: nn.Module, context: Context) -> str:
         """Say why no block was chosen."""

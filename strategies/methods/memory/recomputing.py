@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 DEEPEST = 6  # of objects within objects
 
 
+class Recomputed(NamedTuple):
+    """The names of the blocks that are computed a second time, as a plan's context keeps them."""
+
+    names: tuple[str, ...]
+
+
 class Call(NamedTuple):
     """The arguments of a call."""
 
@@ -53,10 +59,14 @@ def _is_cache(value: Any) -> bool:
 
 
 class Passes:
-    """Calls a block's `forward` with the arguments of one call, the first time and again."""
+    """Calls a block's `forward` with the arguments of one call, the first time and again.
 
-    def __init__(self, block: nn.Module, forward: Callable[..., Any], call: Call) -> None:
-        self._forward = forward
+    `PlanError` the second time where a tensor among them was changed since, as models do that write states back.
+    """
+
+    def __init__(self, block: nn.Module, name: str, forward: Callable[..., Any], call: Call) -> None:
+        self._name, self._forward = name, forward
+        self._versions = [(tensor, tensor._version) for tensor in tensors_in(call)]  # noqa: SLF001
         self._copies: dict[int | str, Any] = {}
         self._own: set[int | str] = set()  # what gets a copy in the first pass, too
         self._attributes = [(vars(part), dict(vars(part)), dict(part._buffers)) for part in block.modules()]  # noqa: SLF001
@@ -78,6 +88,12 @@ class Passes:
         call = Call(arguments, options).changed(lambda key, value: snapshot(copies[key]) if key in copies else value)
         if not again:
             return self._forward(*call.arguments, **call.options)
+        if any(tensor._version != version for tensor, version in self._versions):  # noqa: SLF001
+            raise PlanError(
+                f"checkpointing: the model changes a tensor that it gave {self._name!r} in place afterwards, so "
+                "computing that a second time would give something else; if it is a state or a cache, turn it off "
+                "(use_cache=False), else choose other blocks with scope=… or every_n=…, or leave checkpointing out"
+            )
         with _random_states_put_back(self._random), self._attributes_put_back():
             return self._forward(*call.arguments, **call.options)
 

@@ -86,7 +86,7 @@ def reasons_to_keep(model: nn.Module, multiple: int, scope: str | None) -> Calla
         weight = vars(layer)["_parameters"].get("weight")
         inputs = 0 if weight is None else weight.shape[0 if is_conv1d(layer) else 1]
         reasons = {
-            f"whose weight is read by {read[name].reader}" if name in read else "": name in read,
+            f"whose weight is read by {read[name]}" if name in read else "": name in read,
             "inside nn.MultiheadAttention, which reads weights without calling the layer": name in hidden,
             "with a weight that is computed (parametrisation, pruning)": weight is None,
             f"of the class {type(layer).__name__}, which has a forward of its own": id(layer) not in plain,

@@ -8,7 +8,8 @@ the epochs until that is won back. When not to use it: short runs, changing shap
 Paper: Ansel et al., PyTorch 2, 2024, https://doi.org/10.1145/3620665.3640366
 
 Compiled in place (`module.compile()`): wrapping a model in `torch.compile` would rename all its parameters.
-Checkpointing is applied before, so that the compiler sees what is to be computed twice.
+Checkpointing is applied before, so that the compiler sees what is to be computed twice. A backend that runs graphs as
+they are would draw other dropout the second time: there blocks are recomputed from outside, and compiled within.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
+from strategies.methods.memory.recomputing import Recomputed
 from strategies.protocol import Context, Kind, Strategy
 from strategies.structure.blocks import all_blocks, called, disable_fast_path
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 OLDEST_GPU = (7, 0)
 RECOMPILE_LIMIT = 64
+RECOMPUTING = ("inductor", "aot_", "cudagraphs")  # beginnings of backends in whose graphs random numbers come back
 # Warnings about what Dynamo itself does while tracing; torch hides or ignores them, but not where warnings are errors.
 TRACING_NOISE = (
     "The .grad attribute of a Tensor",
@@ -55,6 +58,16 @@ def compile_in_place(module: nn.Module, *, mode: str | None, backend: str) -> No
     if type(module).__module__.startswith("torch."):
         module.forward = forward
     module.compile(mode=mode, backend=backend)
+
+
+def recompute_outside(model: nn.Module, context: Context) -> None:
+    """Keep a compiler out of what computes blocks a second time, but not out of the blocks."""
+    import torch
+
+    for kept in context.member_state.values():
+        for name in kept.names if isinstance(kept, Recomputed) else ():
+            block = model.get_submodule(name)
+            block.forward = torch.compiler.disable(block.forward, recursive=False)
 
 
 @final
@@ -104,6 +117,8 @@ class Compile(Strategy):
         torch._dynamo.config.recompile_limit = max(RECOMPILE_LIMIT, torch._dynamo.config.recompile_limit)  # noqa: SLF001
         for message in TRACING_NOISE:
             warnings.filterwarnings("ignore", message=message)
+        if not self.backend.startswith(RECOMPUTING):
+            recompute_outside(model, context)
         groups = context.layout.groups(model, None).values()
         blocks = [block for roots in groups for block in called(all_blocks(model, roots)).values()]
         for block in blocks if self.regional and blocks else [model]:

@@ -1,26 +1,32 @@
 """Layers whose weight other code reads instead of calling the layer: an adapter around them is passed over.
 
-A model's code says so (`self.dt_proj.weight @ x`), so the functions that `forward` reaches are read, class by class.
-What is asked of a weight besides its values (its type, shape or device) does no harm. Code without source, or which
-reads weights in ways that a look at it does not show, is left to the check of the first step.
+A model's code says so (`self.dt_proj.weight @ x`). What is asked of a weight besides its values (its type, shape or
+device) does no harm. Code without source, or which reads weights in ways that a look at it does not show, is left to
+the check of the first step.
 """
 
 from __future__ import annotations
 
-import inspect
-from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from strategies.structure.choice.source_reader import EACH, WEIGHT, Kind, Path, Use, uses_of
+from strategies.structure.layers.module_uses import uses_in, words_of
+from strategies.structure.layers.source_reader import PARAMETERS, WEIGHT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import CodeType, FunctionType
-
     from torch import nn
 
-GUARDED_MODULE = "torch.nn.modules.transformer"  # its fast paths read weights, and `disable_fast_path` turns them off
-WORST_FIRST: tuple[Kind, ...] = ("changed", "fused", "elsewhere")
+    from strategies.structure.layers.source_reader import Use
+
+Kind = Literal["uncalled", "changed", "fused", "elsewhere"]
+WORST_FIRST: Final[tuple[Kind, ...]] = ("changed", "fused", "elsewhere")
+# What may be asked of a weight without its values.
+HARMLESS: Final = frozenset(
+    {
+        "data_ptr", "device", "dim", "dtype", "element_size", "grad", "is_contiguous", "is_cuda", "is_floating_point",
+        "is_meta", "layout", "ndim", "nelement", "numel", "quant_state", "requires_grad", "requires_grad_", "shape",
+        "size", "stride", "CB", "SCB",
+    }
+)  # fmt: skip
 
 
 class Read(NamedTuple):
@@ -36,97 +42,40 @@ class Read(NamedTuple):
 
 def direct_reads(model: nn.Module) -> dict[str, Read]:
     """Give name → how its weight is read, for every module below a model whose weight its code reads directly."""
-    owners = list(model.named_modules())
-    names = {id(module): name for name, module in owners}
+    names = {id(module): name for name, module in model.named_modules()}
     reads: dict[int, Read] = {}
-    for _, owner in owners:
-        for use in _uses(cast("Any", type(owner)), WEIGHT):
-            kind = cast("Kind", use.how)
-            for part in _used(owner, use) if use.how != "object" else ():
-                known = reads.get(id(part))
-                if known is None or WORST_FIRST.index(kind) < WORST_FIRST.index(known.kind):
-                    reads[id(part)] = Read(kind, use.where)
-    called = _called(owners, {_word(names[part]) for part in reads})
+    for _, use, parts in uses_in(model, {WEIGHT}):
+        kind = _kind(use)
+        for part in parts if kind else ():
+            known = reads.get(id(part))
+            if kind and (known is None or WORST_FIRST.index(kind) < WORST_FIRST.index(known.kind)):
+                reads[id(part)] = Read(kind, use.where)
+    called = _called(model, {names[part] for part in reads}) if reads else set()
     return {
         names[part]: read if part in called or read.kind == "changed" else Read("uncalled", read.where)
         for part, read in reads.items()
     }
 
 
-def _word(name: str) -> str:
-    """Give the last part of a name that is a word, which code that uses the module names."""
-    return next((part for part in reversed(name.split(".")) if not part.isdigit()), "")
+def _kind(use: Use) -> Kind | None:
+    """Give the kind of a use of a weight; `None` for others, and where its values do not matter."""
+    if use.asked[:1] != (WEIGHT,) or use.how == "looked at" or not HARMLESS.isdisjoint(use.asked[1:2]):
+        return None
+    in_place = any(step.endswith("_") and not step.startswith("_") for step in use.asked)
+    if in_place or use.how == "stored":
+        return "changed"
+    return "fused" if use.how == "together" else "elsewhere"
 
 
-def _called(owners: list[tuple[str, nn.Module]], words: set[str]) -> set[int]:
-    """Give the ids of modules that are called or handed on by functions which name one of `words`."""
+def _called(model: nn.Module, names: set[str]) -> set[int]:
+    """Give the ids of modules that are called or handed on by functions which mention one of `names`."""
     from torch import nn
 
     found: set[int] = set()
-    for _, owner in owners:
-        for use in (use for word in words for use in _uses(cast("Any", type(owner)), word) if use.how == "object"):
-            for part in _used(owner, use):
+    for _, use, parts in uses_in(model, words_of(names)):
+        if use.how != "unknown" and use.asked[:1] not in {(WEIGHT,), (PARAMETERS,)}:
+            for part in parts:
                 found.add(id(part))
                 if isinstance(part, nn.Sequential):
                     found.update(map(id, part))
     return found
-
-
-def _used(owner: nn.Module, use: Use) -> Iterator[nn.Module]:
-    """Give the modules that a use is about; none if a test of the owner's own attributes keeps it from happening."""
-    for test, wanted in use.tests:
-        try:
-            answer = bool(eval(test, {"hasattr": hasattr}, {"self": owner}))  # noqa: S307 - the model's own words
-        except (AttributeError, TypeError, NameError):
-            continue
-        if answer != wanted:
-            return
-    yield from _resolve(owner, use.path)
-
-
-def _resolve(owner: nn.Module, path: Path) -> Iterator[nn.Module]:
-    """Give the modules that a path from `owner` leads to; none where it leads to something else."""
-    if not path:
-        yield owner
-        return
-    for name, child in owner.named_children():
-        if path[0] in (EACH, name):
-            yield from _resolve(child, path[1:])
-
-
-@cache
-def _uses(kind: Any, word: str) -> tuple[Use, ...]:
-    """Give the uses of modules in those functions of a class that name `word`."""
-    return tuple(use for function in _reached(kind) if word in _names(function.__code__) for use in uses_of(function))
-
-
-@cache
-def _reached(kind: Any) -> tuple[FunctionType, ...]:
-    """Give the functions of a class that its `forward` leads to."""
-    queue: list[str] = ["forward"]
-    reached: dict[str, FunctionType] = {}
-    while queue:
-        name = queue.pop()
-        function = None if name in reached else _function(kind, name)
-        if function is not None and function.__module__ != GUARDED_MODULE:
-            reached[name] = function
-            queue += _names(function.__code__)
-    return tuple(reached.values())
-
-
-def _function(kind: type, name: str) -> FunctionType | None:
-    """Give a class's own function or property of that name, without its decorators; none of `nn.Module`'s."""
-    from torch import nn
-
-    found = inspect.getattr_static(kind, name, None)
-    if found is None or vars(nn.Module).get(name) is found:
-        return None
-    found = getattr(found, "fget", getattr(found, "__func__", found))
-    found = inspect.unwrap(found) if callable(found) else None
-    return found if inspect.isfunction(found) else None
-
-
-def _names(code: CodeType) -> frozenset[str]:
-    """Give the names that a function and those within it use."""
-    inner = (part for part in code.co_consts if inspect.iscode(part))
-    return frozenset(code.co_names).union(*map(_names, inner))

@@ -9,7 +9,7 @@ from hypothesis import strategies as draw
 from strategies import PlanError, compose
 from strategies.compatibility.tiny_model import tiny_collate, tiny_items, tiny_loss, tiny_model
 from strategies.execution.batch_order import BatchOrder
-from strategies.execution.feed import Feed, FeedCollator, as_feed, map_tensors, volume
+from strategies.execution.feed import Feed, FeedCollator, as_feed, map_tensors, moved, volume
 from strategies.methods.data.bucketing import Bucketing
 
 
@@ -305,3 +305,52 @@ def test_bucketing_takes_batches_without_a_word():
     batch = {"attention_mask": torch.zeros(2, 5), "input_ids": torch.ones(2, 5)}
     cut = Bucketing(multiple=1)._trimming(lambda items: batch)
     assert cut([])["input_ids"].shape == (2, 1)
+
+
+class Graph:
+    """An object of a user's own, as those of graph libraries, which moves itself."""
+
+    def __init__(self, nodes):
+        self.nodes, self.where = nodes, "cpu"
+
+    def to(self, device):
+        self.where = str(device)
+        return self
+
+
+class InPlace(Graph):
+    def to(self, device):
+        super().to(device)
+
+
+def test_objects_that_move_themselves_are_moved():
+    import torch
+    from torch.nn.utils.rnn import pack_sequence
+
+    batch = {
+        "graphs": [Graph(1), InPlace(2)], "x": torch.ones(3), "kind": Graph, "type": torch.float16,
+        "packed": pack_sequence([torch.ones(3, 2), torch.ones(1, 2)]), "text": "word",
+    }  # fmt: skip
+    found = moved(batch, torch.device("meta"))
+    assert [graph.where for graph in found["graphs"]] == ["meta", "meta"]
+    assert found["x"].is_meta
+    assert found["packed"].data.is_meta
+    assert not found["packed"].batch_sizes.is_meta  # torch keeps them on the CPU
+    assert (found["kind"], found["type"], found["text"]) == (Graph, torch.float16, "word")
+
+
+@pytest.mark.parametrize("text", ["full", "accumulate(n=2)"])
+def test_what_a_tokenizer_gave_keeps_its_attributes(text, foreign):
+    import torch
+    from transformers import BatchEncoding
+
+    batch = BatchEncoding({"x": torch.randn(4, 12), "y": torch.arange(4) % 3})
+    seen = []
+
+    def loss(model, given):
+        seen.append(type(given))
+        return torch.nn.functional.cross_entropy(model(given.x), given.y)
+
+    compose(text).apply(foreign.build("mlp")).step(loss, batch)
+    assert set(seen) == {BatchEncoding}
+    assert batch.x.shape == (4, 12)

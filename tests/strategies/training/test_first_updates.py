@@ -5,7 +5,14 @@ import warnings
 import pytest
 import torch
 from torch import nn
-from transformers import Dinov2Config, Dinov2ForImageClassification, Wav2Vec2Config, Wav2Vec2ForSequenceClassification
+from transformers import (
+    Dinov2Config,
+    Dinov2ForImageClassification,
+    ReformerConfig,
+    ReformerForSequenceClassification,
+    Wav2Vec2Config,
+    Wav2Vec2ForSequenceClassification,
+)
 
 from strategies import SelfCheckError, catalogue, compose, load_checkpoint, save_checkpoint
 from strategies.training.first_step_check import UPDATES
@@ -246,3 +253,20 @@ def test_a_frozen_speech_model_builds_no_graph():
         warnings.simplefilter("error")
         tuned.step(lambda m, b: m(**b).loss, given)
     assert not model.wav2vec2(given["input_values"]).last_hidden_state.requires_grad
+
+
+def test_reversible_layers_with_adapters_are_refused_with_a_way_out():
+    """A Reformer's blocks have a backward pass of their own, which inputs without gradients do not lead to."""
+    sizes = {"attention_head_size": 16, "hidden_size": 32, "num_attention_heads": 2, "feed_forward_size": 64}
+    config = ReformerConfig(
+        **sizes, attn_layers=["local", "local"], axial_pos_shape=[4, 4], axial_pos_embds_dim=[16, 16], vocab_size=40,
+        is_decoder=False, local_attn_chunk_length=4,
+    )  # fmt: skip
+    batch = {"input_ids": torch.arange(32).reshape(2, 16), "labels": torch.tensor([0, 1])}
+    with pytest.raises(SelfCheckError, match=r"blocks with a backward pass of their own.*enable_input_require_grads"):
+        compose("lora").apply(ReformerForSequenceClassification(config)).step(lambda m, b: m(**b).loss, batch)
+    model = ReformerForSequenceClassification(config)
+    model.enable_input_require_grads()
+    tuned = compose("lora").apply(model, lr=0.01)
+    tuned.step(lambda m, b: m(**b).loss, batch)
+    assert all(p.abs().sum() > 0 for name, p in model.named_parameters() if "lora_B" in name)

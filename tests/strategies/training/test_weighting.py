@@ -176,6 +176,39 @@ def test_what_does_not_divide_is_refused_in_one_line(foreign, plan, loss_fn):
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
 
 
+def each_against_the_others(model, batch):
+    """Give a contrastive loss for each pair, against the others of its batch."""
+    first, second = (normalize(model(batch[key]), dim=-1) for key in ("first", "second"))
+    return cross_entropy(10 * first @ second.T, torch.arange(len(first)), reduction="none")
+
+
+def each_above_the_mean(model, batch):
+    scores = cross_entropy(model(batch["first"]), batch["labels"], reduction="none")
+    return (scores - scores.mean().detach() + 1).square()
+
+
+@pytest.mark.parametrize("loss_fn", [each_against_the_others, each_above_the_mean])
+@pytest.mark.parametrize("plan", ["accumulate(n=3)", "auto_batch(start=4)", "selective_backprop(start=0.0)"])
+@pytest.mark.parametrize("precision", ["", "amp(dtype='bf16')+"])
+def test_losses_of_examples_that_depend_on_the_batch_are_refused_in_one_line(foreign, plan, precision, loss_fn):
+    pairs = {key: torch.randn(12, 12, generator=torch.Generator().manual_seed(7)) for key in ("first", "second")}
+    batch = pairs | {"labels": torch.arange(12) % 3}
+    compose(f"{precision}full").apply(foreign.build("mlp"), total_steps=4).step(loss_fn, batch)
+    with pytest.raises(PlanError, match=r"each example's loss depends on the others.*leave out what divides") as raised:
+        compose(precision + plan).apply(foreign.build("mlp"), total_steps=4).step(loss_fn, batch)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("plan", ["accumulate(n=3)", "selective_backprop(start=0.0)"])
+def test_losses_that_draw_random_numbers_pass(foreign, plan):
+    def noisy(model, batch):
+        return cross_entropy(model(batch["x"]) + torch.randn(()), batch["y"], reduction="none") * torch.rand(())
+
+    batch = {"x": torch.randn(12, 12), "y": torch.arange(12) % 3}
+    for _ in range(3):
+        compose(plan).apply(foreign.build("mlp"), total_steps=4).step(noisy, batch)
+
+
 def test_a_look_changes_nothing_that_training_reads():
     """With dropout, losses and weights are those of a loss function that needs no look, to the bit."""
 

@@ -4,6 +4,8 @@ import pytest
 
 from strategies import PlanError, Recipe
 from strategies.methods.memory.checkpointing import Checkpointing
+from strategies.methods.numerics.amp import Amp
+from strategies.methods.speed.compiling import Compile
 from strategies.methods.weights.freeze import Freeze
 from strategies.methods.weights.lora import Lora
 
@@ -50,6 +52,24 @@ def test_equals_plain_to_the_bit(members, every_n, foreign):
     runs = []
     for extra in ([], [Checkpointing(every_n=every_n)]):
         tuned = Recipe.of([*members, *extra]).apply(deep(foreign))
+        losses = [float(tuned.step(foreign.loss, foreign.batch("mlp"))) for _ in range(3)]
+        runs.append((losses, list(tuned.model.parameters())))
+    assert runs[0][0] == runs[1][0]
+    assert all(torch.equal(*pair) for pair in zip(runs[0][1], runs[1][1], strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("regional", [True, False])
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("half", [False, True])
+def test_dropout_is_the_same_again_where_blocks_are_compiled(half, backend, regional, foreign):
+    import torch
+
+    runs = []
+    precision = [Amp(dtype="bf16")] if half else []
+    for extra in ([], [Checkpointing()]):
+        members = [*precision, Compile(backend=backend, regional=regional), *extra]
+        tuned = Recipe.of(members).apply(deep(foreign, layers=2), lr=0.1)
         losses = [float(tuned.step(foreign.loss, foreign.batch("mlp"))) for _ in range(3)]
         runs.append((losses, list(tuned.model.parameters())))
     assert runs[0][0] == runs[1][0]

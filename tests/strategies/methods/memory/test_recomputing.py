@@ -30,6 +30,8 @@ from transformers import (
     T5ForConditionalGeneration,
     WhisperConfig,
     WhisperForConditionalGeneration,
+    xLSTMConfig,
+    xLSTMForCausalLM,
 )
 from transformers.cache_utils import DynamicCache
 
@@ -215,6 +217,24 @@ def test_what_a_block_does_beside_its_output_is_done_once(habit):
 def test_tensors_changed_in_place_are_refused(habit, what):
     with pytest.raises(PlanError, match=rf"'blocks\.0' changes {what} in place"):
         train(Stack(habit), "checkpointing", NUMBERS, cross_entropy)
+
+
+def test_a_state_that_the_model_writes_back_is_refused_with_a_way_out():
+    """XLSTM copies each block's state over the one that the block was given."""
+    sizes = {"hidden_size": 128, "num_heads": 2, "num_hidden_layers": 2, "num_blocks": 2, "vocab_size": 40}
+    batch = padded("llama")
+
+    def run(text, **options):
+        torch.manual_seed(0)
+        return train(
+            xLSTMForCausalLM(xLSTMConfig(**sizes, chunk_size=4)),
+            text, {"input_ids": batch["input_ids"], "labels": batch["labels"]},
+            lambda model, part: model(**part, **options).loss,
+        )  # fmt: skip
+
+    with pytest.raises(PlanError, match=r"gave 'backbone\.blocks\.1' in place afterwards.*use_cache=False"):
+        run("checkpointing")
+    assert_same(run("full", use_cache=False), run("checkpointing", use_cache=False))
 
 
 def test_what_cannot_be_checkpointed_is_said_truly():

@@ -10,9 +10,16 @@ from peft.tuners.lora import initialize_lora_eva_weights
 from peft.tuners.lora.corda import preprocess_corda
 from peft.tuners.lora.loraga import preprocess_loraga
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GptOssConfig,
+    GptOssForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
-from strategies import PlanError, compose, load, save_peft
+from strategies import PlanError, compose, load, load_plain, save_peft
 from strategies.prediction.predict import predict
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -348,3 +355,45 @@ def test_a_tied_layer_with_a_bias_of_its_own_is_refused():
 
     with pytest.raises(PlanError, match=r"bias of its own shares the weight of 'embed'.*modules_to_save"):
         compose("lora(trainable_token_indices=[9])").apply(Tied(), head="out")
+
+
+@pytest.mark.parametrize(
+    ("make", "config"),
+    [
+        (MixtralForCausalLM, MixtralConfig(vocab_size=WORDS, num_key_value_heads=2, num_local_experts=4, **SIZES)),
+        (
+            GptOssForCausalLM,
+            GptOssConfig(vocab_size=WORDS, num_key_value_heads=2, num_local_experts=4, head_dim=16, **SIZES),
+        ),
+    ],
+)
+@pytest.mark.parametrize("options", ["", "modules_to_save=['experts']"])
+def test_fused_experts_are_said_to_have_no_adapter_and_train_whole_where_asked(make, config, options, tmp_path):
+    def model():
+        torch.manual_seed(0)
+        return make(copy.deepcopy(config))
+
+    tuned = compose(f"lora({options})").apply(model(), lr=1e-2)
+    told = tuned.describe()
+    assert "model.layers 0–1 × (mlp.experts.gate_up_proj, mlp.experts.down_proj)" in told
+    assert "no layer" in told
+    for _ in range(2):
+        tuned.step(loss, batch())
+    experts = {name: p for name, p in tuned.model.named_parameters() if name.endswith("experts.down_proj")}
+    old = dict(model().named_parameters())
+    assert {torch.equal(old[name], p) for name, p in experts.items()} == {not options}
+    tuned.save(tmp_path)
+    expected, plain = logits(tuned.model), model()
+    assert torch.equal(logits(load(tmp_path, model()).model), expected)
+    load_plain(tmp_path, plain)
+    assert torch.allclose(logits(plain), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("base", ["nf4", "int8", "fp4"])
+def test_sparse_changes_of_a_base_in_few_bits_come_back_and_merge(base, tmp_path):
+    tuned = train(f"{base}+shira(r=4)")
+    tuned.save(tmp_path)
+    expected, plain = logits(tuned.model), llama()
+    assert torch.equal(logits(load(tmp_path, llama()).model), expected)
+    load_plain(tmp_path, plain)
+    assert (logits(plain) - expected).norm() < (1e-2 if base == "int8" else 1e-5) * expected.norm()

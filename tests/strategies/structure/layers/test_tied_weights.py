@@ -52,6 +52,19 @@ def test_adapters_on_a_tied_head_are_refused_in_words(text):
     assert compose(text).apply(gpt2(tie_word_embeddings=False), total_steps=3)
 
 
+@pytest.mark.parametrize("text", ["freeze(scope='lm_head')", "houlsby(scope='lm_head')"])
+def test_freezing_a_tied_head_alone_is_refused_with_a_way_out(text):
+    words = r"'lm_head(\.base_layer)?' has the same weight as 'transformer\.wte\..*\+freeze\(scope='transformer\.wte'\)"
+    with pytest.raises(PlanError, match=words):
+        compose(text).apply(gpt2())
+    model = gpt2()
+    tuned = compose("freeze(scope='lm_head')+freeze(scope='transformer.wte')").apply(model)
+    before = model.lm_head.weight.detach().clone()
+    tuned.step(loss, {"input_ids": IDS, "labels": IDS})
+    assert torch.equal(model.lm_head.weight, before)
+    assert model.transformer.ln_f.weight.requires_grad
+
+
 def test_an_embedding_shared_with_an_adapted_tower_trains_on():
     config = T5Config(d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, vocab_size=40, decoder_start_token_id=0)
     model = T5ForConditionalGeneration(config)
