@@ -74,13 +74,20 @@ class Losses:
             with nullcontext() if mean.is_last(place) else self._engine.no_sync():
                 loss = self._loss_of_part(loss_fn, feed, part)
                 if place == 0 and not is_pair(loss):
+                    before = self._versions()
                     mean.weights = self._weights(loss_fn, feed, parts, loss)
+                    if before != self._versions():  # a model that changes its weights for evaluation, and back
+                        loss = self._loss_of_part(loss_fn, feed, part)
                 loss = mean.add(place, loss, self._extra_loss())
                 if loss is not None:
                     self._backward(loss)
         if not mean.ended:  # nothing counted in the last pass, or in any
             self._engine.backward(zero_loss(self._state.model))
         return mean.finish(self._state.model)
+
+    def _versions(self) -> list[int]:
+        """Count how often each parameter was written to: a graph of before cannot be gone through afterwards."""
+        return [parameter._version for parameter in self._state.model.parameters()]  # noqa: SLF001
 
     def _backward(self, loss: Tensor) -> None:
         """Add the gradients of a loss."""
