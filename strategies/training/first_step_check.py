@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
     from strategies.layout import Layout
 
+CUT_OFF = (
+    "its output does not reach the loss (detached, perhaps; or behind frozen parts in reversible layers or reentrant "
+    "checkpointing, which need inputs with a graph: call model.enable_input_require_grads() before the plan)"
+)
 UPDATES = 5  # a layer that is skipped half the time is missed in all of them once in 32 trainings
 
 
@@ -123,7 +127,7 @@ class SelfCheck:
                 continue
             called = any(is_within(name, prefixes) for name in self._called)
             if called or last:
-                why = "its output does not reach the loss (detached, perhaps)" if called else "nothing of it is called"
+                why = CUT_OFF if called else "nothing of it is called"
                 raise SelfCheckError(
                     f"{label!r} was asked to train, but its parameters got no gradient: {first_few(own)}; {why}. If "
                     f"that is meant, add freeze(scope={label!r})"
