@@ -100,7 +100,7 @@ def _merge_layers(model: nn.Module) -> Merged:
     linear_to_conv1d(model)
     merge_rows(model)
     for parameter in model.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
+        parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
     worst = max(drifts, key=lambda name: drifts[name], default="")
     return Merged(layers=len(drifts), layer_drift=drifts.get(worst, 0.0), worst_layer=worst)
 

@@ -22,9 +22,10 @@ from strategies.structure.beside.token_rows import replaced_rows
 from strategies.structure.blocks import disable_fast_path
 from strategies.structure.find_layout import find_layout
 from strategies.structure.freezing import freeze_batch_norms, freeze_parameters
-from strategies.structure.layers.half_precision import is_half, train_in_float32
+from strategies.structure.layers.half_precision import train_in_float32
 from strategies.training.parameter_groups import parameter_groups
 from strategies.training.tuned import PLAN_ATTRIBUTE, Tuned
+from strategies.training.untrainable import refuse_untrainable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -173,23 +174,13 @@ def _optimizer_factory(plan: Plan, context: Context, lr: float | None, head_lr: 
         for member in plan.members:
             groups = member.param_groups(groups, model, context)
             factory = member.optimizer(factory)
-        _refuse_half_precision(plan, groups)
+        refuse_untrainable(plan, model, groups)
         if not groups:
             raise PlanError(f"{plan}: nothing is left to train{_why_nothing_trains(model, context.layout)}")
         optimizer: torch.optim.Optimizer = factory(groups)
         return optimizer
 
     return make
-
-
-def _refuse_half_precision(plan: Plan, groups: list[dict[str, Any]]) -> None:
-    """Refuse to train pretrained 16-bit weights with an optimizer that rounds small updates to nothing."""
-    halves = [p.dtype for group in groups for p in group["params"] if is_half(p)]
-    if halves and not any(ROUNDING in member.capabilities() for member in plan.members):
-        raise PlanError(
-            f"{plan}: {len(halves)} pretrained tensors would train in {halves[0]}, where small updates round to "
-            "nothing: add pure_bf16, load the model in 32 bits (model.float()), or take adapters (lora), which have 32"
-        )
 
 
 def _why_nothing_trains(model: nn.Module, layout: Layout) -> str:
