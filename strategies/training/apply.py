@@ -23,6 +23,7 @@ from strategies.structure.blocks import disable_fast_path
 from strategies.structure.find_layout import find_layout
 from strategies.structure.freezing import freeze_batch_norms, freeze_parameters
 from strategies.structure.layers.half_precision import train_in_float32
+from strategies.structure.layers.stand_ins import answer_as_before
 from strategies.training.parameter_groups import parameter_groups
 from strategies.training.tuned import PLAN_ATTRIBUTE, Tuned
 from strategies.training.untrainable import refuse_untrainable
@@ -126,6 +127,7 @@ def _change(plan: Plan, model: nn.Module, context: Context, *, freeze_rest: bool
         member.transform(model, context)
     if not any(ROUNDING in member.capabilities() for member in plan.members):
         train_in_float32(model, with_frozen_base(model, context.layout, plan.members))
+    answer_as_before(model)
     disable_fast_path(model)
 
 
