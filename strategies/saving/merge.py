@@ -20,6 +20,7 @@ from strategies.structure.beside.token_rows import is_token_layer, merge_rows
 from strategies.structure.layers.computed_weights import remedy_for_computed_weight
 from strategies.structure.layers.half_precision import restore
 from strategies.structure.layers.random_inputs import random_inputs
+from strategies.structure.layers.read_elsewhere import warn_of_reads
 from strategies.structure.layers.stand_ins import hand_over_hooks, without_hooks
 from strategies.structure.linear_layers import linear_to_conv1d
 
@@ -87,6 +88,7 @@ def _merge_layers(model: nn.Module) -> Merged:
     refuse_bottlenecks(model)
     refuse_computed(layers)
     refuse_shared(model, layers)
+    warn_of_reads(model, layers, "merging", "merge(outputs=lambda model: …) says by how much")
     was_training = model.training
     model.eval()  # dropout would count as drift
     try:

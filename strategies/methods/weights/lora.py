@@ -51,6 +51,7 @@ from strategies.options import Count, Counts, Names, Numbers, Options, Rate, Row
 from strategies.protocol import ADAPTER_PACKAGES, FROZEN_BASE, WEIGHTS, Context, Kind, State, Strategy
 from strategies.structure.adapters import AdaptedLayer, AdapterOptions, adapt, chosen_layers, on_meta
 from strategies.structure.beside.layer_patterns import layer_values
+from strategies.structure.layers.read_elsewhere import warn_of_reads
 from strategies.structure.roles import QUERY_AND_VALUE, Role
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def check_splits(strategy: LowRank, model: nn.Module, context: Context) -> None:
             raise PlanError(f"{strategy.name}: {name!r} has only {min(weight.shape)} directions, r={r}: lower r")
         if uses[id(weight)] > 1:
             raise PlanError(f"{strategy.name}: {name!r} shares its weight, which it would change: take lora there")
+    warn_of_reads(model, names, strategy.name, f"take lora there, or exclude_modules={names[:1]}")
 
 
 @final
