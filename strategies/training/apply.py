@@ -18,6 +18,7 @@ from strategies.language.rates import weights_members
 from strategies.protocol import ROUNDING, Context, State, Strategy
 from strategies.quiet import import_packages
 from strategies.saving.base_hashes import hash_base
+from strategies.saving.moved_base import note_base
 from strategies.structure.beside.token_rows import replaced_rows
 from strategies.structure.blocks import disable_fast_path
 from strategies.structure.find_layout import find_layout
@@ -52,6 +53,7 @@ def apply(
 
     import_packages(plan.members)
     base_parameters = WeakIdKeyDictionary({parameter: name for name, parameter in model.named_parameters()})
+    resting = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     begin = _now(device)
     context = _prepare(plan, model, device=device, head=head, seed=seed, total_steps=total_steps)
     prepared = _now(device)
@@ -70,6 +72,7 @@ def apply(
     tuned.setup_seconds = setup if plan.members else 0.0
     saved = {base_parameters.get(p, name) for name, p in model.named_parameters() if name in tuned.saved_names}
     tuned.base = {name: known for name, known in hashes.items() if name not in saved}
+    tuned.noted = note_base(model, base_parameters, resting, tuned.saved_names)
     return tuned
 
 
