@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from strategies.errors import PlanError
-from strategies.execution.rows import Rows, rows_of, take_rows
+from strategies.execution.rows import Rows, mapping_like, rows_of, take_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -152,7 +152,7 @@ def map_tensors(batch: Any, change: Callable[[torch.Tensor], Any]) -> Any:
     if isinstance(batch, torch.Tensor):
         return change(batch)
     if isinstance(batch, Mapping):
-        return {key: map_tensors(value, change) for key, value in batch.items()}
+        return mapping_like(batch, {key: map_tensors(value, change) for key, value in batch.items()})
     if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
         names = [part.name for part in dataclasses.fields(batch)]
         return replace(batch, **{name: map_tensors(getattr(batch, name), change) for name in names})

@@ -8,7 +8,9 @@ none, is not divided: `Rows.problem` says why, and the whole batch passes as it 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+from collections import UserDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -67,7 +69,7 @@ def take_rows(batch: Any, size: int, chosen: Sequence[int], *, top: bool = True)
     if _is_tensor(batch):
         taken = batch[list(chosen)] if batch.ndim else batch
     elif isinstance(batch, Mapping):
-        taken = {key: inner(value) for key, value in batch.items()}
+        taken = mapping_like(batch, {key: inner(value) for key, value in batch.items()})
     elif dataclasses.is_dataclass(batch) and not isinstance(batch, type):
         taken = replace(batch, **{part.name: inner(getattr(batch, part.name)) for part in dataclasses.fields(batch)})
     elif isinstance(batch, tuple) and hasattr(batch, "_fields"):
@@ -76,6 +78,18 @@ def take_rows(batch: Any, size: int, chosen: Sequence[int], *, top: bool = True)
         entries = _holds_examples(batch, size, top=top)
         taken = type(batch)(batch[place] for place in chosen) if entries else type(batch)(map(inner, batch))
     return taken
+
+
+def mapping_like(batch: Mapping[Any, Any], values: dict[Any, Any]) -> Any:
+    """Give a mapping of a batch's own kind with other values, as code may take `batch.input_ids`; else a dictionary."""
+    if type(batch) is dict or not isinstance(batch, dict | UserDict):
+        return values
+    made = copy.copy(batch)
+    for key, value in values.items():
+        made[key] = value
+        if key in (shown := getattr(made, "__dict__", {})):  # of a kind whose entries are attributes, too
+            shown[key] = value
+    return made
 
 
 def _parts(batch: Any, *, top: bool) -> Iterator[Any]:
