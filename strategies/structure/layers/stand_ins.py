@@ -26,11 +26,17 @@ BEFORE = "_forward_pre_hooks"
 def answer_as_before(model: nn.Module) -> None:
     """Give every wrapper of a model the hooks of the layer in it, and those of its attributes that it lacks."""
     for wrapper in [*model.modules()]:
-        if (layer := dict(wrapper.named_children()).get(ADAPTED)) is not None:
+        if (layer := wrapped_layer(wrapper)) is not None:
             hand_over_hooks(layer, wrapper)
             own: dict[str, Any] = vars(layer)
             shown = {name: value for name, value in own.items() if not (name.startswith("_") or hasattr(wrapper, name))}
             vars(wrapper).update(shown)
+
+
+def wrapped_layer(part: nn.Module) -> nn.Module | None:
+    """Give the layer in an adapter of PEFT's or of this package's; a model's own class may call a part so, too."""
+    ours = type(part).__module__.startswith(("peft.", "strategies."))
+    return vars(part)["_modules"].get(ADAPTED) if ours else None
 
 
 def hand_over_hooks(old: nn.Module, new: nn.Module) -> None:

@@ -1,10 +1,11 @@
 """What stands in a layer's place: its hooks see the adapter, also when they come back, and its attributes are shown."""
 
+import peft
 import pytest
 import torch
 from torch import nn
 
-from strategies import compose
+from strategies import PlanError, compose
 
 
 class Gathers(nn.Module):
@@ -106,3 +107,38 @@ def test_attributes_are_those_of_the_layer(word):
     tuned = compose(f"{word}(target_modules=['re:convolutions.*', 'scaled'])").apply(Padded(), head="head")
     assert len(tuned.adapted_layers()) == 3
     tuned.step(lambda m, batch: m(batch).square().mean(), torch.randn(4, 3, 16, 16))
+
+
+class Gated(nn.Module):
+    """A model's own class that calls a part as PEFT does."""
+
+    def __init__(self):
+        super().__init__()
+        self.base_layer, self.gate = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.base_layer(x) * self.gate(x).sigmoid()
+
+
+def test_a_part_of_that_name_is_no_adapter():
+    def build():
+        model = nn.Sequential(Gated(), nn.Linear(8, 2))
+        model[0].base_layer.register_forward_hook(lambda *_: None)
+        return model
+
+    plain = compose("full").apply(build())
+    assert not plain.adapted_layers()
+    assert plain.model[0].base_layer._forward_hooks
+    tuned = compose("lora").apply(build())
+    assert set(tuned.adapted_layers()) == {"0.base_layer", "0.gate"}
+    tuned.step(lambda m, batch: m(batch).square().mean(), torch.randn(4, 8))
+    tuned.merge()
+    assert tuned.model[0].base_layer._forward_hooks
+
+
+def test_layers_with_adapters_of_others_are_refused():
+    wrapped = peft.get_peft_model(
+        nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2)), peft.LoraConfig(target_modules=["0"])
+    )
+    with pytest.raises(PlanError, match=r"has one of PEFT's adapters already: pass a model without"):
+        compose("lora").apply(wrapped, head="base_model.model.1")
