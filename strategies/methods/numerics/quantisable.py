@@ -75,6 +75,8 @@ def reasons_to_keep(model: nn.Module, multiple: int, scope: str | None) -> Calla
 
     multiple: the number of inputs has to be a multiple of it. scope: an output embedding named by it is no exception.
     """
+    import torch
+
     hidden, kept, read = uncalled_layers(model), kept_in_float32(model), weight_reads(model)
     everywhere = [module for _, module in model.named_modules(remove_duplicate=False)]
     uses = Counter(id(p) for module in everywhere for p in module.parameters(recurse=False))
@@ -90,6 +92,7 @@ def reasons_to_keep(model: nn.Module, multiple: int, scope: str | None) -> Calla
             "inside nn.MultiheadAttention, which reads weights without calling the layer": name in hidden,
             "with a weight that is computed (parametrisation, pruning)": weight is None,
             f"of the class {type(layer).__name__}, which has a forward of its own": id(layer) not in plain,
+            "in float64": weight is not None and weight.dtype == torch.float64,
             "shared with another layer": uses[id(weight)] > 1,
             "kept in float32 by the model's class": f"{name}.weight" in kept,
             "giving the scores (output embedding)": name in scores and name != scope,

@@ -1,5 +1,7 @@
 """Parameters of unusual kinds train, or are refused with what to write instead."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -78,3 +80,13 @@ def test_sparse_gradients_are_refused_unless_they_rest():
     dense = Words()
     dense.words.sparse = False
     compose("full").apply(dense, head="head").step(loss_fn, ids)
+
+
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [("pissa(r=4)", "'lift' is in float64, which PEFT does not split"), ("nf4+lora", "but 1 in float64 (lift)")],
+)
+def test_what_does_not_go_with_double_precision_is_refused(plan, words):
+    model = nn.ModuleDict({"lift": nn.Linear(64, 8), "head": nn.Linear(8, 1)}).double()
+    with pytest.raises(PlanError, match=re.escape(words)):
+        compose(plan).apply(model, head="head")
