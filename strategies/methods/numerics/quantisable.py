@@ -97,6 +97,7 @@ def reasons_to_keep(model: nn.Module, multiple: int, scope: str | None) -> Calla
             "kept in float32 by the model's class": f"{name}.weight" in kept,
             "giving the scores (output embedding)": name in scores and name != scope,
             f"with inputs that are no multiple of {multiple}": inputs % multiple > 0,
+            "with a single input, of which bitsandbytes' 8-bit layer on a CPU makes anything": inputs == 1,
         }
         return next((reason for reason, holds in reasons.items() if holds), None)
 
