@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from strategies.training.tuned import Tuned
-
 
 class Noted(NamedTuple):
     """What is known of a parameter of the base once a plan is applied: its name before, and the state of its tensor."""
@@ -37,8 +35,8 @@ def note_base(model: nn.Module, before: Any, resting: Collection[str], saved: Co
     return {name: Noted(base, written, hashes.get(name)) for name, (base, written) in kept.items()}
 
 
-def keep_moved(tuned: Tuned) -> list[str]:
-    """Count what of the base has moved among what is saved, and no longer as base; give the names of all such."""
+def keep_moved(tuned: Any) -> list[str]:
+    """Count what of the base has moved among what a `Tuned` saves, and no longer as base; give the names of all such."""
     moved = moved_names(tuned.model, tuned.noted, tuned.base)
     gone = {tuned.noted[name].base for name in moved}
     tuned.saved_names |= moved
