@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from strategies.layout import EVERYTHING, is_within
 from strategies.structure.blocks import uncalled_layers
+from strategies.structure.choice.held_elsewhere import held_elsewhere
 from strategies.structure.head import output_embeddings
 from strategies.structure.layers.kept_precision import kept_in_float32
 from strategies.structure.layers.linear_subclasses import computing_as_linear
@@ -78,6 +79,7 @@ def reasons_to_keep(model: nn.Module, multiple: int, scope: str | None) -> Calla
     import torch
 
     hidden, kept, read = uncalled_layers(model), kept_in_float32(model), weight_reads(model)
+    held = held_elsewhere(model)
     everywhere = [module for _, module in model.named_modules(remove_duplicate=False)]
     uses = Counter(id(p) for module in everywhere for p in module.parameters(recurse=False))
     scores = output_embeddings(model) if scope != EVERYTHING else frozenset()
@@ -89,6 +91,7 @@ def reasons_to_keep(model: nn.Module, multiple: int, scope: str | None) -> Calla
         inputs = 0 if weight is None else weight.shape[0 if is_conv1d(layer) else 1]
         reasons = {
             f"whose weight is read by {read[name].reader}" if name in read else "": name in read,
+            f"that {held[name]} holds, too, outside the modules" if name in held else "": name in held,
             "inside nn.MultiheadAttention, which reads weights without calling the layer": name in hidden,
             "with a weight that is computed (parametrisation, pruning)": weight is None,
             f"of the class {type(layer).__name__}, which has a forward of its own": id(layer) not in plain,

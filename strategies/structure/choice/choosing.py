@@ -32,7 +32,7 @@ class Tower:
 
     def __init__(self, model: nn.Module, label: str, roots: tuple[str, ...], *, convolutions: bool) -> None:
         self.model, self.label = model, label
-        self.kinds = "linear or convolution layers" if convolutions else "linear layers"
+        self.kinds = "linear layers or two-dimensional convolutions" if convolutions else "linear layers"
         self.linear = linear_layers(model, roots)
         self.layers = self.linear | (convolution_layers(model, roots) if convolutions else {})
         self.modules = {name: part for name, part in model.named_modules() if is_within(name, roots)}
