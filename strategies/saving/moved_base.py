@@ -36,7 +36,7 @@ def note_base(model: nn.Module, before: Any, resting: Collection[str], saved: Co
 
 
 def keep_moved(tuned: Any) -> list[str]:
-    """Count what of the base has moved among what a `Tuned` saves, and no longer as base; give the names of all such."""
+    """Count what of the base has moved among what a `Tuned` saves, no longer as base; give the names of all such."""
     moved = moved_names(tuned.model, tuned.noted, tuned.base)
     gone = {tuned.noted[name].base for name in moved}
     tuned.saved_names |= moved
