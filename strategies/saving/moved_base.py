@@ -45,11 +45,12 @@ def keep_moved(tuned: Any) -> list[str]:
 
 
 def moved_names(model: nn.Module, noted: Mapping[str, Noted], base: Mapping[str, Hash]) -> set[str]:
-    """Name what has other values than it was noted with."""
+    """Name what has other values than it was noted with; another number type since is none of the model's doing."""
     there = dict(model.named_parameters())
     suspects = {n for n, own in noted.items() if n in there and (own.hash or own.written != _written(there[n]))}
     now = hash_base(model, suspects)
-    return {name for name in suspects if now[name] != (noted[name].hash or base.get(noted[name].base))}
+    known = {name: noted[name].hash or base.get(noted[name].base, now[name]) for name in suspects}
+    return {name for name in suspects if now[name].dtype == known[name].dtype and now[name] != known[name]}
 
 
 def _written(parameter: nn.Parameter) -> tuple[int, int]:

@@ -92,3 +92,13 @@ def test_a_base_that_rests_is_not_saved(tmp_path):
     tuned.step(loss_fn, X)
     tuned.save(tmp_path)
     assert load_file(tmp_path / "tuned.safetensors").keys() == {"head.weight", "head.bias"}
+
+
+def test_a_model_that_is_cast_since_is_no_moved_base(tmp_path):
+    tuned = compose("lora").apply(build(), head="head")
+    tuned.model.half()
+    tuned.save(tmp_path)
+    assert not any(
+        "teacher.0.base_layer" in name or "stem.base_layer" in name
+        for name in load_file(tmp_path / "tuned.safetensors")
+    )
