@@ -157,6 +157,7 @@ def load(folder: Path, model: nn.Module, *, device: torch.device | str = "cpu") 
         plan, model, device=device, head=head, seed=facts["seed"], freeze_rest=known is not None,
         **{key: facts.get(key) for key in ("total_steps", "lr", "head_lr")}, base=known if checked.exact else None,
     )  # fmt: skip
+    tuned.saved_names |= tuned.noted.keys() & facts.get("moved", ())
     load_weights(folder, model, tuned.full_state())
     tuned.base_note = checked.note
     model.eval()

@@ -89,7 +89,7 @@ class Engine:
     def full_state(self, names: Collection[str]) -> dict[str, Tensor]:
         """Give, whole, what a fresh base lacks: the parameters `names`, and persistent buffers."""
         state = {name: p.detach() for name, p in self.model.named_parameters() if name in names}
-        packed = [name for name, tensor in state.items() if not tensor.is_floating_point()]
+        packed = [name for name, tensor in state.items() if not (tensor.is_floating_point() or tensor.is_complex())]
         if packed:
             raise PlanError(f"{packed[0]!r} is quantised and belongs to a new part, which cannot be saved")
         return state | {name: buffer.detach() for name, buffer in _persistent_buffers(self.model)}

@@ -23,11 +23,12 @@ MAX_NORM = 1.0
 
 
 def adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """Make torch's AdamW, fused where the device has it."""
+    """Make torch's AdamW, fused where the device has it and all parameters are real."""
     import torch
 
-    devices = {parameter.device.type for group in groups for parameter in group["params"]}
-    return torch.optim.AdamW(groups, fused=devices <= {"cpu", "cuda"})
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    has_it = {parameter.device.type for parameter in parameters} <= {"cpu", "cuda"}
+    return torch.optim.AdamW(groups, fused=has_it and not any(map(torch.is_complex, parameters)))
 
 
 def clip_grad_norm(parameters: Sequence[Tensor]) -> None:

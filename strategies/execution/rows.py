@@ -80,12 +80,15 @@ def take_rows(batch: Any, size: int, chosen: Sequence[int], *, top: bool = True)
     return taken
 
 
-def mapping_like(batch: Mapping[Any, Any], entries: dict[Any, Any]) -> Mapping[Any, Any]:
-    """Give a mapping of other entries: of the same kind where that has attributes, as a tokenizer's `BatchEncoding`."""
-    if not isinstance(batch, UserDict):
-        return entries
+def mapping_like(batch: Mapping[Any, Any], values: dict[Any, Any]) -> Any:
+    """Give a mapping of a batch's own kind with other values, as code may take `batch.input_ids`; else a dictionary."""
+    if type(batch) is dict or not isinstance(batch, dict | UserDict):
+        return values
     made = copy.copy(batch)
-    made.data = entries
+    for key, value in values.items():
+        made[key] = value
+        if key in (shown := getattr(made, "__dict__", {})):  # of a kind whose entries are attributes, too
+            shown[key] = value
     return made
 
 

@@ -20,6 +20,8 @@ from strategies.structure.beside.token_rows import is_token_layer, merge_rows
 from strategies.structure.layers.computed_weights import remedy_for_computed_weight
 from strategies.structure.layers.half_precision import restore
 from strategies.structure.layers.random_inputs import random_inputs
+from strategies.structure.layers.read_elsewhere import warn_of_reads
+from strategies.structure.layers.stand_ins import hand_over_hooks, without_hooks
 from strategies.structure.linear_layers import linear_to_conv1d
 
 if TYPE_CHECKING:
@@ -86,21 +88,23 @@ def _merge_layers(model: nn.Module) -> Merged:
     refuse_bottlenecks(model)
     refuse_computed(layers)
     refuse_shared(model, layers)
+    warn_of_reads(model, layers, "merging", "merge(outputs=lambda model: …) says by how much")
     was_training = model.training
     model.eval()  # dropout would count as drift
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings(), without_hooks(layers.values()):
             warnings.filterwarnings("ignore", message="Merge .* module to .-bit")  # said below, in numbers
             rehearse(layers)
             drifts = {name: merge_drift(layer) for name, layer in layers.items()}
     finally:
         model.train(was_training)
     for name, layer in layers.items():
+        hand_over_hooks(layer, layer.get_base_layer())
         model.set_submodule(name, layer.get_base_layer())
     linear_to_conv1d(model)
     merge_rows(model)
     for parameter in model.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
+        parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
     worst = max(drifts, key=lambda name: drifts[name], default="")
     return Merged(layers=len(drifts), layer_drift=drifts.get(worst, 0.0), worst_layer=worst)
 

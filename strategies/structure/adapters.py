@@ -115,6 +115,19 @@ def refuse_quantised(strategy: Strategy, layers: list[AdaptedLayer]) -> None:
         )
 
 
+def refuse_adapted(strategy: Strategy, model: nn.Module, names: Sequence[str]) -> None:
+    """Refuse layers within others' adapters, which PEFT would not find, or would put its own into."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    adapted = tuple(name for name, part in model.named_modules() if isinstance(part, BaseTunerLayer))
+    inside = next((name for name in names if is_within(name, adapted)), None)
+    strategy.require(
+        inside is None,
+        f"{inside!r} has one of PEFT's adapters already: pass a model without (model.merge_and_unload()), or name "
+        "other layers with target_modules",
+    )
+
+
 def on_meta(model: nn.Module) -> bool:
     """Say whether a model has no weights yet, so that nothing may be computed from them."""
     return any(parameter.is_meta for parameter in model.parameters())
@@ -166,6 +179,7 @@ def adapt(
     whole, rows = trained_whole(member, model, context.layout), token_rows(member, model, context.layout)
     chosen = without(chosen_layers(strategy, model, context, default, convolutions=convolutions), whole, member)
     names_of_all = [name for names in chosen.values() for name in names]
+    refuse_adapted(member, model, names_of_all)
     refuse_tied_layers(model, context.layout, strategy.scope, names_of_all)
     patterns = layer_values(member, names_of_all)
     outside = _requires_grad(model, context.layout.parameter_names(model, strategy.scope))

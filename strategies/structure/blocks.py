@@ -12,6 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from strategies.structure.choice.direct_reads import direct_reads
+from strategies.structure.norms import is_norm
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -114,6 +115,8 @@ def _kind(part: nn.Module) -> type:
 
 def _without_stages(parts: Stack) -> Stack:
     """Give the blocks within, where all parts are stages or bare containers, which are never called; else the parts."""
+    if _are_pieces(parts):
+        return parts
     inner = {name: _stage(name, part) for name, part in parts.items()}
     if not all(inner.values()):
         return parts
@@ -121,6 +124,30 @@ def _without_stages(parts: Stack) -> Stack:
     for blocks in inner.values():
         found |= _without_stages(blocks)
     return found
+
+
+def _are_pieces(parts: Stack) -> bool:
+    """Say whether each part holds the pieces of one block, `[attention, feed_forward]`, of different makes."""
+    from torch import nn
+
+    makes = [_makes(name, part) for name, part in parts.items() if isinstance(part, nn.ModuleList | nn.ModuleDict)]
+    alike = len(makes) == len(parts) and all(own == makes[0] for own in makes)
+    return alike and len(makes[0]) > 1 and len(set(makes[0])) == len(makes[0])
+
+
+def _makes(name: str, part: nn.Module) -> list[frozenset[type]]:
+    """Give what each block-like child is made of: classes, other than torch's that any block may have."""
+    from torch import nn
+
+    usual = ("torch.", "transformers.activations")
+    return [
+        frozenset(
+            type(inner)
+            for inner in child.modules()
+            if isinstance(inner, nn.MultiheadAttention) or not type(inner).__module__.startswith(usual)
+        )
+        for child in _members(name, part).values()
+    ]
 
 
 def _stage(name: str, part: nn.Module) -> Stack:
@@ -162,8 +189,7 @@ def _likeness(stack: Stack) -> int:
 
 
 def _has_norms(stack: Stack) -> bool:
-    leaves = [part for block in stack.values() for part in block.modules() if not any(True for _ in part.children())]
-    return any("norm" in type(part).__name__.lower() for part in leaves)
+    return any(is_norm(part, name) for block in stack.values() for name, part in block.named_modules())
 
 
 def _has_weights(stack: Stack) -> bool:

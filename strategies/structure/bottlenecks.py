@@ -123,9 +123,11 @@ def projections(base: nn.Module, other: nn.Module, r: int, *, behind: bool = Fal
     down: nn.Module
     up: nn.Module
     if isinstance(base, nn.Conv2d):
-        shape = {"kernel_size": 1} if behind else _geometry(base)
-        down = nn.Conv2d(base.out_channels if behind else base.in_channels, r, **shape, **place)
-        up = nn.Conv2d(r, base.out_channels, 1, **place)
+        last = cast("nn.Conv2d", other)
+        first_shape = {"kernel_size": 1} if behind else _geometry(base)
+        last_shape = {"kernel_size": 1} if last is base else _geometry(last)
+        down = nn.Conv2d(base.out_channels if behind else base.in_channels, r, **first_shape, **place)
+        up = nn.Conv2d(r, last.out_channels, **last_shape, **place)
     else:
         start, end = cast("nn.Linear", base), cast("nn.Linear", other)
         down = nn.Linear(end.out_features if behind else start.in_features, r, **place)

@@ -45,6 +45,7 @@ def find_layout(model: nn.Module, head: HeadChoice = AUTO) -> Layout:
     `PlanError` for an unknown name, a wrapped model, and where the head cannot be told.
     """
     _refuse_wrapped(model)
+    _refuse_unready(model)
     offered, marks = _offered_scopes(model), read_marks(model)
     if head != AUTO:
         found = _named(model, head)
@@ -73,6 +74,19 @@ def _refuse_wrapped(model: nn.Module) -> None:
         if attribute := WRAPPERS.get(kind.__name__):
             compiled = ", and write compile in the plan" if attribute == "_orig_mod" else ""
             raise PlanError(f"{kind.__name__} wraps the model: pass the plain one (model.{attribute}){compiled}")
+
+
+def _refuse_unready(model: nn.Module) -> None:
+    """Refuse what has no parameters yet, or is no Python code any more, of which no part can be looked at."""
+    import torch
+
+    for name, part in model.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            where = f"{name!r} is" if name else "the model is"
+            raise PlanError(f"{where} compiled by torch.jit: take the module that it was made of, and compile at last")
+    for name, parameter in model.named_parameters():
+        if torch.nn.parameter.is_lazy(parameter):
+            raise PlanError(f"{name!r} has no shape before the first call: pass one batch through the model first")
 
 
 def _offered_scopes(model: nn.Module) -> dict[str, tuple[str, ...]]:

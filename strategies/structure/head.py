@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from strategies.layout import is_within
 from strategies.structure.blocks import repeated_blocks
 from strategies.structure.marks import is_transformers
+from strategies.structure.norms import is_norm
 from strategies.structure.towers import tower_names
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ LARGE_SHARE = 0.5  # of a model's parameters: what has more in several layers is
 HEAD_NAMES = re.compile(r"(?:.*_)?(?:heads?|classifiers?|predictors?|predictions?|logits|scores?|outputs?|fc|cls)")
 TASK_CLASSES = re.compile(r"For[A-Z]")
 GENERATING_CLASSES = re.compile(r"ForConditionalGeneration|ForCausalLM|LMHeadModel|ForMaskedLM|MTModel")
-NORM_CLASSES = re.compile(r".*Norm(?:\dd)?")
 
 
 class Head(NamedTuple):
@@ -64,7 +64,7 @@ def large_share(model: nn.Module, names: Collection[str]) -> float:
 def is_tower(name: str, module: nn.Module) -> bool:
     """Say whether a module holds repeated blocks with norms in them, as bodies do, and is not named a head."""
     blocks = repeated_blocks(module, [""]).values()
-    return not HEAD_NAMES.fullmatch(name) and any(_is_norm(part) for block in blocks for part in block.modules())
+    return not HEAD_NAMES.fullmatch(name) and any(is_norm(*named) for block in blocks for named in _named_parts(block))
 
 
 def output_embeddings(model: nn.Module) -> frozenset[str]:
@@ -131,7 +131,7 @@ def _not_a_head(model: nn.Module, name: str, part: nn.Module) -> str | None:
     """Say why a child is none, if so."""
     from torch import nn
 
-    if _is_norm(part):
+    if is_norm(part, name):
         return "is a norm"
     if isinstance(part, nn.Embedding):
         return "is an embedding"
@@ -155,8 +155,8 @@ def _holds_blocks(name: str, part: nn.Module) -> bool:
     return bool(repeated_blocks(part, [""])) and not HEAD_NAMES.fullmatch(name)
 
 
-def _is_norm(module: nn.Module) -> bool:
-    return NORM_CLASSES.fullmatch(type(module).__name__) is not None
+def _named_parts(block: nn.Module) -> list[tuple[nn.Module, str]]:
+    return [(part, name) for name, part in block.named_modules()]
 
 
 def _own_parameters(module: nn.Module) -> list[str]:

@@ -23,8 +23,8 @@ _ATTENTION = r"\w*(?:[Aa]ttention|attn|_att)"
 _FEED_FORWARD = r"(?:mlp|ffn|ff|feed_forward|DenseReluDense|expert\w*|experts\.\w+)"
 # The first line with a pattern (one a word) that fits the end of a layer's name decides.
 ROLES: tuple[tuple[str, str], ...] = (
-    ("up", rf"{_FEED_FORWARD}\.(?:key|in_proj|net\.0\.proj|dense\.dense|intermediate)"),
-    ("down", rf"{_FEED_FORWARD}\.(?:value|out_proj|wo|Wo|net\.2|output)"),
+    ("up", rf"{_FEED_FORWARD}\.(?:key|in_proj|proj_in|linear_1|net\.0\.proj|dense\.dense|intermediate)"),
+    ("down", rf"{_FEED_FORWARD}\.(?:value|out_proj|proj_out|linear_2|wo|Wo|net\.2|output)"),
     (
         "query key value",
         r"""c_attn att_proj qkv qkv_proj qkv_linear query_key_value queries_keys_values Wqkv in_proj_qkvz?
@@ -34,35 +34,36 @@ ROLES: tuple[tuple[str, str], ...] = (
     ("key value", r"kv kv_proj to_kv keys_values kv_[ab]_proj kv_a_proj_with_mqa"),
     (
         "query",
-        r"""q wq Wq q_proj query queries query_proj query_global q_lin q_linear linear_q q_attn q_head to_q to_query
-        q_[ab]_proj wq_[ab] projection_query (?:\w+_)?(?:q|query)_content_proj [ew]2[ew]_query attention\.receptance""",
+        rf"""q wq Wq q_proj query queries query_proj query_global q_lin q_linear linear_q q_attn q_head to_q to_query
+        q_[ab]_proj wq_[ab] projection_query (?:\w+_)?(?:q|query)_content_proj [ew]2[ew]_query attention\.receptance
+        layout_query project_q {_ATTENTION}\.vision_proj""",
     ),
     (
         "key",
-        r"""k wk Wk k_proj key key_proj key_global k_lin k_linear linear_k k_head to_k to_key projection_key
-        (?:\w+_)?(?:k|key)_content_proj""",
+        rf"""k wk Wk k_proj key key_proj key_global k_lin k_linear linear_k k_head to_k to_key projection_key
+        (?:\w+_)?(?:k|key)_content_proj layout_key project_k key_(?:protein|structure|msa) {_ATTENTION}\.text_proj""",
     ),
     (
         "value",
         r"""v wv Wv v_proj value value_proj value_global v_lin v_linear linear_v v_head to_v to_value projection_value
-        \w+_attn_(?:v|value)_proj""",
+        \w+_attn_(?:v|value)_proj layout_value project_v value_(?:protein|structure|msa) values_(?:vision|text)_proj""",
     ),
     (
         "output",
-        rf"""{_ATTENTION}\.(?:dense|output(?:\.dense)?|proj|projection|c_proj|Wo|o|out)
+        rf"""{_ATTENTION}\.(?:dense|output(?:\.dense)?|proj|projection|c_proj|projection_layer|Wo|o|out|attention_out|post|final)
         o_proj out_proj o_b_proj output_proj out_lin linear_out to_out(?:\.0)? post_proj wo
-        projection\.linear""",
+        projection\.linear out_(?:vision|text)_proj""",
     ),
     (
         "up",
         r"""fc1 fc_in up_proj gate_proj gate_up_proj up_gate_proj w1 w3 w12 lin1 linear1 linear_fc1 linear_up c_fc
         wi(?:_[01])? Wi intermediate(?:_query)?\.dense \w+_inter\.dense intermediate_dense dense_h_to_4h dense1 pwconv1
-        weights_in ffn""",
+        pointwise_conv1 input_linear ffw_layer_1 weights_in ffn""",
     ),
     (
         "down",
         r"""fc2 fc_out down_proj w2 lin2 linear2 linear_fc2 linear_down mlp\.c_proj (?:\w+_)?output(?:_query)?\.dense
-        output_dense dense_4h_to_h dense2 pwconv2 weights_out ffn_output""",
+        output_dense dense_4h_to_h dense2 pwconv2 pointwise_conv2 output_linear ffw_layer_2 weights_out ffn_output""",
     ),
 )
 Role = Literal["query", "key", "value", "output", "up", "down"]

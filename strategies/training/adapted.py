@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from strategies.language.rates import weights_members
-from strategies.structure.blocks import ADAPTED, all_blocks
+from strategies.structure.blocks import all_blocks
+from strategies.structure.layers.stand_ins import wrapped_layer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,9 +30,11 @@ def adapted_layers(model: nn.Module, layout: Layout, members: Sequence[Strategy]
     """Give name → kind of every layer with an adapter, such as `Linear → lora`, in the model's order."""
     owned = [(member.name, layout.module_names(model, member.scope_name())) for member in weights_members(members)]
     found: dict[str, str] = {}
+    inner: set[int] = set()  # adapters within adapters
     for name, part in model.named_modules():
-        base = dict(part.named_children()).get(ADAPTED)
-        if base is not None and not name.endswith(f".{ADAPTED}"):
+        base = wrapped_layer(part)
+        inner.add(id(base))
+        if base is not None and id(part) not in inner:
             word = next((word for word, names in owned if name in names), "?")
             found[name] = f"{type(base).__name__} → {word}"
     return found

@@ -18,14 +18,17 @@ from strategies.language.rates import weights_members
 from strategies.protocol import ROUNDING, Context, State, Strategy
 from strategies.quiet import import_packages
 from strategies.saving.base_hashes import hash_base
+from strategies.saving.moved_base import note_base
 from strategies.structure.beside.token_rows import replaced_rows
 from strategies.structure.blocks import disable_fast_path
 from strategies.structure.find_layout import find_layout
 from strategies.structure.freezing import freeze_batch_norms, freeze_parameters
-from strategies.structure.layers.half_precision import is_half, train_in_float32
+from strategies.structure.layers.half_precision import train_in_float32
+from strategies.structure.layers.stand_ins import answer_as_before
 from strategies.structure.layers.tied_weights import refuse_frozen_in_part
 from strategies.training.parameter_groups import parameter_groups
 from strategies.training.tuned import PLAN_ATTRIBUTE, Tuned
+from strategies.training.untrainable import refuse_untrainable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -51,6 +54,7 @@ def apply(
 
     import_packages(plan.members)
     base_parameters = WeakIdKeyDictionary({parameter: name for name, parameter in model.named_parameters()})
+    resting = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     begin = _now(device)
     context = _prepare(plan, model, device=device, head=head, seed=seed, total_steps=total_steps)
     prepared = _now(device)
@@ -69,6 +73,7 @@ def apply(
     tuned.setup_seconds = setup if plan.members else 0.0
     saved = {base_parameters.get(p, name) for name, p in model.named_parameters() if name in tuned.saved_names}
     tuned.base = {name: known for name, known in hashes.items() if name not in saved}
+    tuned.noted = note_base(model, base_parameters, resting, tuned.saved_names)
     return tuned
 
 
@@ -127,6 +132,7 @@ def _change(plan: Plan, model: nn.Module, context: Context, *, freeze_rest: bool
     refuse_frozen_in_part(model, context.layout, weights_members(plan.members))
     if not any(ROUNDING in member.capabilities() for member in plan.members):
         train_in_float32(model, with_frozen_base(model, context.layout, plan.members))
+    answer_as_before(model)
     disable_fast_path(model)
 
 
@@ -175,23 +181,13 @@ def _optimizer_factory(plan: Plan, context: Context, lr: float | None, head_lr: 
         for member in plan.members:
             groups = member.param_groups(groups, model, context)
             factory = member.optimizer(factory)
-        _refuse_half_precision(plan, groups)
+        refuse_untrainable(plan, model, groups)
         if not groups:
             raise PlanError(f"{plan}: nothing is left to train{_why_nothing_trains(model, context.layout)}")
         optimizer: torch.optim.Optimizer = factory(groups)
         return optimizer
 
     return make
-
-
-def _refuse_half_precision(plan: Plan, groups: list[dict[str, Any]]) -> None:
-    """Refuse to train pretrained 16-bit weights with an optimizer that rounds small updates to nothing."""
-    halves = [p.dtype for group in groups for p in group["params"] if is_half(p)]
-    if halves and not any(ROUNDING in member.capabilities() for member in plan.members):
-        raise PlanError(
-            f"{plan}: {len(halves)} pretrained tensors would train in {halves[0]}, where small updates round to "
-            "nothing: add pure_bf16, load the model in 32 bits (model.float()), or take adapters (lora), which have 32"
-        )
 
 
 def _why_nothing_trains(model: nn.Module, layout: Layout) -> str:

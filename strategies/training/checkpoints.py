@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from strategies.errors import PlanError
 from strategies.execution.random_state import random_state, restore_random
 from strategies.saving.base_hashes import compare, from_json, to_json
+from strategies.saving.moved_base import keep_moved
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +53,8 @@ def save_checkpoint(tuned: Tuned, file: Path, **others: Any) -> int:
     optimizer, state = tuned.optimizer, tuned.state
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     whole = {
-        "format": FORMAT, "members": str(tuned.plan), "step": state.step, "model": tuned.full_state(),
+        "format": FORMAT, "members": str(tuned.plan), "step": state.step, "moved": keep_moved(tuned),
+        "model": tuned.full_state(),
         "groups": [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups],
         "optimizer": {n: dict(optimizer.state[p]) for n, p in enumerate(parameters) if p in optimizer.state},
         "engine": tuned.engine.state_dict(), "kept": [member.state_dict(state) for member in tuned.plan.members],
@@ -86,6 +88,7 @@ def load_checkpoint(tuned: Tuned, file: Path, *, random: bool = True) -> dict[st
         raise PlanError(f"{file} cannot be read: {str(problem).splitlines()[0]}") from None
     if whole["format"] != FORMAT or whole["members"] != str(tuned.plan):
         raise PlanError(f"{file} is a checkpoint of {whole['members']}, not of {tuned.plan}")
+    tuned.saved_names |= tuned.noted.keys() & whole.get("moved", ())
     optimizer, state, own = tuned.optimizer, tuned.state, tuned.full_state()
     if set(own) != set(whole["model"]):
         raise PlanError(f"{file} was written for another model")

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from strategies.layout import Layout
 
 UPDATES = 5  # a layer that is skipped half the time is missed in all of them once in 32 trainings
-
-
 DETACHED = (
     "its output does not reach the loss: it is detached, or blocks with a backward pass of their own (reversible ones) "
     "got inputs without gradients, which model.enable_input_require_grads() of transformers gives them before the plan"

@@ -13,11 +13,20 @@ from typing import TYPE_CHECKING, Any
 from strategies.errors import PlanError, SelfCheckError, is_out_of_memory
 from strategies.execution.counting import EXAMPLES
 from strategies.execution.feed import Feed, MicroBatch, moved
+from strategies.execution.mixed_types import naming_mixed_types
 from strategies.language.rates import trained_scopes
 from strategies.training.first_step_check import SelfCheck
 from strategies.training.row_losses import refuse_losses_that_compare
 from strategies.training.update_mean import UpdateMean, is_pair, zero_loss
-from strategies.training.weighting import Weighting, is_exact, looker, same_function, shares, without_autocast
+from strategies.training.weighting import (
+    PRECISION,
+    Weighting,
+    is_exact,
+    looker,
+    same_function,
+    shares,
+    without_autocast,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,13 +76,26 @@ class Losses:
             with nullcontext() if mean.is_last(place) else self._engine.no_sync():
                 loss = self._loss_of_part(loss_fn, feed, part)
                 if place == 0 and not is_pair(loss):
+                    before = self._versions()
                     mean.weights = self._weights(loss_fn, feed, parts, loss)
+                    if before != self._versions():  # a model that changes its weights for evaluation, and back
+                        loss = self._loss_of_part(loss_fn, feed, part)
                 loss = mean.add(place, loss, self._extra_loss())
                 if loss is not None:
-                    self._engine.backward(loss)
+                    self._backward(loss)
         if not mean.ended:  # nothing counted in the last pass, or in any
             self._engine.backward(zero_loss(self._state.model))
         return mean.finish(self._state.model)
+
+    def _versions(self) -> list[int]:
+        """Count how often each parameter was written to: a graph of before cannot be gone through afterwards."""
+        return [parameter._version for parameter in self._state.model.parameters()]  # noqa: SLF001
+
+    def _backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss."""
+        word = next((member.name for member in self._plan.members if PRECISION in member.slots), None)
+        with naming_mixed_types(word) if word else nullcontext():
+            self._engine.backward(loss)
 
     def per_example(self, loss_fn: LossFunction, feed: Feed) -> Tensor:
         """Give each example's loss, (n,), without gradients."""

@@ -16,6 +16,7 @@ from strategies.execution.feed import as_feed
 from strategies.execution.optimizer import clip_grad_norm
 from strategies.protocol import Context, State, Strategy
 from strategies.saving.merge import Merged, merge_adapters, settle
+from strategies.saving.moved_base import keep_moved
 from strategies.saving.weights_file import write
 from strategies.training.adapted import adapted_layers, layer_lines
 from strategies.training.loader import training_loader
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from strategies.execution.engine import Engine
     from strategies.language.plan import Plan
     from strategies.saving.base_hashes import Hash
+    from strategies.saving.moved_base import Noted
     from strategies.training.losses import LossFunction
 
 PLAN_ATTRIBUTE = "_tunematrix_plan"  # on a model that a plan has changed
@@ -54,6 +56,7 @@ class Tuned:
         self.trained = frozenset(name for name, p in state.model.named_parameters() if p.requires_grad)
         self.setup_seconds = 0.0  # of the plan's own work on the model
         self.base: Mapping[str, Hash] = {}  # what is not saved, as it was before the plan
+        self.noted: Mapping[str, Noted] = {}  # of these, once the plan was applied
         self.base_note = ""  # what `load` found of it
         self.averaged_depth = 0  # how often `averaged` is entered
         self._lr_overrides = lr_overrides  # rates in place of the plan's
@@ -173,9 +176,9 @@ class Tuned:
         """
         self._refuse_merged()
         with self.averaged():
-            layout, plan = self.context.layout, self.plan
+            layout, plan, moved = self.context.layout, self.plan, keep_moved(self)
             return write(
-                folder, self.full_state(), self.base, plan=str(plan), members=plan.canonical(),
+                folder, self.full_state(), self.base, plan=str(plan), members=plan.canonical(), moved=moved,
                 head=[*(layout.scopes["head"] or layout.new_parts)], **self._lr_overrides, seed=self.context.seed,
                 total_steps=self.state.total_steps,
             )  # fmt: skip
@@ -228,10 +231,8 @@ class Tuned:
         first = ["; ".join([f"plan {self.plan} on {self.device}", head_line(self.model, layout), *self.losses.notes()])]
         first += [f"  base       {self.base_note}"] if self.base_note else []
         numbers = table(self.counts(), self.memory(), rates, expected=not self.optimizer.state)
-        left = [
-            *layer_lines(self.model, layout, members, self.context.notes),
-            *storage_lines(self.context.member_state),
-        ]
+        left = layer_lines(self.model, layout, members, self.context.notes)
+        left += storage_lines(self.context.member_state)
         return "\n".join([*first, numbers, *left, *self.losses.check.lines()])
 
     def adapted_layers(self) -> dict[str, str]:
@@ -240,9 +241,7 @@ class Tuned:
 
     def _refuse_merged(self) -> None:
         if self._merged:
-            raise PlanError(
-                "merged: the adapters are part of the weights now; save the model itself (model.state_dict())"
-            )
+            raise PlanError("merged: adapters are part of the weights now; save the model itself (model.state_dict())")
 
 
 def _run_member(member: Strategy, run: Callable[[int], Tensor], state: State, size: int) -> Tensor:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 from strategies.errors import PlanError
 from strategies.execution.engine import torch_dtype
-from strategies.methods.numerics.mixed_types import naming_mixed_types
+from strategies.execution.mixed_types import autocast
 from strategies.protocol import Context, Kind, Strategy
 from strategies.structure.layers.half_precision import is_half
 
@@ -86,12 +86,10 @@ class Amp(Strategy):
 
     def wrap_forward(self, forward: Callable[..., Any], context: Context) -> Callable[..., Any]:
         """Run `forward` under autocast."""
-        import torch
-
         dtype = torch_dtype(str(context.facts["precision"]))
 
         def autocast_forward(*arguments: Any, **options: Any) -> Any:
-            with naming_mixed_types(self.name), torch.autocast(context.device.type, dtype=dtype):
+            with autocast(self.name, context.device, dtype):
                 return forward(*arguments, **options)
 
         return autocast_forward

@@ -23,6 +23,7 @@ from strategies.errors import PlanError
 from strategies.layout import is_within
 from strategies.protocol import Context, Kind, Strategy
 from strategies.structure.blocks import uncalled_layers
+from strategies.structure.choice.held_elsewhere import held_elsewhere
 from strategies.structure.layers.kept_precision import kept_in_float32
 from strategies.structure.layers.linear_subclasses import computing_as_linear
 from strategies.structure.layers.replaced_layers import take_over
@@ -100,7 +101,7 @@ class Fp8(Strategy):
         gains: Callable[[nn.Linear, str], bool] = (
             divisible if self.emulate else _auto_filter_for_recipe(self.recipe, [])
         )
-        hidden, kept = uncalled_layers(model), kept_in_float32(model)
+        hidden, kept = uncalled_layers(model) | held_elsewhere(model).keys(), kept_in_float32(model)
         plain = computing_as_linear(model.modules())
         layers = {
             name: layer

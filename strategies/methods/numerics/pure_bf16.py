@@ -22,9 +22,9 @@ from functools import wraps
 from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
+from strategies.execution.mixed_types import autocast
 from strategies.execution.optimizer import WEIGHT_DECAY
 from strategies.methods.numerics.amp import native_bf16
-from strategies.methods.numerics.mixed_types import naming_mixed_types
 from strategies.protocol import OPTIMIZER, ROUNDING, Context, Kind, Strategy
 from strategies.structure.layers.kept_precision import kept_in_float32
 
@@ -126,7 +126,7 @@ class PureBf16(Strategy):
 
         @wraps(forward)
         def with_autocast(*arguments: Any, **options: Any) -> Any:
-            with naming_mixed_types(self.name), torch.autocast(context.device.type, dtype=torch.bfloat16):
+            with autocast(self.name, context.device, torch.bfloat16):
                 return forward(*arguments, **options)
 
         return with_autocast

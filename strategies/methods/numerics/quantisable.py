@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from strategies.layout import EVERYTHING, is_within
 from strategies.structure.blocks import uncalled_layers
+from strategies.structure.choice.held_elsewhere import held_elsewhere
 from strategies.structure.head import output_embeddings
 from strategies.structure.layers.kept_precision import kept_in_float32
 from strategies.structure.layers.linear_subclasses import computing_as_linear
@@ -75,7 +76,10 @@ def reasons_to_keep(model: nn.Module, multiple: int, scope: str | None) -> Calla
 
     multiple: the number of inputs has to be a multiple of it. scope: an output embedding named by it is no exception.
     """
+    import torch
+
     hidden, kept, read = uncalled_layers(model), kept_in_float32(model), weight_reads(model)
+    held = held_elsewhere(model)
     everywhere = [module for _, module in model.named_modules(remove_duplicate=False)]
     uses = Counter(id(p) for module in everywhere for p in module.parameters(recurse=False))
     scores = output_embeddings(model) if scope != EVERYTHING else frozenset()
@@ -87,13 +91,16 @@ def reasons_to_keep(model: nn.Module, multiple: int, scope: str | None) -> Calla
         inputs = 0 if weight is None else weight.shape[0 if is_conv1d(layer) else 1]
         reasons = {
             f"whose weight is read by {read[name]}" if name in read else "": name in read,
+            f"that {held[name]} holds, too, outside the modules" if name in held else "": name in held,
             "inside nn.MultiheadAttention, which reads weights without calling the layer": name in hidden,
             "with a weight that is computed (parametrisation, pruning)": weight is None,
             f"of the class {type(layer).__name__}, which has a forward of its own": id(layer) not in plain,
+            "in float64": weight is not None and weight.dtype == torch.float64,
             "shared with another layer": uses[id(weight)] > 1,
             "kept in float32 by the model's class": f"{name}.weight" in kept,
             "giving the scores (output embedding)": name in scores and name != scope,
             f"with inputs that are no multiple of {multiple}": inputs % multiple > 0,
+            "with a single input, of which bitsandbytes' 8-bit layer on a CPU makes anything": inputs == 1,
         }
         return next((reason for reason, holds in reasons.items() if holds), None)
 

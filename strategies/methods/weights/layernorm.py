@@ -23,7 +23,8 @@ from strategies.errors import PlanError
 from strategies.layout import is_within
 from strategies.options import Rate
 from strategies.protocol import FROZEN_BASE, WEIGHTS, Context, Kind, Strategy
-from strategies.structure.freezing import is_vector, train_only
+from strategies.structure.freezing import train_only
+from strategies.structure.norms import is_norm
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,21 +35,9 @@ def norm_parameters(model: nn.Module) -> list[str]:
     return [
         f"{name}.{own}".lstrip(".")
         for name, module in model.named_modules()
-        if _is_norm(module)
+        if is_norm(module, name)
         for own, _ in module.named_parameters(recurse=False)
     ]
-
-
-def _is_norm(module: nn.Module) -> bool:
-    """Say whether a module is one of torch's norms, or a leaf that is called a norm and holds vectors only."""
-    from torch import nn
-    from torch.nn.modules.batchnorm import _NormBase
-
-    if isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.GroupNorm | _NormBase):
-        return True
-    called_so = any("norm" in kind.__name__.lower() for kind in type(module).__mro__)
-    leaf = all(not any(True for _ in child.parameters()) for child in module.children())
-    return called_so and leaf and all(is_vector(parameter) for parameter in module.parameters(recurse=False))
 
 
 @final

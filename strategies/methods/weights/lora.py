@@ -51,6 +51,7 @@ from strategies.options import Count, Counts, Names, Numbers, Options, Rate, Row
 from strategies.protocol import ADAPTER_PACKAGES, FROZEN_BASE, WEIGHTS, Context, Kind, State, Strategy
 from strategies.structure.adapters import AdaptedLayer, AdapterOptions, adapt, chosen_layers, on_meta
 from strategies.structure.beside.layer_patterns import layer_values
+from strategies.structure.layers.read_elsewhere import warn_of_reads
 from strategies.structure.roles import QUERY_AND_VALUE, Role
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ def float_weights(model: nn.Module) -> Iterator[None]:
 
 def check_splits(strategy: LowRank, model: nn.Module, context: Context) -> None:
     """Refuse what cannot be split into a frozen rest and r trained directions: narrow layers, shared weights."""
+    import torch
+
     uses = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
     chosen = chosen_layers(strategy, model, context, QUERY_AND_VALUE, convolutions=False)
     names = [name for names in chosen.values() for name in names]
@@ -115,8 +118,11 @@ def check_splits(strategy: LowRank, model: nn.Module, context: Context) -> None:
         weight, r = cast("Tensor", model.get_submodule(name).weight), ranks.get(name, strategy.r)
         if r > min(weight.shape):
             raise PlanError(f"{strategy.name}: {name!r} has only {min(weight.shape)} directions, r={r}: lower r")
+        if weight.dtype == torch.float64:
+            raise PlanError(f"{strategy.name}: {name!r} is in float64, which PEFT does not split: call model.float()")
         if uses[id(weight)] > 1:
             raise PlanError(f"{strategy.name}: {name!r} shares its weight, which it would change: take lora there")
+    warn_of_reads(model, names, strategy.name, f"take lora there, or exclude_modules={names[:1]}")
 
 
 @final

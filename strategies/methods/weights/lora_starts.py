@@ -98,7 +98,9 @@ def _start_once(name: str, start: Callable[[Any, Tensor], None], layer: Any, arg
 
     if not (layer.training and torch.is_grad_enabled()):
         return
-    vars(layer).pop("_start_handle").remove()
+    if (handle := vars(layer).pop("_start_handle", None)) is None:
+        return
+    handle.remove()
     with torch.no_grad(), torch.autocast(arguments[0].device.type, enabled=False):
         if layer.lora_B[ADAPTER].weight.any():
             return

@@ -76,7 +76,7 @@ def train_whole(model: nn.Module, names: tuple[str, ...]) -> None:
             vars(part).pop("train", None)  # a batch norm that was kept in evaluation mode
         module.train(model.training)
         for inner, parameter in module.named_parameters():
-            if not parameter.is_floating_point():
+            if not (parameter.is_floating_point() or parameter.is_complex()):
                 raise PlanError(f"{OPTION}: {name}.{inner} is stored in few bits and cannot train: load it in floats")
             parameter.requires_grad_(True)
 

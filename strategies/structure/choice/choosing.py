@@ -32,7 +32,7 @@ class Tower:
 
     def __init__(self, model: nn.Module, label: str, roots: tuple[str, ...], *, convolutions: bool) -> None:
         self.model, self.label = model, label
-        self.kinds = "linear or convolution layers" if convolutions else "linear layers"
+        self.kinds = "linear layers or two-dimensional convolutions" if convolutions else "linear layers"
         self.linear = linear_layers(model, roots)
         self.layers = self.linear | (convolution_layers(model, roots) if convolutions else {})
         self.modules = {name: part for name, part in model.named_modules() if is_within(name, roots)}
@@ -111,13 +111,18 @@ class Tower:
         return chosen
 
     def _all(self, allowed: list[str]) -> list[str]:
-        """Name all linear layers in blocks, else all convolutions in blocks, else all outside."""
+        """Name all linear layers in blocks, and those beside whose role is known, as of a lone attention.
+
+        Without any: all convolutions in blocks, else all layers outside.
+        """
         unfit = self.unfit | self.fused
         self.left |= {name: unfit[name] for name in allowed if name in unfit and name in self.linear}
         fit = [name for name in allowed if name not in unfit]
         in_blocks = [name for name in fit if is_within(name, self.blocks)]
         kinds = [[name for name in names if name in self.linear] for names in (in_blocks, fit)]
         chosen = kinds[0] or in_blocks or kinds[1] or fit
+        if kinds[0]:
+            chosen = [name for name in kinds[1] if is_within(name, self.blocks) or self.roles[name]]
         rest = [name for name in fit if name not in chosen and (name in self.linear or not kinds[0])]
         self.left |= dict.fromkeys(rest, OUTSIDE)
         self.left |= dict.fromkeys((name for name in self._convolutions() if name not in chosen), CONVOLUTION)

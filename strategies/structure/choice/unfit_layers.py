@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from strategies.structure.choice.direct_reads import direct_reads
+from strategies.structure.choice.held_elsewhere import held_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,6 +22,7 @@ READS: Final = {
 }
 IN_ATTENTION: Final = "it lies in nn.MultiheadAttention, which reads its weights without calling it"
 SHARED: Final = "it stands in several places of the model and an adapter would reach one"
+HELD: Final = "{where} holds it, too, outside the modules, which an adapter would not reach (nn.ModuleList would)"
 OWN_FORWARD: Final = "it is a {kind}, whose forward does not make (…, {outputs}) of (…, {inputs})"
 TRIED_SHAPES: Final = ((2,), (2, 3))  # of inputs, without their features
 
@@ -47,6 +49,8 @@ def unfit_layers(model: nn.Module, layers: Mapping[str, nn.Module]) -> Unfit:
     found.never.update(dict.fromkeys((name for name in _in_attention(model) if name in layers), IN_ATTENTION))
     places = Counter(id(child) for part in model.modules() for child in vars(part)["_modules"].values())
     found.never.update({name: SHARED for name, layer in layers.items() if places[id(layer)] > 1})
+    held = {name: where for name, where in held_elsewhere(model).items() if name in layers}
+    found.never.update({name: HELD.format(where=where) for name, where in held.items()})
     found.never.update(_strange(layers))
     return found
 

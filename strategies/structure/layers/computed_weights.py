@@ -49,7 +49,8 @@ def refusing_adapters_that_lose_them(model: nn.Module, names: Iterable[str]) -> 
     computed = {name: layer for name, layer in layers.items() if remedy_for_computed_weight(layer, name)}
     computed = {name: layer for name, layer in computed.items() if not any(p.is_meta for p in layer.parameters())}
     before = {name: _outputs(layer, layer) for name, layer in computed.items()}
-    yield
+    with _evaluated(computed.values()):  # in training a spectral norm moves on whenever its weight is read
+        yield
     for name, layer in computed.items():
         calls: list[object] = []
         if "parametrizations" in vars(layer)["_modules"]:  # computed wherever it is read
@@ -71,11 +72,19 @@ def _outputs(layer: nn.Module, base: nn.Module) -> Tensor:
     """Give a layer's outputs on random inputs that fit `base`, in evaluation."""
     import torch
 
-    modes = [(part, part.training) for part in layer.modules()]
+    with torch.no_grad(), _evaluated([layer]):
+        outputs: Tensor = layer(random_inputs(base))
+    return outputs
+
+
+@contextmanager
+def _evaluated(layers: Iterable[nn.Module]) -> Iterator[None]:
+    """Put layers in evaluation mode within."""
+    modes = [(part, part.training) for layer in layers for part in layer.modules()]
+    for part, _ in modes:
+        part.training = False
     try:
-        with torch.no_grad():
-            outputs: Tensor = layer.eval()(random_inputs(base))
+        yield
     finally:
         for part, mode in modes:
             part.training = mode
-    return outputs

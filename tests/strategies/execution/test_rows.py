@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from transformers import BatchEncoding
 
 from strategies import PlanError, compose
+from strategies.execution.feed import map_tensors
 from strategies.execution.rows import rows_of, take_rows
 
 
@@ -174,3 +176,30 @@ def test_targets_in_lists_are_divided_with_their_pictures(n, loss_fn):
     again, found = update(f"accumulate(n={n})")
     assert again == pytest.approx(loss, rel=1e-5)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found, expected, strict=True))
+
+
+class Attributes(dict):
+    """Entries are attributes, too, as in many people's code."""
+
+    def __init__(self, **entries):
+        super().__init__(entries)
+        self.__dict__ = self
+
+
+class Looked(dict):
+    def __getattr__(self, name):
+        return self[name]
+
+
+@pytest.mark.parametrize("kind", [Attributes, Looked, lambda **entries: BatchEncoding(entries)])
+def test_a_mapping_stays_of_its_kind(kind):
+    batch = kind(x=torch.arange(4), other={"y": torch.arange(4) + 1})
+    for made, expected in (
+        (take_rows(batch, 4, [1, 3]), torch.tensor([1, 3])),
+        (map_tensors(batch, lambda tensor: tensor + 10), torch.arange(4) + 10),
+    ):
+        assert type(made) is type(batch)
+        assert torch.equal(made.x, expected)
+        assert torch.equal(made["x"], expected)
+        assert len(made["other"]["y"]) == len(expected)
+    assert torch.equal(batch.x, torch.arange(4))

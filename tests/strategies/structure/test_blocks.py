@@ -26,6 +26,28 @@ class Other(Layer):
     """A block of another make, as in hybrids."""
 
 
+class Attention(nn.Module):
+    """A piece of a block."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.to_q, self.to_v, self.to_out = nn.LayerNorm(8), *(nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, x):
+        return self.to_out(torch.tanh(self.to_q(self.norm(x))) * self.to_v(x))
+
+
+class Piece(nn.Module):
+    """A shortcut around a piece of any make."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return x + self.inner(x)
+
+
 class Stage(nn.Module):
     """Blocks, and perhaps a layer that changes the width."""
 
@@ -63,6 +85,14 @@ CASES = {
     "lists in a list": (
         model(block=nn.ModuleList([nn.ModuleList([Layer()]), nn.ModuleList([Layer(), Layer()])])),
         "block.0.0 block.1.0 block.1.1",
+    ),
+    "pieces of blocks in lists": (
+        model(layers=nn.ModuleList(nn.ModuleList([Piece(Attention()), Piece(Layer())]) for _ in range(2))),
+        "layers.0 layers.1",
+    ),
+    "pieces of blocks by name": (
+        model(layers=nn.ModuleList(nn.ModuleDict({"attention": Attention(), "mlp": Layer()}) for _ in range(2))),
+        "layers.0 layers.1",
     ),
     "experts": (model(layers=nn.ModuleList([Mixture(), Mixture()])), "layers.0 layers.1"),
     "a front end": (
@@ -164,6 +194,30 @@ def test_blocks_in_bare_lists_are_recomputed():
     tuned = compose("checkpointing").apply(built)
     tuned.step(lambda m, batch: m(batch).square().mean(), torch.randn(3, 8))
     assert len(calls) == 2
+
+
+class InPieces(nn.Module):
+    """Blocks as lists of two pieces, which the model calls one by one."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.ModuleList([Attention(), Layer()]) for _ in range(3))
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x):
+        for attention, mlp in self.layers:
+            x = mlp(x + attention(x))
+        return self.head(x)
+
+
+def test_a_block_in_pieces_counts_once():
+    last = compose("freeze(last_n=1)").apply(InPieces()).trained
+    assert {name.rpartition(".")[0].rpartition(".")[0] for name in last} == {"", "layers.2.0", "layers.2.1"}
+    second = compose("lora(layers_to_transform=[1])").apply(InPieces(), head="head")
+    assert set(second.adapted_layers()) == {"layers.1.0.to_q", "layers.1.0.to_v"}
+    built = InPieces()
+    assert len(called(blocks_or_roots(built, ("layers",)))) == 6  # what is recomputed
+    compose("checkpointing").apply(built).step(lambda m, batch: m(batch).square().mean(), torch.randn(3, 8))
 
 
 class TakenApart(nn.Module):

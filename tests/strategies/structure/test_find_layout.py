@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import warnings
 
 import pytest
 import torch
@@ -520,3 +521,13 @@ def test_marks_are_read_before_a_trainer_or_accelerate_touches_the_model(classif
         again = load(tmp_path / str(number), classifier(seed=3))
         assert scores(again).equal(scores(saver.tuned))
         assert again.base_note.startswith("verified: ")
+
+
+def test_what_has_no_parameters_yet_or_is_no_python_is_refused():
+    with pytest.raises(PlanError, match=r"'0.weight' has no shape before the first call: pass one batch"):
+        find_layout(nn.Sequential(nn.LazyLinear(4), nn.Linear(4, 2)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.*")
+        compiled = torch.jit.script(nn.Linear(4, 4))
+    with pytest.raises(PlanError, match=r"'body' is compiled by torch.jit: take the module that it was made of"):
+        find_layout(nn.ModuleDict({"body": compiled, "head": nn.Linear(4, 2)}))

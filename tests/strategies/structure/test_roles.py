@@ -17,3 +17,26 @@ def test_roles_of_t5_and_modernbert():
         "wo": ["output"],
     }
     assert {name: roles_of(name) for name in found} == found
+
+
+def test_roles_of_attention_with_prefixes():
+    found = {
+        "encoder.layer.0.attention.self.layout_query": ["query"],
+        "encoder.layer.0.attention.self.layout_key": ["key"],
+        "encoder.layer.0.attention.self.layout_value": ["value"],
+        "layers.0.self_attention.self_attention.project_q": ["query"],
+        "layers.0.self_attention.self_attention.attention_out": ["output"],
+        "fusion.attn.vision_proj": ["query"],
+        "fusion.attn.text_proj": ["key"],
+        "fusion.attn.values_vision_proj": ["value"],
+        "fusion.attn.out_text_proj": ["output"],
+        "vision_proj": [],
+        "encoder.layer.0.attention.projection_layer": ["output"],
+        "blocks.0.attn.final": ["output"],
+        "model.layers.0.shared_mlp.input_linear": ["up"],
+        "model.layers.0.shared_mlp.output_linear": ["down"],
+        "layers.0.mlp.proj_in": ["up"],
+        "layers.0.mlp.proj_out": ["down"],
+        "stages.0.layers.0.pointwise_conv1": ["up"],
+    }
+    assert {name: roles_of(name) for name in found} == found

@@ -248,3 +248,31 @@ def test_batch_norms_in_parts_are_said(foreign):
     assert "batch norms" not in tuned.describe()
     tuned.step(foreign.loss, foreign.batch("cnn"))
     assert "batch norms see one micro-batch at a time" in tuned.describe()
+
+
+class Rescaled(nn.Module):
+    """Divides its weight for evaluation, in place, and multiplies it in the next pass of training, as RWKV does."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.head = nn.Linear(4, 8), nn.Linear(8, 1)
+        self.is_divided = False
+
+    def forward(self, x):
+        if self.training == self.is_divided:
+            with torch.no_grad():
+                self.fc.weight.mul_(2 if self.training else 0.5)
+            self.is_divided = not self.training
+        h = self.fc(x)
+        return self.head(h if self.training else 2 * h - self.fc.bias)
+
+
+def test_a_model_that_changes_its_weights_for_evaluation_trains_as_in_one_batch():
+    x, losses, weights = torch.linspace(-1, 1, 32).reshape(8, 4), [], []
+    for plan in ("full", "accumulate(n=2)"):
+        torch.manual_seed(0)
+        tuned = compose(plan).apply(Rescaled(), head="head", lr=1e-2)
+        losses.append([float(tuned.step(lambda m, batch: m(batch).square().mean(), x)) for _ in range(3)])
+        weights.append(tuned.model.fc.weight.detach())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert torch.allclose(*weights, atol=1e-5)

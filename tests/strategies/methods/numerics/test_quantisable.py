@@ -404,3 +404,22 @@ def test_number_types_that_autocast_does_not_sort_out_are_told_by_module(text):
 
     with pytest.raises(RuntimeError, match="shapes differ"):
         compose(text).apply(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 3))).step(broken, torch.randn(4, 8))
+
+
+def test_layers_of_a_single_input_stay_floats():
+    """A time or a number embedded: in 8 bits each call gave other outputs, thousands of times too large."""
+
+    class Timed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.time, self.v_proj, self.head = nn.Linear(1, 32), nn.Linear(32, 32), nn.Linear(32, 2)
+
+        def forward(self, x):
+            return self.head(self.v_proj(self.time(x)))
+
+    model, x = Timed(), torch.linspace(-2, 2, 24).unsqueeze(1)
+    before = model(x).detach()
+    tuned = compose("int8+lora").apply(model, head="head")
+    with tuned.evaluating():
+        assert torch.allclose(model(x), before, atol=0.1)
+    assert "1 with a single input" in tuned.describe()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from strategies import Recipe
+from strategies import Recipe, compose
 from strategies.methods.memory.checkpointing import Checkpointing
 from strategies.methods.numerics.int8 import Int8
 from strategies.methods.numerics.nf4 import Nf4
@@ -283,3 +283,27 @@ def test_the_seed_decides(strategy, foreign):
 
     assert torch.equal(made(1, 1), made(1, 5))
     assert not torch.equal(made(1, 1), made(2, 1))
+
+
+def test_a_feed_forward_part_of_convolutions_gets_one_branch():
+    """Its entrance is as wide as the input of the part, its exit as the output."""
+    import torch
+    from torch import nn
+
+    part = nn.ModuleDict({"fc1": nn.Conv2d(4, 16, 1), "fc2": nn.Conv2d(16, 4, 1)})
+
+    class Mlp(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mlp, self.head = part, nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.head((x + self.mlp["fc2"](self.mlp["fc1"](x).relu())).mean((2, 3)))
+
+    model, x = Mlp(), torch.randn(2, 4, 5, 5)
+    with torch.no_grad():
+        before = model(x)
+    tuned = compose("adaptformer(r=2, roles=['up', 'down'])").apply(model, head="head")
+    assert torch.equal(model(x), before)
+    tuned.step(lambda m, batch: m(batch).square().mean(), x)
+    assert not torch.equal(model(x), before)

@@ -213,3 +213,19 @@ def test_names_are_written_shortly():
     assert compact(names, blocks) == ["h 0–2 × (q, v)", "h 4 × (q, v, w)", "pool"]
     assert compact([f"a.{e}.w1" for e in (*range(8), 9)], []) == ["a.0–7,9.w1"]
     assert compact([f"x{n}" for n in range(12)], []) == [*(f"x{n}" for n in range(8)), "… 4 more"]
+
+
+def test_a_lone_attention_beside_blocks_belongs_to_all_linear_layers():
+    def residual():
+        return nn.ModuleDict({"norm": nn.LayerNorm(4), "conv": nn.Conv2d(4, 4, 3), "time": nn.Linear(4, 4)})
+
+    class Unet(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.time_embed = nn.Linear(4, 4)
+            self.middle = nn.ModuleList(residual() for _ in range(2))
+            self.attn = nn.ModuleDict({"to_q": nn.Linear(4, 4), "to_kv": nn.Linear(4, 8), "proj": nn.Linear(4, 4)})
+
+    names, notes = choose(Unet(), head=None, target_modules=ALL_LINEAR)
+    assert names == ["middle.0.time", "middle.1.time", "attn.to_q", "attn.to_kv", "attn.proj"]
+    assert notes["time_embed"].endswith("it lies outside the repeated blocks")

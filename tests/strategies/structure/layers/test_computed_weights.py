@@ -109,3 +109,16 @@ def test_a_merge_that_is_more_than_rounding_is_refused_before_anything_changes(m
     assert all(torch.equal(tensor, state[name]) for name, tensor in tuned.model.state_dict().items())
     monkeypatch.undo()
     assert tuned.merge().layer_drift < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["spectral_norm", "weight_norm"])
+def test_convolutions_that_compute_their_weight_start_at_the_model(kind):
+    """A spectral norm moves on whenever its weight is read in training, as putting an adapter on it does."""
+    torch.manual_seed(0)
+    model = nn.Sequential(COMPUTED[kind](nn.Conv2d(3, 8, 3)), nn.Flatten(), nn.Linear(8 * 4, 2))
+    x = torch.randn(2, 3, 4, 4)
+    with torch.no_grad():
+        before = model.eval()(x)
+    tuned = compose("lora").apply(model.train(), head="2")
+    with tuned.evaluating():
+        assert torch.allclose(model(x), before, atol=1e-5)
