@@ -14,7 +14,7 @@ import copy
 import random
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +24,7 @@ from strategies.errors import PlanError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+Attributes = tuple[dict[str, Any], dict[str, Any], dict[str, dict[str, Any]]]
 DEEPEST = 6  # of objects within objects
 
 
@@ -69,7 +70,7 @@ class Passes:
         self._versions = [(tensor, tensor._version) for tensor in tensors_in(call)]  # noqa: SLF001
         self._copies: dict[int | str, Any] = {}
         self._own: set[int | str] = set()  # what gets a copy in the first pass, too
-        self._attributes = [(vars(part), dict(vars(part)), dict(part._buffers)) for part in block.modules()]  # noqa: SLF001
+        self._attributes = _attributes(vars(part) for part in block.modules())
         self._random = _random_states()
         self._computed = False
         call.changed(self._note)
@@ -99,8 +100,8 @@ class Passes:
 
     @contextmanager
     def _attributes_put_back(self) -> Iterator[None]:
-        """Give the modules the attributes and buffers of before the first pass, for a while."""
-        now = [(own, dict(own), dict(own["_buffers"])) for own, _, _ in self._attributes]
+        """Give the modules what they had before the first pass, for a while."""
+        now = _attributes(own for own, _, _ in self._attributes)
         _set_attributes(self._attributes)
         try:
             yield
@@ -108,12 +109,18 @@ class Passes:
             _set_attributes(now)
 
 
-def _set_attributes(states: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]) -> None:
-    for own, attributes, buffers in states:
+def _attributes(modules: Iterable[dict[str, Any]]) -> list[Attributes]:
+    """Give each module's attributes, a copy of them, and one of its tensors, which `functional_call` replaces."""
+    return [(own, dict(own), {kind: dict(own[kind]) for kind in ("_buffers", "_parameters")}) for own in modules]
+
+
+def _set_attributes(states: list[Attributes]) -> None:
+    for own, attributes, tensors in states:
         for name in own.keys() - attributes.keys():
             del own[name]
         own.update(attributes)
-        own["_buffers"].update(buffers)
+        for kind, named in tensors.items():
+            own[kind].update(named)
 
 
 def snapshot(value: Any, depth: int = 0) -> Any:

@@ -8,8 +8,7 @@ the epochs until that is won back. When not to use it: short runs, changing shap
 Paper: Ansel et al., PyTorch 2, 2024, https://doi.org/10.1145/3620665.3640366
 
 Compiled in place (`module.compile()`): wrapping a model in `torch.compile` would rename all its parameters.
-Checkpointing is applied before, so that the compiler sees what is to be computed twice. A backend that runs graphs as
-they are would draw other dropout the second time: there blocks are recomputed from outside, and compiled within.
+Checkpointing is applied before, so that the compiler sees what is to be computed twice.
 """
 
 from __future__ import annotations
@@ -61,7 +60,10 @@ def compile_in_place(module: nn.Module, *, mode: str | None, backend: str) -> No
 
 
 def recompute_outside(model: nn.Module, context: Context) -> None:
-    """Keep a compiler out of what computes blocks a second time, but not out of the blocks."""
+    """Keep a compiler out of what computes blocks a second time, but not out of the blocks.
+
+    Graphs that run as they are would draw other dropout the second time.
+    """
     import torch
 
     for kept in context.member_state.values():

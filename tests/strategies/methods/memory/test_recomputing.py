@@ -248,3 +248,30 @@ def test_what_cannot_be_checkpointed_is_said_truly():
     normed = nn.Sequential(nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8)), nn.Linear(8, 3))
     with pytest.raises(PlanError, match="holds batch normalisation"):
         compose("checkpointing").transform(normed, head="1")
+
+
+class Hyper(nn.Module):
+    """A network whose weights another gives: blocks are called with them by `functional_call`."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(*[nn.Sequential(nn.Linear(8, 8), nn.Tanh()) for _ in range(3)])
+        self.scale, self.head = nn.Linear(1, 1), nn.Linear(8, 3)
+
+    def forward(self, x):
+        weights = {name: weight * self.scale.weight for name, weight in self.inner.named_parameters()}
+        return self.head(torch.func.functional_call(self.inner, weights, (x,)))
+
+
+def test_weights_of_a_functional_call_are_those_of_the_first_pass():
+    grads = []
+    for text in ("full", "checkpointing"):
+        torch.manual_seed(0)
+        model = Hyper()
+        with torch.no_grad():
+            model.scale.weight.fill_(3.0)
+        compose(text).transform(model, head="head")
+        model.train()(torch.ones(4, 8)).square().sum().backward()
+        grads.append([p.grad for p in model.parameters() if p.grad is not None])
+    assert len(grads[0]) == len(grads[1])
+    assert all(torch.equal(one, other) for one, other in zip(*grads, strict=True))
