@@ -51,6 +51,13 @@ PLAIN = (
         norms=4, biases=(6,), last=("layers.0",),
     ),
     plain(
+        "in-pieces", homemade.InPieces, batches.plain_words,
+        Layers(
+            query="to_q", key="to_kv", value="to_kv", output="to_out", up="layers.?.1.1", down="layers.?.1.3",
+        ),
+        norms=8, biases=(14,), last=("layers.1",),
+    ),
+    plain(
         "derived-linear", homemade.Derived, batches.plain_words,
         Layers(query="to_q", key="to_k", value="to_v", output="to_out"), biases=(8,), last=("layers.1",),
     ),
@@ -78,5 +85,5 @@ NO_KERNEL = frozenset({
     "blip", "time-series-transformer", "gptj-classifier", "codegen", "gpt-neo", "gpt-oss", "squeezebert", "convbert",
     "funnel", "deberta", "prophetnet", "led", "switch-transformers", "levit", "pvt-v2", "poolformer", "regnet",
     "swinv2", "focalnet", "timesformer", "upernet", "wavlm", "git", "informer", "patchtsmixer", "experts", "graph",
-    "u-net", "weight-norm",
+    "u-net", "weight-norm", "rwkv", "lilt",
 })  # fmt: skip

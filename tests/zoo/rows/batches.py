@@ -47,6 +47,11 @@ def tagged_words(generator, padded):
     return {"input_ids": ids, **mask, "labels": (ids % CLASSES).masked_fill(~real, -100)}
 
 
+def tagged_words_in_boxes(generator, padded):
+    corners = torch.randint(0, 30, (SIZE, LENGTH, 2), generator=generator)
+    return {**tagged_words(generator, padded), "bbox": torch.cat([corners, corners + 10], -1)}
+
+
 def language(generator, padded):
     """Give text that is its own label; padding does not count."""
     ids, real = words(generator, padded)

@@ -53,6 +53,18 @@ DECODERS = (
         Layers(query="Wq", key="Wk", value="Wv", output="multi_head_attention.dense", up="ffn.0", down="ffn.2"),
         last=("transformer.h.1",), tied="transformer.w.weight",
     ),
+    generating(  # divides weights for evaluation, in place
+        "rwkv", "RwkvForCausalLM",
+        {
+            **SPECIAL, "hidden_size": 32, "num_hidden_layers": 2, "attention_hidden_size": 32, "intermediate_size": 64,
+            "context_length": 32,
+        },
+        Layers(
+            query="attention.receptance", key="attention.key", value="attention.value", up="feed_forward.key",
+            others="feed_forward.receptance attention.output feed_forward.value",
+        ),
+        family="state space", last=("rwkv.blocks.1",), padded=False,
+    ),
     generating(
         "gpt-oss", "GptOssForCausalLM", {**EXPERTS, "head_dim": 8, "num_local_experts": 4}, Layers(**ATTENTION),
         family="mixture of experts", routed=True, last=("model.layers.1",),
@@ -142,6 +154,16 @@ ENCODERS = (
         },
         Layers(query="self.in_proj", key="self.in_proj", value="self.in_proj", **DENSE, others="pos_proj pos_q_proj"),
         new=("pooler", "classifier"), last=("deberta.encoder.layer.1",),
+    ),
+    masked(  # two streams: of words and of their places
+        "lilt", "LiltModel", "LiltForTokenClassification",
+        {**BERT, "hidden_size": 48, "max_2d_position_embeddings": 64, "channel_shrink_ratio": 2},
+        Layers(
+            query="self.query self.layout_query", key="self.key self.layout_key", value="self.value self.layout_value",
+            output="attention.output.dense attention.layout_output.dense", up="intermediate.dense",
+            down="layer.?.output.dense", others="*layout* *box*",
+        ),
+        data=batches.tagged_words_in_boxes, new=("classifier",), last=("lilt.encoder.layer.1",),
     ),
     Row(  # a user's own head around BERT
         name="bert-in-own-module", family="masked", base="BertModel", config=BERT, around=homemade.Pooled,

@@ -225,6 +225,46 @@ class Experts(nn.Module):
         return self.classifier(x)
 
 
+class Attending(nn.Module):
+    """A piece of a block, called by the model itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.LayerNorm(WIDTH)
+        self.to_q, self.to_kv = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 2 * WIDTH)
+        self.to_out = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x):
+        x = self.norm(x)
+        keys, values = self.to_kv(x).chunk(2, -1)
+        return self.to_out(join(scaled_dot_product_attention(split(self.to_q(x)), split(keys), split(values))))
+
+
+class InPieces(nn.Module):
+    """Blocks as lists of two pieces."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(WORDS, WIDTH)
+        self.layers = nn.ModuleList(
+            nn.ModuleList(
+                [
+                    Attending(),
+                    nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 64), nn.GELU(), nn.Linear(64, WIDTH)),
+                ]
+            )
+            for _ in range(2)
+        )
+        self.classifier = nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, ids):
+        x = self.embedding(ids)
+        for attend, feed_forward in self.layers:
+            x = x + attend(x)
+            x = x + feed_forward(x)
+        return self.classifier(x.mean(1))
+
+
 class Pooled(nn.Module):
     """A head of one's own, of two layers, on the mean of what a pretrained model gives."""
 
