@@ -8,31 +8,31 @@ from tests.durations import FILE, in_halves, recorded
 
 ROOT = Path(__file__).resolve().parent.parent
 PROCESSES = 2
-# The aims are 400 s, models included, and 480 s in the end: decision 26 says how far the suite is from them.
-MOST_SECONDS, MOST_QUICK_SECONDS, MOST_IN_THE_END = 435, 100, 515
-START_SECONDS = 15  # a process that tests imports and collects
+MOST_SECONDS, MOST_QUICK_SECONDS, MOST_IN_THE_END = 400, 100, 480  # six minutes and 40 s for models; eight
+START_SECONDS = 12  # a process that tests imports and collects
 # Seconds of the suite's time, two processes at work. A folder within another is counted there.
 SHARES = {
-    "tests/bench": 76,
-    "tests/examples": 24,
-    "tests/notebooks": 26,
-    "tests/performance": 10,
-    "tests/report": 50,
-    "tests/strategies": 153,
-    "tests/vqa_model": 51,
+    "tests/bench": 73,
+    "tests/examples": 16,
+    "tests/notebooks": 22,
+    "tests/performance": 9,
+    "tests/report": 48,
+    "tests/strategies": 146,
+    "tests/vqa_model": 49,
     "tests/zoo": 6,
-    "tests": 24,
+    "tests": 19,
 }
-LATER = {"reliability": 40, "several devices": 30, "executors": 10}  # rooms that are to come
+LATER = {"tests/reliability": 40}  # rooms that came after those six minutes
+TO_COME = {"several devices": 30, "executors": 10}
 
 
 def share_of(file):
-    """The longest folder of SHARES that the file lies in."""
-    return max((folder for folder in SHARES if file.startswith(f"{folder}/")), key=len)
+    """The longest folder with a share that the file lies in."""
+    return max((folder for folder in SHARES | LATER if file.startswith(f"{folder}/")), key=len)
 
 
 def taken(part="all"):
-    found = dict.fromkeys(SHARES, 0.0)
+    found = dict.fromkeys(SHARES | LATER, 0.0)
     for file, told in recorded().items():
         found[share_of(file)] += told[part] / PROCESSES
     return found
@@ -46,14 +46,14 @@ def test_every_file_is_recorded():
     assert not different, f"{named}: in the tests or in tests/{FILE.name} alone; `make durations` records it anew"
 
 
-@pytest.mark.parametrize("folder", SHARES)
+@pytest.mark.parametrize("folder", SHARES | LATER)
 def test_a_folder_keeps_to_its_share(folder):
-    assert taken()[folder] <= SHARES[folder]
+    assert taken()[folder] <= (SHARES | LATER)[folder]
 
 
 def test_shares_are_those_of_six_minutes_and_of_eight_in_the_end():
     assert START_SECONDS + sum(SHARES.values()) <= MOST_SECONDS
-    assert START_SECONDS + sum(SHARES.values()) + sum(LATER.values()) <= MOST_IN_THE_END
+    assert START_SECONDS + sum((SHARES | LATER | TO_COME).values()) <= MOST_IN_THE_END
     assert START_SECONDS + sum(taken("quick").values()) <= MOST_QUICK_SECONDS, "and lint and types in `make check`"
 
 
