@@ -167,9 +167,9 @@ def _copy(source: Path, record: Mapping[str, Any], out: Path, leave_out: Sequenc
         shutil.copytree(run_folder(source, run_id), draft / "run", ignore=_but_links(leave_out, notes))
         if is_scored(record) and not (draft / "run" / PREDICTIONS).exists():
             give_own(source, run_id, draft / "run")
+        sync_tree(draft / "run")
         if target.exists():
             target.rename(draft / "replaced")
-        sync_tree(draft / "run")
         put(draft / "run", target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -39,5 +39,5 @@ def read_json(path: Path) -> Any:
     """Read one JSON file; ValueError with the file and place when it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as JSON ({error}); delete it to have it made again") from error

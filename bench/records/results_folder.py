@@ -20,8 +20,8 @@ from bench.records.record import FINAL, SCHEMA_VERSION
 from bench.records.run_records import NewerRecordError, read_run
 
 MARKER: Final = "sweep.json"
-# A file's name behind a dot and with something after it, or a run's that is being copied.
-HALF_WRITTEN: Final = re.compile(r"\.(\w+\.(json|csv|parquet)\.\w+|[0-9a-f]{12}-\w+)$")
+# A file's name behind a dot and with what tempfile adds, or a process id; or a run's that is being copied.
+HALF_WRITTEN: Final = re.compile(r"\.(\w+\.(json|csv|parquet)\.([a-z0-9_]{8}|\d+)|[0-9a-f]{12}-[a-z0-9_]{8})$")
 
 
 class InputError(ValueError):

@@ -6,14 +6,22 @@ is read here has the shape that everything after it relies on, and an id that is
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from bench.records.json_files import SEAL, is_intact, read_json
-from bench.records.record import KINDS, PREDICTIONS, RUN_COLUMNS, SCHEMA_VERSION, STATUSES, TEXT_COLUMNS
+from bench.records.record import (
+    KINDS,
+    PREDICTIONS,
+    RUN_COLUMNS,
+    SCHEMA_VERSION,
+    SECTION_COLUMNS,
+    STATUSES,
+    TEXT_COLUMNS,
+)
 from strategies.saving.manifest import file_hash
 
 RECORD_FILE: Final = "record.json"
@@ -125,13 +133,17 @@ def _row_fault(row: Mapping[str, Any], run_id: str) -> str:
         return f"its row has no {missing[0]}"
     if row.get("run_id", run_id) != run_id:
         return "its row has another id"
-    if row["kind"] not in KINDS or row["status"] not in STATUSES:
-        return "a kind or status that there is not"
     for column in RUN_COLUMNS:
         value = row.get(column)
-        if value is not None and not (isinstance(value, str | bool) if column in TEXT_COLUMNS else _is_number(value)):
-            return f"its {column} is {str(value)[:40]!r}"
-    return ""
+        if not (value is None and column not in ALWAYS) and not _fits(column, value):
+            return f"its {column} is {repr(value)[:40]}"
+    return "" if row["kind"] in KINDS and row["status"] in STATUSES else "a kind or status that there is not"
+
+
+def _fits(column: str, value: Any) -> bool:
+    if column not in TEXT_COLUMNS:
+        return _is_number(value)
+    return isinstance(value, bool if column == "git_dirty" else str)
 
 
 def _tables_fault(record: Record) -> str:
@@ -139,6 +151,8 @@ def _tables_fault(record: Record) -> str:
         tables = record[part].values() if part != "memory" else [record[part]]
         if not all(isinstance(table, dict) and all(map(_is_number, table.values())) for table in tables):
             return f"{part} holds what is no number"
+    if any(table.keys() - SECTION_COLUMNS.keys() for table in record["sections"].values()):
+        return "sections holds a figure that there is not"
     for point in record["history"]:
         if not isinstance(point, list) or list(map(_is_number, point)) != [True, True, False, False, True]:
             return "history holds what is no point"
@@ -146,4 +160,8 @@ def _tables_fault(record: Record) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and -sys.float_info.max <= value <= sys.float_info.max
+    )

@@ -28,7 +28,7 @@ from bench.records.checkpoint_folder import (
     truncate_log,
     verify,
 )
-from bench.records.events import EVENTS_FILE, RunResult
+from bench.records.events import RunResult
 from bench.records.json_files import write_json
 from bench.records.spec import RunSpec
 from bench.sweep.listener import Listener
@@ -37,6 +37,7 @@ from bench.sweep.run_log import LOG_FILE, last_line
 from bench.sweep.write_record import write_record
 
 WORKER: Final = "bench.worker.__main__"
+SPEC_FILE: Final = "spec.json"
 POLL_SECONDS = 0.1
 KERNEL_COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
 
@@ -74,7 +75,7 @@ def try_launch(
     else:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "spec.json", spec.to_json())
+    write_json(folder / SPEC_FILE, spec.to_json())
     wait_for_server()
     result, kills_before, started = RunResult(), oom_kill_count(), time.time()
     earlier = progress["wall_seconds"] if progress else 0.0
@@ -172,7 +173,7 @@ def oom_kill_count() -> int:
 
 def ending(result: RunResult, code: int, kills_before: int, folder: Path) -> tuple[str, str]:
     """Status and reason: what the run said, if it came to say it; else what can be known from outside."""
-    if not (folder / EVENTS_FILE).exists():
+    if not (folder / SPEC_FILE).exists():  # which was there before the run
         return "failed", f"its folder was removed while it ran: {folder}"
     return (result.status, result.reason) if result.status else exit_reason(code, kills_before, folder)
 

@@ -37,7 +37,8 @@ class Listener:
         if self._can_go_on and time.monotonic() - self._heard > self._max_silence:
             where = self._result.section or "its start"
             told = f"told nothing for {duration(self._max_silence)} in {where}, so it hangs or needs --max-silence"
-            self._give_up("timeout", told)
+            ended = self._result.status  # it said how it ended, and hangs in leaving
+            self._give_up(*((ended, self._result.reason) if ended else ("timeout", told)))
         return self._can_go_on
 
     def _give_up(self, status: str, reason: str) -> None:

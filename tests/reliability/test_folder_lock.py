@@ -83,7 +83,7 @@ def test_a_lock_that_is_held_and_does_not_say_by_whom_stays(holder, tmp_path, co
 
 def test_what_an_interrupted_start_leaves_is_no_foreign_file_and_goes(tmp_path):
     (tmp_path / LOCK_FILE).write_text("{")
-    (tmp_path / ".sweep.json.x8_k2j").write_text("{")
+    (tmp_path / ".sweep.json.x8_k2jq4").write_text("{")
     check_output_folder(tmp_path)
     with lock_folder(tmp_path, ["run"]):
         assert sorted(path.name for path in tmp_path.iterdir()) == [LOCK_FILE, "sweep.json"]
@@ -96,10 +96,17 @@ def test_what_an_interrupted_start_leaves_is_no_foreign_file_and_goes(tmp_path):
 
 def test_half_written_files_go_and_others_stay(tmp_path):
     run = tmp_path / "runs" / ("a" * 12)
-    (tmp_path / "runs" / f".{run.name}-q1w2e3" / "run").mkdir(parents=True)
+    (tmp_path / "runs" / f".{run.name}-q1w2e3r4" / "run").mkdir(parents=True)
     run.mkdir()
-    gone = [tmp_path / ".runs.csv.ab12", tmp_path / ".predictions.parquet.77", run / ".record.json.zz_9"]
-    kept = [tmp_path / ".gitignore", tmp_path / "notes.md", run / "log.txt", tmp_path / ".runs.csv", run / ".hidden"]
+    gone = [tmp_path / ".runs.csv.ab12_x9z", tmp_path / ".predictions.parquet.77", run / ".record.json.zz_9zz_9"]
+    kept = [
+        tmp_path / ".gitignore",
+        tmp_path / ".notes.json.bak",
+        tmp_path / "notes.md",
+        run / "log.txt",
+        tmp_path / ".runs.csv",
+        run / ".hidden",
+    ]
     for path in (*gone, *kept):
         path.write_text("x")
     with lock_folder(tmp_path, []):

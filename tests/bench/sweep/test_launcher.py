@@ -9,9 +9,11 @@ import pytest
 
 from bench.processes.environment import child_environment
 from bench.processes.start import SWITCH
+from bench.records.events import RunResult
 from bench.records.record import SECTIONS
 from bench.records.spec import RunSpec
-from bench.sweep.launcher import launch
+from bench.sweep.launcher import ending, launch
+from bench.sweep.listener import Listener
 from bench.sweep.request import LaunchOptions
 from bench.sweep.run_log import last_line
 from strategies import compose
@@ -97,6 +99,25 @@ def test_a_silent_run_is_stopped_and_one_that_tells_is_not(tmp_path):
     row = run(tmp_path / "slow", "slow", max_silence=2.5)[0]["row"]
     assert row["status"] == "ok"
     assert row["wall_seconds"] > 2.6, "longer than it may be silent"
+
+
+def test_a_run_that_told_its_end_and_hangs_in_leaving_ended_as_it_told(tmp_path):
+    result = RunResult(status="ok")
+    listener = Listener(tmp_path, result, lambda _: None, max_silence=0.0)
+    time.sleep(0.01)
+    assert (listener(), result.status) == (False, "ok")
+
+
+def test_a_run_that_dies_before_it_tells_anything_has_its_reason(tmp_path):
+    (tmp_path / "spec.json").touch()
+    (tmp_path / "log.txt").write_text("ImportError: of what is imported first\n")
+    told = ending(RunResult(), 1, 0, tmp_path)
+    assert told == (
+        "failed",
+        "process exited with status 1; last line of its log: ImportError: of what is imported first",
+    )
+    (tmp_path / "spec.json").unlink()
+    assert "its folder was removed" in ending(RunResult(), 1, 0, tmp_path)[1]
 
 
 def test_a_crash_says_where_in_the_log(tmp_path):
