@@ -206,7 +206,8 @@ def test_losses_that_draw_random_numbers_pass(foreign, plan):
 
     batch = {"x": torch.randn(12, 12), "y": torch.arange(12) % 3}
     for _ in range(3):
-        compose(plan).apply(foreign.build("mlp"), total_steps=4).step(noisy, batch)
+        loss = compose(plan).apply(foreign.build("mlp"), total_steps=4).step(noisy, batch)
+        assert loss.isfinite()
 
 
 def test_a_look_changes_nothing_that_training_reads():
@@ -231,7 +232,8 @@ def test_a_loss_that_draws_is_a_mean_over_examples(foreign):
         inputs = batch["inputs"][0] + torch.randn_like(batch["inputs"][0])
         return cross_entropy(model(inputs), batch["labels"])
 
-    compose("accumulate(n=3)").apply(foreign.build("mlp")).step(noisy, foreign.batch("mlp"))
+    loss = compose("accumulate(n=3)").apply(foreign.build("mlp")).step(noisy, foreign.batch("mlp"))
+    assert loss.isfinite()
 
 
 def test_a_loss_in_training_mode_only_is_looked_at_in_it(foreign):
